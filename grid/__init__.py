@@ -1,0 +1,1 @@
+"""Where and when things run: search space, plan, stages, scheduling, measuring, tracking, reporting."""

@@ -1,0 +1,211 @@
+"""Results <-> MLflow: one parent run a grid, one child run a cell, the int8 network as a logged model.
+
+Written by the driver alone, through the client (no global active run). Every write can be repeated: a run is found
+again by its tag, a finished one with the same content is left alone, an unfinished one is completed.
+"""
+
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import logging
+import os
+import re
+import shutil
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+
+import mlflow.pyfunc
+import numpy as np
+from mlflow import MlflowClient
+from mlflow.entities import (
+    LoggedModelOutput,
+    LoggedModelStatus,
+    Metric,
+    Param,
+    Run,
+    RunStatus,
+    RunTag,
+    ViewType,
+)
+from mlflow.models import Model, ModelSignature
+from mlflow.types.schema import Schema, TensorSpec
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
+
+from model.errors import InputError
+
+ROOT = Path(__file__).resolve().parent.parent
+SERVING_FILE = ROOT / "grid" / "serving.py"
+CODE_PATHS = (ROOT / "model", ROOT / "quant")
+MODEL_PACKAGES = ("torch", "torchvision", "timm", "numpy", "safetensors", "h5py", "mlflow")
+RUN_TAG, CELL_TAG, CONTENT_TAG, MODEL_TAG = "grid.run", "grid.cell", "grid.content", "grid.model_uri"
+RUN_STATUS = {"ok": "FINISHED", "excluded": "FINISHED", "failed": "FAILED", "skipped": "KILLED"}
+METRICS_A_BATCH, PARAMS_A_BATCH = 50, 100
+LONGEST_VALUE = 6000  # MLflow's limit for a param
+Scalar = str | int | float | bool | None
+
+
+@dataclass(frozen=True)
+class ModelArtifact:
+    """An int8 network to log: its folder (for ``quant.artifact.load_network``), an image uint8 [1,3,S,S], its hash."""
+
+    folder: Path
+    example: np.ndarray
+    graph_hash: str
+
+
+class Tracking:
+    """An experiment of an MLflow store: SQLite or another database, or an http(s) tracking server.
+
+    ``artifact_root`` is where a *new* experiment keeps its files; a server decides that itself. Raises InputError
+    when the URI is of no use, the server does not answer, or the experiment was deleted.
+    """
+
+    def __init__(self, uri: str, experiment: str, artifact_root: Path) -> None:
+        self.uri = checked_uri(uri)
+        for noisy in ("alembic", "mlflow.store.db.utils", "mlflow.tracking"):
+            logging.getLogger(noisy).setLevel(logging.WARNING)
+        artifact_root = Path(artifact_root).resolve()
+        artifact_root.mkdir(parents=True, exist_ok=True)
+        # Two processes that migrate one fresh SQLite at the same time crash each other.
+        with open(artifact_root / ".creating.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self.client = MlflowClient(tracking_uri=uri)
+            found = self.client.get_experiment_by_name(experiment)
+            if found is None:
+                location = None if uri.startswith("http") else artifact_root.as_uri()
+                self.experiment_id = self.client.create_experiment(experiment, artifact_location=location)
+            elif found.lifecycle_stage != "active":
+                raise InputError(
+                    masked(uri), f"the experiment {experiment!r} was deleted", "an active one",
+                    f"Restore it with `mlflow experiments restore -x {found.experiment_id}` or take another name.",
+                )
+            else:
+                self.experiment_id = found.experiment_id
+        self._children: dict[str, dict[str, Run]] = {}
+
+    def parent(self, run_name: str, params: Mapping[str, Scalar], tags: Mapping[str, str]) -> str:
+        """Return the id of the grid's run, opened or made; it stays RUNNING until ``close``."""
+        found = self._search(f"tags.`{RUN_TAG}` = {_quoted(run_name)}")
+        if found:
+            run = found[0]
+            self.client.update_run(run.info.run_id, status="RUNNING")
+        else:
+            run = self.client.create_run(self.experiment_id, run_name=run_name, tags={RUN_TAG: run_name})
+        self._write(run, params=params, tags=tags)
+        return run.info.run_id
+
+    def write_cell(
+        self,
+        parent_id: str,
+        cell_key: str,
+        cell_name: str,
+        params: Mapping[str, Scalar],
+        metrics: Mapping[str, float | None],
+        history: Sequence[Mapping[str, float | None]] = (),
+        artifacts: Iterable[Path] = (),
+        model: ModelArtifact | None = None,
+        tags: Mapping[str, str] | None = None,
+        status: str = "ok",
+        reason: str = "",
+    ) -> str:
+        """Write one cell as a finished child run and return its id; repeating it with equal content changes nothing.
+
+        ``history`` holds one dict an epoch with its ``epoch``; a metric that is None is left out. ``status`` is ok,
+        failed, excluded or skipped, ``reason`` its explanation. The metrics are linked with the logged model.
+        """
+        tags = dict(tags or {}) | {"grid.status": status, "grid.reason": reason[:LONGEST_VALUE]}
+        artifacts = [Path(path) for path in artifacts]
+        content = _content_hash(params, metrics, list(history), tags, artifacts, model)
+        children = self._children_of(parent_id)
+        run = children.get(cell_key)
+        if run is not None and run.info.status in RUN_STATUS.values() and run.data.tags.get(CONTENT_TAG) == content:
+            return run.info.run_id
+        if run is None:
+            identity = {MLFLOW_PARENT_RUN_ID: parent_id, CELL_TAG: cell_key}
+            run = self.client.create_run(self.experiment_id, run_name=cell_name, tags=identity)
+        run_id = run.info.run_id
+        # A repeated write of the same points is no second point only if they carry the same time.
+        rewritten = run.info.status in RUN_STATUS.values()
+        now = int(time.time() * 1000) if rewritten else run.info.start_time
+        self._write(run, params=params)
+        model_id = None
+        if model is not None:
+            model_id = self._log_model(run_id, cell_name, model, params)
+            tags[MODEL_TAG] = f"models:/{model_id}"
+        points = [
+            Metric(name, float(value), now, 0, model_id=model_id, run_id=run_id)
+            for name, value in metrics.items()
+            if value is not None
+        ]
+        points += [
+            Metric(name, float(value), run.info.start_time, int(epoch["epoch"] or 0))
+            for epoch in history
+            for name, value in epoch.items()
+            if name != "epoch" and value is not None
+        ]
+        for start in range(0, len(points), METRICS_A_BATCH):
+            self.client.log_batch(run_id, metrics=points[start : start + METRICS_A_BATCH])
+        for path in artifacts:
+            self.client.log_artifact(run_id, str(path))
+        if reason:
+            tags[MLFLOW_RUN_NOTE] = f"{status}: {reason}"[:LONGEST_VALUE]
+        self._write(run, tags=tags | {CONTENT_TAG: content})
+        self.client.set_terminated(run_id, RUN_STATUS[status])
+        children[cell_key] = self.client.get_run(run_id)
+        return run_id
+
+    def close(
+        self,
+        parent_id: str,
+        artifacts: Iterable[Path] = (),
+        metrics: Mapping[str, float | None] | None = None,
+        status: str = "FINISHED",
+    ) -> None:
+        """End the grid's run with its report files and figures; a child an earlier kill left open becomes KILLED."""
+        now = int(time.time() * 1000)
+        points = [Metric(name, float(value), now, 0) for name, value in (metrics or {}).items() if value is not None]
+        self.client.log_batch(parent_id, metrics=points)
+        for path in artifacts:
+            self.client.log_artifact(parent_id, str(path))
+        for run in self._children_of(parent_id).values():
+            if run.info.status not in RUN_STATUS.values():
+                self.client.set_terminated(run.info.run_id, "KILLED")
+        self.client.set_terminated(parent_id, status)
+
+    def _children_of(self, parent_id: str) -> dict[str, Run]:
+        """Child runs by cell key, read once: this process alone writes them."""
+        if parent_id not in self._children:
+            runs = self._search(f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent_id}'")
+            self._children[parent_id] = {run.data.tags[CELL_TAG]: run for run in runs if CELL_TAG in run.data.tags}
+        return self._children[parent_id]
+
+    def _search(self, query: str) -> list[Run]:
+        runs, token = [], None
+        while True:
+            page = self.client.search_runs([self.experiment_id], query, ViewType.ACTIVE_ONLY, 1000, page_token=token)
+            runs.extend(page)
+            token = page.token
+            if not token:
+                return runs
+
+    def _write(self, run: Run, params: Mapping[str, Scalar] | None = None, tags: Mapping[str, str] | None = None):
+        """Write what the run lacks; a param cannot change, so a changed one becomes the tag ``now.<name>``."""
+        wanted = {name: _spelling(value) for name, value in (params or {}).items()}
+        have = run.data.params
+        notes = {f"now.{name}": value for name, value in wanted.items() if have.get(name, value) != value}
+        missing = [Param(name, value) for name, value in wanted.items() if name not in have]
+        for start in range(0, len(missing), PARAMS_A_BATCH):
+            self.client.log_batch(run.info.run_id, params=missing[start : start + PARAMS_A_BATCH])
+        labels = [RunTag(name, str(value)) for name, value in {**(tags or {}), **notes}.items()]
+        for start in range(0, len(labels), PARAMS_A_BATCH):
+            self.client.log_batch(run.info.run_id, tags=labels[start : start + PARAMS_A_BATCH])

@@ -1,0 +1,1 @@
+"""The subject of the study: network, data, training, metrics."""

@@ -1,0 +1,325 @@
+"""Encoders: an ImageNet classifier cut into four stages that give features at four scales.
+
+EfficientNet-B0 (Tan and Le 2019, arXiv:1905.11946) of torchvision is the default: 24, 40, 80 and 112 channels at strides
+4, 8, 16 and 16. Encoders of timm come as ``timm/<name>``. Whatever the source, what leaves this file has one form, which
+``torch.fx`` traces and which fusing, equalization and int8 conversion understand: plain convolution, batch norm and
+activation modules one after the other, nothing in place, no drop path, paddings fixed at build. EfficientNet-like models
+of timm get the module names of torchvision's, so that a B0 of either loads the state dict of the other.
+"""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import timm
+import torch
+from timm.layers import BatchNormAct2d, Conv2dSame
+from timm.layers import activations as timm_activations
+from timm.layers.padding import pad_same_arg
+from timm.models import _efficientnet_blocks as timm_blocks
+from timm.models.efficientnet import EfficientNet
+from timm.models.mobilenetv3 import MobileNetV3
+from torch import Tensor, nn
+from torchvision.models import efficientnet_b0
+from torchvision.models.efficientnet import MBConv
+from torchvision.ops import SqueezeExcitation
+
+from model.errors import InputError
+
+TIMM = "timm/"
+# The parts of each block of timm's EfficientNet family in the order in which its forward applies them.
+BLOCK_PARTS = {
+    timm_blocks.ConvBnAct: ("conv", "bn1", "aa"),
+    timm_blocks.DepthwiseSeparableConv: (
+        *("conv_s2d", "bn_s2d", "conv_dw", "bn1", "aa", "se", "conv_pw", "bn2"),
+    ),
+    timm_blocks.InvertedResidual: (
+        *("conv_s2d", "bn_s2d", "conv_pw", "bn1", "conv_dw", "bn2", "aa", "se", "conv_pwl", "bn3"),
+    ),
+    timm_blocks.EdgeResidual: ("conv_exp", "bn1", "aa", "se", "conv_pwl", "bn2"),
+}
+PLAIN_ACTIVATIONS = {
+    timm_activations.Swish: nn.SiLU,
+    timm_activations.Sigmoid: nn.Sigmoid,
+    timm_activations.Tanh: nn.Tanh,
+    timm_activations.HardSwish: nn.Hardswish,
+    timm_activations.HardSigmoid: nn.Hardsigmoid,
+    timm_activations.GELU: nn.GELU,
+}
+# Rewriting and tracing only reorder sums; beyond this share of the largest feature they changed the function.
+REWRITE_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The shape of one encoder stage's output: channels, and height and width in pixels."""
+
+    channels: int
+    size: int
+
+
+class Encoder(nn.Module):
+    """Four layers in a row whose outputs are the features, finest first; N x 3 x S x S normalized float in."""
+
+    def __init__(self, layers: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.layer0, self.layer1, self.layer2, self.layer3 = layers
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the four feature maps."""
+        stage_0 = self.layer0(images)
+        stage_1 = self.layer1(stage_0)
+        stage_2 = self.layer2(stage_1)
+        stage_3 = self.layer3(stage_2)
+        return stage_0, stage_1, stage_2, stage_3
+
+
+class FeatureEncoder(nn.Module):
+    """A ``features_only`` model of timm as an encoder, for families that do not cut into four layers in a row."""
+
+    def __init__(self, features: nn.Module) -> None:
+        super().__init__()
+        self.features = features
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the four feature maps, finest first."""
+        stage_0, stage_1, stage_2, stage_3 = self.features(images)
+        return stage_0, stage_1, stage_2, stage_3
+
+
+class InvertedResidual(nn.Module):
+    """A mobile block without drop path: ``block`` and, where shapes allow, the skip around it."""
+
+    def __init__(self, block: nn.Module, skip: bool) -> None:
+        super().__init__()
+        self.block = block
+        self.skip = skip
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Apply the block, and add its input where it has a skip."""
+        return self.block(features) + features if self.skip else self.block(features)
+
+
+def build_encoder(name: str, input_size: int, pretrained: bool = False) -> nn.Module:
+    """Build the encoder ``name`` for images of ``input_size`` pixels square, in train mode.
+
+    Nothing is downloaded unless ``pretrained``. Raises InputError for an unknown name, and for a model that gives no
+    four usable stages or does not survive rewriting and tracing; whatever a failing download raises, where pretrained.
+    """
+    if name.startswith(TIMM):
+        return _timm_encoder(name, input_size, pretrained)
+    if name != "efficientnet_b0":
+        raise InputError("network.encoder", f"{name!r} is unknown", f"efficientnet_b0 or {TIMM}<name of a timm model>")
+    return torchvision_encoder(efficientnet_b0(weights="IMAGENET1K_V1" if pretrained else None).features)
+
+
+def torchvision_encoder(features: nn.Sequential) -> Encoder:
+    """The first six pieces of torchvision's EfficientNet ``features`` as an encoder that shares their weights."""
+    for layer in features:
+        for key, block in list(layer.named_children()):
+            if isinstance(block, MBConv):
+                setattr(layer, key, InvertedResidual(block.block, block.use_res_connect))
+    encoder = Encoder([features[0:3], features[3], features[4], features[5]])
+    _forbid_inplace_(encoder)
+    return encoder
+
+
+def probe_stages(encoder: nn.Module, input_size: int) -> tuple[Stage, ...]:
+    """Run the encoder once in eval mode on zeros and return the shapes of its four stages."""
+    was_training = encoder.training
+    with torch.no_grad():
+        features = encoder.eval()(torch.zeros(1, 3, input_size, input_size))
+    encoder.train(was_training)
+    return tuple(Stage(feature.shape[1], feature.shape[2]) for feature in features)
+
+
+def _timm_encoder(name: str, input_size: int, pretrained: bool) -> nn.Module:
+    model_name = name.removeprefix(TIMM)
+    base_name = model_name.split(".")[0]
+    if not timm.is_model(base_name):
+        near = difflib.get_close_matches(base_name, timm.list_models(), n=1)
+        hint = f"Did you mean {TIMM}{near[0]}?" if near else ""
+        raise InputError("network.encoder", f"{name!r} is unknown to timm {timm.__version__}", "a model of timm", hint)
+    generator = torch.Generator().manual_seed(0)
+    example = torch.randn(1, 3, input_size, input_size, generator=generator)
+    model = timm.create_model(model_name, pretrained=pretrained)
+    if isinstance(model, EfficientNet | MobileNetV3):
+        return timm_efficientnet_encoder(model, example, name)
+    return _timm_feature_encoder(model_name, model, example, name, pretrained)
+
+
+def timm_efficientnet_encoder(model: EfficientNet | MobileNetV3, example: Tensor, name: str) -> Encoder:
+    """Cut and rewrite a timm model of the EfficientNet family for images of the size of ``example`` (1 x 3 x S x S).
+
+    ``model`` is used up: its modules are rewritten in place. Raises InputError naming ``name`` where that fails.
+    """
+    pieces: list[nn.Module] = [nn.Sequential(model.conv_stem, model.bn1), *model.blocks]
+    outputs, paddings = _run(pieces, example)
+    picks = _four_stages([example.shape[-1] / output.shape[-1] for output in outputs], name)
+    pieces[0] = _units([_plain(model.conv_stem, paddings), _plain(model.bn1, paddings)])[0]
+    pieces[1:] = [_plain(piece, paddings) for piece in pieces[1:]]
+    layers: list[nn.Module] = []
+    start = 0
+    for pick in picks:
+        group = pieces[start : pick + 1]
+        layers.append(group[0] if len(group) == 1 else nn.Sequential(*group))
+        start = pick + 1
+    encoder = Encoder(layers)
+    _forbid_inplace_(encoder)
+    _require_same(encoder, example, [outputs[pick] for pick in picks], name)
+    return encoder.train()
+
+
+def _timm_feature_encoder(
+    model_name: str, model: nn.Module, example: Tensor, name: str, pretrained: bool
+) -> FeatureEncoder:
+    info = getattr(model, "feature_info", None) or []
+    picks = _four_stages([float(stage["reduction"]) for stage in info], name)
+    try:
+        features = timm.create_model(model_name, pretrained=pretrained, features_only=True, out_indices=picks)
+        outputs, paddings = _run([features], example)
+    except (RuntimeError, ValueError, AssertionError, AttributeError, KeyError) as error:
+        raise _unusable(name, f"gives no features at {example.shape[-1]} pixels ({_first_line(error)})") from error
+    sizes = [tuple(feature.shape[2:]) for feature in outputs[0]]
+    if any(feature.ndim != 4 or feature.shape[2] != feature.shape[3] for feature in outputs[0]):
+        raise _unusable(name, f"gives features of shape {sizes}")
+    encoder = FeatureEncoder(_plain(features, paddings))
+    _forbid_inplace_(encoder)
+    _require_same(encoder, example, outputs[0], name)
+    return encoder.train()
+
+
+def _four_stages(strides: Sequence[float], name: str) -> tuple[int, int, int, int]:
+    """The indices of the stages to use: the last at stride 4, the last at 8, and two at 16, or the last at 16 and 32."""
+    at = {stride: [i for i, given in enumerate(strides) if given == stride] for stride in (4, 8, 16, 32)}
+    if at[4] and at[8] and len(at[16]) >= 2:
+        return at[4][-1], at[8][-1], at[16][0], at[16][-1]
+    if at[4] and at[8] and at[16] and at[32]:
+        return at[4][-1], at[8][-1], at[16][-1], at[32][-1]
+    shown = ", ".join(f"{stride:g}" for stride in strides) or "none"
+    raise _unusable(name, f"has stages at strides {shown}")
+
+
+def _run(pieces: Iterable[nn.Module], example: Tensor) -> tuple[list, dict[nn.Module, tuple[int, ...]]]:
+    """Run the pieces one after the other in eval mode: their outputs, and the 'SAME' paddings seen at this size."""
+    paddings: dict[nn.Module, tuple[int, ...]] = {}
+
+    def note(conv: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        assert isinstance(conv, nn.Conv2d)
+        paddings[conv] = tuple(
+            pad_same_arg(list(inputs[0].shape[-2:]), conv.kernel_size, conv.stride, conv.dilation)
+        )
+
+    pieces = list(pieces)
+    convs = [module for piece in pieces for module in piece.modules() if isinstance(module, Conv2dSame)]
+    hooks = [conv.register_forward_pre_hook(note) for conv in convs]
+    outputs = []
+    features = example
+    with torch.no_grad():
+        for piece in pieces:
+            features = piece.eval()(features)
+            # Activations of the next piece may work in place on this one's output.
+            outputs.append(features.clone() if isinstance(features, Tensor) else [f.clone() for f in features])
+    for hook in hooks:
+        hook.remove()
+    return outputs, paddings
+
+
+def _plain(module: nn.Module, paddings: dict[nn.Module, tuple[int, ...]]) -> nn.Module:
+    """The same function in plain ``torch.nn`` modules, with the same weights; containers are rewritten in place."""
+    if type(module) in BLOCK_PARTS:
+        parts = [getattr(module, part, None) for part in BLOCK_PARTS[type(module)]]
+        used = [_plain(part, paddings) for part in parts if part is not None and not isinstance(part, nn.Identity)]
+        return InvertedResidual(_units(used), bool(module.has_skip))
+    if isinstance(module, timm_blocks.SqueezeExcite):
+        return _plain_squeeze_excitation(module)
+    if isinstance(module, BatchNormAct2d):
+        return _plain_batch_norm(module, paddings)
+    if isinstance(module, Conv2dSame):
+        return _plain_convolution(module, paddings)
+    if type(module) in PLAIN_ACTIVATIONS:
+        return PLAIN_ACTIVATIONS[type(module)]()
+    for key, child in list(module.named_children()):
+        setattr(module, key, _plain(child, paddings))
+    return module
+
+
+def _units(parts: Sequence[nn.Module]) -> nn.Sequential:
+    """Group parts as torchvision does: [padding,] convolution, batch norm and activation in one Sequential."""
+    units: list[list[nn.Module]] = []
+    for part in parts:
+        layers = list(part) if isinstance(part, nn.Sequential) else [part]
+        if units and isinstance(layers[0], nn.BatchNorm2d):
+            units[-1].extend(layers)
+        else:
+            units.append(layers)
+    return nn.Sequential(*(nn.Sequential(*unit) if len(unit) > 1 else unit[0] for unit in units))
+
+
+def _plain_squeeze_excitation(module: timm_blocks.SqueezeExcite) -> SqueezeExcitation:
+    squeeze, expand = module.conv_reduce, module.conv_expand
+    plain = SqueezeExcitation(squeeze.in_channels, squeeze.out_channels)
+    plain.fc1, plain.fc2 = squeeze, expand
+    plain.activation, plain.scale_activation = _plain(module.act1, {}), _plain(module.gate, {})
+    return plain
+
+
+def _plain_batch_norm(module: BatchNormAct2d, paddings: dict[nn.Module, tuple[int, ...]]) -> nn.Module:
+    plain = nn.BatchNorm2d(
+        module.num_features, module.eps, module.momentum, module.affine, module.track_running_stats
+    )
+    weights = module.state_dict()
+    plain.load_state_dict({name: weights[name] for name in plain.state_dict()})
+    followers = [_plain(part, paddings) for part in (module.drop, module.act) if not isinstance(part, nn.Identity)]
+    return nn.Sequential(plain, *followers) if followers else plain
+
+
+def _plain_convolution(module: Conv2dSame, paddings: dict[nn.Module, tuple[int, ...]]) -> nn.Module:
+    left, right, top, bottom = paddings[module]
+    symmetric = left == right and top == bottom
+    plain = nn.Conv2d(
+        module.in_channels,
+        module.out_channels,
+        module.kernel_size,
+        module.stride,
+        (top, left) if symmetric else 0,
+        module.dilation,
+        module.groups,
+        module.bias is not None,
+    )
+    plain.load_state_dict(module.state_dict())
+    return plain if symmetric else nn.Sequential(nn.ZeroPad2d((left, right, top, bottom)), plain)
+
+
+def _forbid_inplace_(network: nn.Module) -> None:
+    """Make all activations leave their input alone, for hooks, observers and per-layer comparison."""
+    for module in network.modules():
+        if hasattr(module, "inplace"):
+            module.inplace = False
+
+
+def _require_same(encoder: nn.Module, example: Tensor, expected: Sequence[Tensor], name: str) -> None:
+    """Raise InputError unless the encoder, traced, gives the expected features in eval mode."""
+    try:
+        traced = torch.fx.symbolic_trace(encoder.eval())
+        with torch.no_grad():
+            features = traced(example)
+    except Exception as error:  # whatever a model's forward does with a proxy
+        raise _unusable(name, f"cannot be traced by torch.fx ({_first_line(error)})") from error
+    for index, (feature, wanted) in enumerate(zip(features, expected, strict=True)):
+        difference = float((feature - wanted).abs().max())
+        if not difference <= REWRITE_TOLERANCE * max(1.0, float(wanted.abs().max())):
+            raise _unusable(name, f"changes by {difference:.2g} at stage {index} when it is rewritten and traced")
+
+
+def _unusable(name: str, problem: str) -> InputError:
+    return InputError(
+        "network.encoder",
+        f"{name!r} {problem}",
+        "a model with stages at strides 4, 8, 16 and 16 or 32 that torch.fx traces",
+        "EfficientNet, MobileNet and ResNet families work.",
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).strip().splitlines()[0]

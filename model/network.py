@@ -1,0 +1,97 @@
+"""The depth network: encoder, Up-C decoder and depth head, and the scaling of its input."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from model.decoder import ConvBNReLU, Decoder
+from model.encoder import build_encoder, probe_stages
+from model.errors import InputError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+BASE_CHANNELS = (128, 16, 16, 16)
+BRANCH_CHANNELS = (128, 16, 16, 16)
+HEAD_CHANNELS = 128
+SIZE_MULTIPLE = 32
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """Which network: the encoder (``efficientnet_b0`` of torchvision, or ``timm/<name>``) and the input size in pixels."""
+
+    encoder: str = "efficientnet_b0"
+    input_size: int = 224
+
+    def __post_init__(self) -> None:
+        if self.encoder != "efficientnet_b0" and not (
+            self.encoder.startswith("timm/") and self.encoder != "timm/"
+        ):
+            raise InputError(
+                "network.encoder", f"{self.encoder!r} is unknown", "efficientnet_b0 or timm/<name of a timm model>"
+            )
+        if self.input_size < 32 or self.input_size % SIZE_MULTIPLE:
+            raise InputError(
+                "network.input_size", f"{self.input_size!r} does not fit the strides", "a multiple of 32, at least 32"
+            )
+
+    @property
+    def output_size(self) -> int:
+        """Height and width of the depth map in pixels: a quarter of the input."""
+        return self.input_size // 4
+
+
+class DepthNetwork(nn.Module):
+    """Depth from one image: N x 3 x S x S normalized float to N x 1 x S/4 x S/4, depth as a fraction of 10 m.
+
+    There is no final activation, so outputs may leave [0, 1] a little.
+    """
+
+    def __init__(self, encoder: nn.Module, decoder: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = decoder
+        self.head = head
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Predict the depth fraction."""
+        return self.head(self.decoder(self.encoder(images)))
+
+
+class DepthHead(nn.Module):
+    """3x3 convolution with BN and ReLU, then a 1x1 convolution with bias to one channel."""
+
+    def __init__(self, in_channels: int, hidden_channels: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            ConvBNReLU(in_channels, hidden_channels, kernel_size=3), nn.Conv2d(hidden_channels, 1, kernel_size=1)
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map the decoder's features to depth."""
+        return self.layers(features)
+
+
+def build_network(spec: NetworkSpec) -> DepthNetwork:
+    """Build the network with random weights, in train mode; nothing is downloaded.
+
+    All sizes inside are fixed at build from ``spec.input_size``, so that the network traces with ``torch.fx``.
+    Raises InputError where the encoder does not exist or does not give four usable stages.
+    """
+    encoder = build_encoder(spec.encoder, spec.input_size)
+    stages = probe_stages(encoder, spec.input_size)
+    decoder = Decoder(
+        in_channels=tuple(stage.channels for stage in stages),
+        sizes=tuple(stage.size for stage in stages),
+        base_channels=BASE_CHANNELS,
+        branch_channels=BRANCH_CHANNELS,
+    )
+    return DepthNetwork(encoder, decoder, DepthHead(sum(BRANCH_CHANNELS), HEAD_CHANNELS)).train()
+
+
+def normalize(images: Tensor) -> Tensor:
+    """Scale uint8 RGB images N x 3 x H x W to float32 with the ImageNet mean and deviation, on their device."""
+    mean = torch.tensor(IMAGENET_MEAN, device=images.device).view(1, 3, 1, 1)
+    std = torch.tensor(IMAGENET_STD, device=images.device).view(1, 3, 1, 1)
+    return (images.to(torch.float32) / 255.0 - mean) / std

@@ -1,0 +1,47 @@
+"""Calibration: run un-augmented images through the float function and set all quantizer ranges from what is seen."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, fx
+
+from quant.inspect import require_state
+from quant.prepare import prepare, quant_convs, quantizers
+from quant.ranges import make_estimator
+from quant.recipe import CalibrateSpec
+
+
+@torch.no_grad()
+def calibrate(
+    network: torch.nn.Module,
+    granularity: str,
+    spec: CalibrateSpec,
+    images: Tensor,
+    progress: Callable[[dict[str, float]], None] = lambda info: None,
+) -> fx.GraphModule:
+    """A prepared copy of the float ``network``, in eval mode, its quantizers frozen at the calibrated ranges.
+
+    ``images`` are normalized, Nx3xHxW, on the network's device. Raises QuantizerStateError if dropout or batch
+    statistics are live.
+    """
+    prepared = prepare(network, granularity).to(images.device).eval()
+    set_weight_ranges_(prepared, spec.weight_range)
+    for quantizer in quantizers(prepared).values():
+        estimator = None if quantizer.weight else make_estimator(spec.activation_range, spec.percentile)
+        quantizer.set_mode("calibrate", estimator)
+    require_state(prepared, "calibrate")
+    for start in range(0, len(images), spec.batch_size):
+        prepared(images[start : start + spec.batch_size])
+        progress({"step": min(start + spec.batch_size, len(images)), "steps": len(images)})
+    for quantizer in quantizers(prepared).values():
+        if quantizer.estimator is not None:
+            quantizer.set_range(*(limit.to(quantizer.low.device) for limit in quantizer.estimator.limits()))
+        quantizer.set_mode("freeze")
+    return prepared
+
+
+@torch.no_grad()
+def set_weight_ranges_(prepared: torch.nn.Module, method: str) -> None:
+    """Set the range of every weight quantizer from its folded weight."""
+    for conv in quant_convs(prepared).values():
+        conv.weight_quantizer.set_range_from_weight(conv.folded()[0], method)

@@ -1,0 +1,191 @@
+"""The int8 network on PyTorch's quantized kernels (QNNPACK), and the only place that uses torch.ao.
+
+PyTorch has deprecated this engine; what else the product does stands on our own quantizers, so that another engine
+is another file here.
+"""
+
+import copy
+import hashlib
+
+import torch
+from torch import Tensor, fx, nn
+from torch.ao.nn.intrinsic.quantized import ConvReLU2d
+from torch.ao.nn.quantized import Conv2d
+
+from quant.graph import ADDITIONS, PRODUCTS, finish, is_linear_in_place, module_of, set_module
+from quant.prepare import QuantConv
+from quant.quantizer import Quantizer
+
+ENGINE = "qnnpack"
+_QUANTIZED_OPERATORS = ((ADDITIONS, torch.ops.quantized.add), (PRODUCTS, torch.ops.quantized.mul))
+
+
+class _Values:
+    """For every value of the prepared graph its int8 and its float form, each made when first asked for."""
+
+    def __init__(self, graph_module: fx.GraphModule) -> None:
+        self.graph_module = graph_module
+        self.int8: dict[fx.Node, fx.Node] = {}
+        self.float: dict[fx.Node, fx.Node] = {}
+
+    def as_float(self, value: fx.Node) -> fx.Node:
+        """The float form; a dequantize is added where only int8 exists."""
+        if value not in self.float:
+            source = self.int8[value]
+            with self.graph_module.graph.inserting_after(source):
+                self.float[value] = self.graph_module.graph.call_method("dequantize", (source,))
+        return self.float[value]
+
+
+def convert(prepared: fx.GraphModule) -> fx.GraphModule:
+    """The int8 network of a prepared network whose quantizers hold their ranges; the argument is not changed.
+
+    A value whose quantizer is off stays float, and so does the operator that needs it (mixed precision).
+    Takes and returns float tensors of the shapes of ``prepared``. Use it with ``torch.backends.quantized.engine``
+    set to qnnpack, see ``use_engine_``.
+    """
+    use_engine_()
+    graph_module = copy.deepcopy(prepared)
+    graph_module.graph = graph = fx.Graph()
+    values = _Values(graph_module)
+    copied: dict[fx.Node, fx.Node] = {}
+    for node in prepared.graph.nodes:
+        module = module_of(prepared, node)
+        if isinstance(module, Quantizer):
+            _convert_quantized(prepared, graph_module, node, module, values)
+        elif node.op == "output":
+            graph.output(fx.map_arg(node.args[0], values.as_float))
+        elif node.op == "placeholder":
+            values.float[node] = copied[node] = graph.node_copy(node)
+        elif not _has_quantizer(prepared, node):
+            raise NotImplementedError(f"operator {node.format_node()} has no quantizer")
+    graph_module = finish(graph_module)
+    graph_module.eval()
+    return graph_module
+
+
+def use_engine_() -> None:
+    """Select the QNNPACK kernels for this process. Raises RuntimeError where this PyTorch lacks them."""
+    if ENGINE not in torch.backends.quantized.supported_engines:
+        raise RuntimeError(
+            f"this PyTorch has no {ENGINE}; it offers {', '.join(torch.backends.quantized.supported_engines)}"
+        )
+    torch.backends.quantized.engine = ENGINE
+
+
+def _has_quantizer(prepared: fx.GraphModule, node: fx.Node) -> bool:
+    return any(isinstance(module_of(prepared, user), Quantizer) for user in node.users)
+
+
+def _convert_quantized(
+    prepared: fx.GraphModule, graph_module: fx.GraphModule, call: fx.Node, quantizer: Quantizer, values: _Values
+) -> None:
+    """Add the int8 form of the operator in front of the quantizer ``call``, and register it for ``call``."""
+    graph = graph_module.graph
+    producer = call.args[0]
+    assert isinstance(producer, fx.Node)
+    inputs = [arg for arg in producer.all_input_nodes]
+    int8_inputs = all(arg in values.int8 for arg in inputs) and bool(inputs)
+    module = module_of(prepared, producer)
+    if quantizer.mode == "off" or not int8_inputs:
+        if producer not in values.float:
+            values.float[producer] = _float_operator(graph_module, producer, values)
+        if quantizer.mode == "off":
+            values.float[call] = values.float[producer]
+        else:
+            values.int8[call] = _quantize(graph_module, values.float[producer], call, quantizer)
+        return
+    quantized = next((op for targets, op in _QUANTIZED_OPERATORS if producer.target in targets), None)
+    if isinstance(module, QuantConv) and module.weight_quantizer.mode != "off":
+        set_module(graph_module, str(producer.target), int8_conv(module, quantizer))
+        new = graph.call_module(str(producer.target), (values.int8[inputs[0]],))
+    elif quantized is not None and len(inputs) == 2:
+        qparams = _qparams(graph_module, call, quantizer)
+        new = graph.call_function(quantized, (*(values.int8[arg] for arg in inputs), *qparams))
+    elif producer.target is torch.cat:
+        dim = producer.args[1] if len(producer.args) > 1 else producer.kwargs.get("dim", 0)
+        parts = [values.int8[arg] for arg in inputs]
+        new = graph.call_function(torch.ops.quantized.cat, (parts, dim, *_qparams(graph_module, call, quantizer)))
+    elif is_linear_in_place(prepared, producer) or isinstance(module, nn.Sigmoid):
+        new = graph.node_copy(producer, lambda arg: values.int8[arg])
+    else:
+        new = _quantize(graph_module, _float_operator(graph_module, producer, values), call, quantizer)
+    values.int8[call] = new
+
+
+def _qparams(graph_module: fx.GraphModule, call: fx.Node, quantizer: Quantizer) -> tuple[fx.Node, fx.Node]:
+    """Scale and zero point as buffers, so that the state dict holds all that the network needs."""
+    nodes = []
+    for suffix, value in (("scale", quantizer.scale[0].float()), ("zero_point", quantizer.zero_point[0].long())):
+        name = f"{call.name}_{suffix}"
+        graph_module.register_buffer(name, value.detach().cpu().clone())
+        nodes.append(graph_module.graph.get_attr(name))
+    return nodes[0], nodes[1]
+
+
+def _quantize(graph_module: fx.GraphModule, value: fx.Node, call: fx.Node, quantizer: Quantizer) -> fx.Node:
+    qparams = _qparams(graph_module, call, quantizer)
+    return graph_module.graph.call_function(torch.quantize_per_tensor, (value, *qparams, torch.quint8))
+
+
+def _float_operator(graph_module: fx.GraphModule, producer: fx.Node, values: _Values) -> fx.Node:
+    """The producer in float: as it is, with a QuantConv back to a plain (fake-quantized) convolution."""
+    if producer in values.float:
+        return values.float[producer]
+    sources = {arg: values.as_float(arg) for arg in producer.all_input_nodes}
+    return graph_module.graph.node_copy(producer, lambda arg: sources[arg])
+
+
+@torch.no_grad()
+def int8_conv(conv: QuantConv, output: Quantizer) -> nn.Module:
+    """The quantized convolution with BatchNorm folded in and the clamp activation inside, quantizing to ``output``."""
+    weight, bias = conv.folded()
+    source, quantizer = conv.conv, conv.weight_quantizer
+    kind = Conv2d if conv.limit is None else ConvReLU2d
+    made = kind(
+        source.in_channels, source.out_channels, source.kernel_size, source.stride, source.padding,
+        source.dilation, source.groups, bias is not None,
+    )
+    weight = weight.detach().float().cpu().contiguous()
+    scales, zero_points = quantizer.scale.cpu(), quantizer.zero_point.cpu()
+    if quantizer.per_channel:
+        int8 = torch.quantize_per_channel(weight, scales.double(), zero_points.long(), 0, torch.qint8)
+    else:
+        int8 = torch.quantize_per_tensor(weight, float(scales), int(zero_points), torch.qint8)
+    # quantize_* clips to -128; the quantizer ends at -127.
+    int8 = _with_integers(int8, int8.int_repr().clamp(quantizer.quant_min, quantizer.quant_max))
+    made.set_weight_bias(int8, None if bias is None else bias.detach().float().cpu())
+    made.scale, made.zero_point = float(output.scale[0]), int(output.zero_point[0])
+    return made
+
+
+def _with_integers(quantized: Tensor, integers: Tensor) -> Tensor:
+    integers = integers.to(torch.int8)
+    if quantized.qscheme() == torch.per_channel_affine:
+        return torch._make_per_channel_quantized_tensor(
+            integers, quantized.q_per_channel_scales(), quantized.q_per_channel_zero_points(), 0
+        )
+    return torch._make_per_tensor_quantized_tensor(integers, quantized.q_scale(), quantized.q_zero_point())
+
+
+def graph_hash(network: fx.GraphModule) -> str:
+    """SHA-256 over the effective int8 network: operators, int8 weights, biases, scales and zero points, in order.
+
+    Names do not count, so two recipes that lead to the same arithmetic have the same hash.
+    """
+    digest = hashlib.sha256()
+    position = {node: index for index, node in enumerate(network.graph.nodes)}
+    for node in network.graph.nodes:
+        module = module_of(network, node)
+        target = type(module).__name__ if module is not None else getattr(node.target, "__name__", str(node.target))
+        arguments = fx.map_arg((node.args, dict(node.kwargs)), lambda arg: f"%{position[arg]}")
+        if node.op == "get_attr":
+            target = str(getattr(network, str(node.target)).item())
+        digest.update(f"{node.op} {target} {arguments}\n".encode())
+        if isinstance(module, Conv2d):
+            weight = module.weight()
+            digest.update(weight.int_repr().numpy().tobytes())
+            scales = weight.q_per_channel_scales() if weight.qscheme() == torch.per_channel_affine else weight.q_scale()
+            digest.update(str(weight.qscheme()).encode() + str(torch.as_tensor(scales).tolist()).encode())
+            digest.update(f"{module.scale} {module.zero_point} {module.bias()}".encode())
+    return digest.hexdigest()

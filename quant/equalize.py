@@ -1,0 +1,131 @@
+"""Cross-layer equalization (Nagel et al. 2019, arXiv:1906.04721), over whole channel classes instead of layer pairs.
+
+The paper scales pairs of convolutions with a ReLU between. Here a class (``quant.channels``) may have several
+writers and readers, so that the decoder's branches, chains of residual additions and the depth head are equalized
+too, with BatchNorm live or folded.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+
+from quant.channels import ChannelClasses, Use, channel_classes
+from quant.graph import bn_factor, finish, module_of, trace
+from quant.recipe import EqualizeSpec
+
+_LARGEST_STEP = 1e4
+
+
+@torch.no_grad()
+def equalize(network: nn.Module, spec: EqualizeSpec, images: Tensor) -> fx.GraphModule:
+    """A traced copy whose channel classes are balanced; the float function stays the same.
+
+    Args:
+        network: float network in eval mode, BatchNorm live or folded.
+        spec: what to balance, and how many sweeps.
+        images: normalized calibration images Nx3xHxW (used by ``ranges: activations``).
+
+    Each class is scaled so that the range of its channel and the range of the weights that read it meet at their
+    geometric mean. Channels that are dead on either side keep their scale.
+    """
+    graph_module = trace(network).eval()
+    classes = channel_classes(graph_module)
+    if classes.count == 0:
+        return graph_module
+    seen = _activation_ranges(graph_module, classes, images) if spec.ranges == "activations" else None
+    for _ in range(spec.iterations):
+        read = _largest(graph_module, classes.consumers, classes.count, _input_ranges)
+        written = seen if seen is not None else _largest(graph_module, classes.producers, classes.count, _output_ranges)
+        alive = (written > 0) & (read > 0)
+        factor = np.where(alive, np.sqrt(np.where(alive, read / np.where(alive, written, 1.0), 1.0)), 1.0)
+        factor = factor.clip(1.0 / _LARGEST_STEP, _LARGEST_STEP)
+        _scale_(graph_module, classes, factor)
+        if seen is not None:
+            seen = seen * factor
+        if np.abs(np.log(factor)).max() < 1e-3:
+            break
+    return finish(graph_module)
+
+
+def _conv_and_bn(graph_module: fx.GraphModule, use: Use) -> tuple[nn.Conv2d, nn.BatchNorm2d | None]:
+    conv, bn = module_of(graph_module, use.site.conv), module_of(graph_module, use.site.bn)
+    assert isinstance(conv, nn.Conv2d)
+    assert bn is None or isinstance(bn, nn.BatchNorm2d)
+    return conv, bn
+
+
+def _folded_weight(graph_module: fx.GraphModule, use: Use) -> Tensor:
+    conv, bn = _conv_and_bn(graph_module, use)
+    return conv.weight if bn is None else conv.weight * bn_factor(bn).reshape(-1, 1, 1, 1)
+
+
+def _output_ranges(graph_module: fx.GraphModule, use: Use) -> np.ndarray:
+    """Largest magnitude of the weights that write each output channel (out,)."""
+    return _folded_weight(graph_module, use).abs().amax((1, 2, 3)).double().numpy()
+
+
+def _input_ranges(graph_module: fx.GraphModule, use: Use) -> np.ndarray:
+    """Largest magnitude of the weights that read each input channel (in,)."""
+    conv, _ = _conv_and_bn(graph_module, use)
+    weight = _folded_weight(graph_module, use).abs().amax((2, 3))  # (out, in / groups)
+    return weight.reshape(conv.groups, -1, weight.shape[1]).amax(1).reshape(-1).double().numpy()
+
+
+def _largest(graph_module: fx.GraphModule, uses: tuple[Use, ...], count: int, ranges) -> np.ndarray:
+    """For each class the largest of ``ranges`` over its uses (count,)."""
+    result = np.zeros(count)
+    for use in uses:
+        known = use.classes >= 0
+        if known.any():
+            np.maximum.at(result, use.classes[known], ranges(graph_module, use)[known])
+    return result
+
+
+def _scale_(graph_module: fx.GraphModule, classes: ChannelClasses, factor: np.ndarray) -> None:
+    """Multiply every class's channels by ``factor`` where they are written, and undo it where they are read."""
+    for use in classes.producers:
+        scale = _per_channel(factor, use.classes)
+        conv, bn = _conv_and_bn(graph_module, use)
+        target: nn.Conv2d | nn.BatchNorm2d = conv if bn is None else bn
+        target.weight.mul_(scale.reshape(-1, *[1] * (target.weight.dim() - 1)))
+        if target.bias is not None:
+            target.bias.mul_(scale)
+    for use in classes.consumers:
+        conv, _ = _conv_and_bn(graph_module, use)
+        scale = _per_channel(1.0 / factor, use.classes).reshape(conv.groups, 1, -1, 1, 1)
+        out, inputs, *kernel = conv.weight.shape
+        conv.weight.copy_((conv.weight.reshape(conv.groups, -1, inputs, *kernel) * scale).reshape(conv.weight.shape))
+
+
+def _per_channel(factor: np.ndarray, classes: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.where(classes >= 0, factor[classes], 1.0)).float()
+
+
+class _RangeRecorder(fx.Interpreter):
+    """Runs the graph and keeps the largest magnitude that each class shows where int8 would round it."""
+
+    def __init__(self, graph_module: fx.GraphModule, classes: ChannelClasses) -> None:
+        super().__init__(graph_module)
+        self.classes = classes
+        self.ranges = np.zeros(classes.count)
+        # Inside a convolution site nothing is rounded before its last node.
+        self.skipped = {
+            node for use in classes.producers for node in (use.site.conv, use.site.bn) if node is not use.site.last
+        }
+
+    def run_node(self, n: fx.Node) -> object:
+        value = super().run_node(n)
+        classes = self.classes.values.get(n)
+        if classes is not None and n not in self.skipped and isinstance(value, Tensor):
+            largest = value.abs().amax((0, 2, 3)).double().numpy()
+            known = classes >= 0
+            np.maximum.at(self.ranges, classes[known], largest[known])
+        return value
+
+
+def _activation_ranges(graph_module: fx.GraphModule, classes: ChannelClasses, images: Tensor, batch_size: int = 8) -> np.ndarray:
+    """Largest magnitude of each class over the images (count,)."""
+    recorder = _RangeRecorder(graph_module, classes)
+    for batch in images.split(batch_size):
+        recorder.run(batch)
+    return recorder.ranges

@@ -1,0 +1,152 @@
+"""From a float network to one with quantizers at every place where the int8 network rounds."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+from quant.graph import (
+    ConvSite,
+    conv_sites,
+    finish,
+    fold,
+    is_linear_in_place,
+    bn_factor,
+    module_of,
+    set_module,
+    trace,
+)
+from quant.quantizer import Quantizer
+from quant.recipe import require_one_of, GRANULARITIES
+
+_SIGMOID_QPARAMS = (1.0 / 256.0, 0)
+"""Output scale and zero point that the int8 sigmoid kernel has."""
+
+
+class QuantConv(nn.Module):
+    """A convolution whose folded weight is quantized, with BatchNorm live or absent and its clamp activation.
+
+    While its BatchNorm learns, the weight is folded with the running statistics, quantized, and the batch
+    statistics are applied behind it (Krishnamoorthi 2018, arXiv:1806.08342, section 3.2.2). In eval mode, or with
+    frozen statistics, it computes exactly what the int8 convolution with folded BatchNorm computes.
+    """
+
+    def __init__(self, conv: nn.Conv2d, bn: nn.BatchNorm2d | None, limit: float | None, granularity: str) -> None:
+        super().__init__()
+        self.conv, self.bn = conv, bn
+        self.limit = limit
+        """None: no activation; inf: ReLU; 6: ReLU6."""
+        self.bn_frozen = False
+        channels = conv.out_channels if granularity == "per_channel" else None
+        self.weight_quantizer = Quantizer(weight=True, channels=channels)
+
+    def folded(self) -> tuple[Tensor, Tensor | None]:
+        """Float weight and bias with BatchNorm folded in."""
+        return fold(self.conv.weight, self.conv.bias, self.bn)
+
+    def freeze_bn_(self) -> None:
+        """From now on use the running statistics, also in train mode."""
+        self.bn_frozen = True
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "QuantConv":
+        """Set the mode; a frozen BatchNorm stays in eval mode."""
+        super().train(mode)
+        if self.bn is not None and self.bn_frozen:
+            self.bn.eval()
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Nx{in}xHxW to Nx{out}xH'xW'."""
+        conv = self.conv
+        if self.bn is not None and self.bn.training:
+            factor = bn_factor(self.bn)
+            weight = self.weight_quantizer(conv.weight * factor.reshape(-1, 1, 1, 1))
+            y = F.conv2d(x, weight, None, conv.stride, conv.padding, conv.dilation, conv.groups)
+            y = y / factor.reshape(1, -1, 1, 1)
+            y = self.bn(y if conv.bias is None else y + conv.bias.reshape(1, -1, 1, 1))
+        else:
+            weight, bias = self.folded()
+            weight = self.weight_quantizer(weight)
+            y = F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+        if self.limit is not None:
+            y = F.relu(y)
+            # The upper clamp of ReLU6 is the end of the output quantizer's range; without it, clamp here.
+            y = y.clamp(max=self.limit) if self.limit != float("inf") else y
+        return y
+
+
+def prepare(network: nn.Module, granularity: str) -> fx.GraphModule:
+    """A traced copy with a quantizer, all off, on the input and behind every operator that rounds in int8.
+
+    Resizing and pooling share the quantizer of their input, as the int8 kernels do. ``granularity`` is that of the
+    weight quantizers and of nothing else.
+    """
+    require_one_of("granularity", granularity, GRANULARITIES)
+    graph_module = trace(network)
+    sites = {site.conv: site for site in conv_sites(graph_module)}
+    names: dict[fx.Node, str] = {}
+    graph_module.add_module("quantizers", nn.Module())
+    for node in list(graph_module.graph.nodes):
+        if node.op in ("output", "get_attr") or any(node in (s.bn, s.activation) for s in sites.values()):
+            continue
+        if node in sites:
+            _swap_conv(graph_module, sites[node], granularity)
+            _insert(graph_module, node, names, Quantizer(limit=_limit(graph_module, node)))
+        elif is_linear_in_place(graph_module, node):
+            _insert(graph_module, node, names, share=_shared_name(node, names))
+        elif isinstance(module_of(graph_module, node), nn.Sigmoid) or node.target is torch.sigmoid:
+            _insert(graph_module, node, names, Quantizer(fixed=_SIGMOID_QPARAMS))
+        else:
+            _insert(graph_module, node, names, Quantizer())
+    return finish(graph_module)
+
+
+def _swap_conv(graph_module: fx.GraphModule, site: ConvSite, granularity: str) -> None:
+    conv, bn = module_of(graph_module, site.conv), module_of(graph_module, site.bn)
+    activation = module_of(graph_module, site.activation)
+    limit = None if activation is None else 6.0 if isinstance(activation, nn.ReLU6) else float("inf")
+    assert isinstance(conv, nn.Conv2d)
+    assert bn is None or isinstance(bn, nn.BatchNorm2d)
+    set_module(graph_module, str(site.conv.target), QuantConv(conv, bn, limit, granularity))
+    for absorbed in (site.activation, site.bn):
+        if absorbed is not None:
+            absorbed.replace_all_uses_with(site.conv)
+            graph_module.graph.erase_node(absorbed)
+
+
+def _limit(graph_module: fx.GraphModule, node: fx.Node) -> float | None:
+    module = module_of(graph_module, node)
+    limited = isinstance(module, QuantConv) and module.limit is not None and module.limit != float("inf")
+    return module.limit if limited else None  # type: ignore[union-attr, return-value]
+
+
+def _shared_name(node: fx.Node, names: dict[fx.Node, str]) -> str:
+    source = node.args[0]
+    assert isinstance(source, fx.Node)
+    return names[source]
+
+
+def _insert(
+    graph_module: fx.GraphModule,
+    node: fx.Node,
+    names: dict[fx.Node, str],
+    quantizer: Quantizer | None = None,
+    share: str | None = None,
+) -> None:
+    name = share or f"quantizers.{node.name}"
+    if quantizer is not None:
+        set_module(graph_module, name, quantizer)
+    with graph_module.graph.inserting_after(node):
+        call = graph_module.graph.call_module(name, (node,))
+    node.replace_all_uses_with(call, delete_user_cb=lambda user: user is not call)
+    names[node] = names[call] = name
+
+
+def quantizers(network: nn.Module) -> dict[str, Quantizer]:
+    """All quantizers by name, activations and weights."""
+    return {name: module for name, module in network.named_modules() if isinstance(module, Quantizer)}
+
+
+def quant_convs(network: nn.Module) -> dict[str, QuantConv]:
+    """All quantized convolutions by name."""
+    return {name: module for name, module in network.named_modules() if isinstance(module, QuantConv)}

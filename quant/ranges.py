@@ -1,0 +1,174 @@
+"""Range setting: which interval of real numbers the 8-bit integers stand for."""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+_BINS = 4096
+_LEVELS = 255
+_EPS = 1e-9
+
+
+class Estimator(Protocol):
+    """Gathers statistics of one activation over the calibration batches."""
+
+    def update(self, x: Tensor) -> None:
+        """Take in one batch of values."""
+
+    def limits(self) -> tuple[Tensor, Tensor]:
+        """Low and high end of the range, each of shape (1,)."""
+
+
+def affine_qparams(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    """Scale and zero point of quint8 over [low, high], widened to hold zero exactly."""
+    low, high = low.clamp(max=0.0), high.clamp(min=0.0)
+    scale = ((high - low) / _LEVELS).clamp_min(_EPS)
+    return scale, torch.round(-low / scale).clamp(0, _LEVELS).to(torch.int32)
+
+
+def symmetric_qparams(low: Tensor, high: Tensor, quant_max: int) -> Tensor:
+    """Scale of a symmetric quantizer that holds [low, high]; an all-zero channel gets a tiny scale."""
+    return (torch.maximum(low.abs(), high.abs()) / quant_max).clamp_min(_EPS)
+
+
+def make_estimator(method: str, percentile: float) -> Estimator:
+    """The estimator for ``minmax``, ``moving_average``, ``percentile`` (of both tails) or ``mse``."""
+    if method == "minmax":
+        return MinMax()
+    if method == "moving_average":
+        return MovingAverage()
+    return Histogram(percentile if method == "percentile" else None)
+
+
+class MinMax:
+    """Smallest and largest value seen."""
+
+    def __init__(self) -> None:
+        self.low = self.high = torch.zeros(1)
+
+    def update(self, x: Tensor) -> None:
+        """Take in one batch."""
+        low, high = x.aminmax()
+        self.low, self.high = torch.minimum(self.low.to(low), low), torch.maximum(self.high.to(high), high)
+
+    def limits(self) -> tuple[Tensor, Tensor]:
+        """The extremes."""
+        return self.low, self.high
+
+
+class MovingAverage:
+    """Averages of the batches' smallest and largest values, the latest weighing 0.1."""
+
+    def __init__(self) -> None:
+        self.low: Tensor | None = None
+        self.high: Tensor | None = None
+
+    def update(self, x: Tensor) -> None:
+        """Take in one batch."""
+        low, high = (value.reshape(1) for value in x.aminmax())
+        self.low = low if self.low is None else self.low + 0.1 * (low - self.low)
+        self.high = high if self.high is None else self.high + 0.1 * (high - self.high)
+
+    def limits(self) -> tuple[Tensor, Tensor]:
+        """The averages."""
+        if self.low is None or self.high is None:
+            raise ValueError("a quantizer saw no calibration batch")
+        return self.low, self.high
+
+
+class Histogram:
+    """A histogram that widens as needed; the range is cut at a percentile, or where the squared error is least.
+
+    The squared error is that of rounding and clipping all seen values to 255 levels (as in the L2 range setting of
+    arXiv:2106.08295, section 3.1), searched over the upper end, then the lower, twice.
+    """
+
+    def __init__(self, percentile: float | None) -> None:
+        self.percentile = percentile
+        self.counts: Tensor | None = None
+        self.low = self.high = 0.0
+
+    def update(self, x: Tensor) -> None:
+        """Take in one batch."""
+        low, high = (float(value) for value in x.aminmax())
+        if self.counts is None:
+            self.low, self.high = min(low, 0.0), max(high, _EPS)
+            self.counts = torch.zeros(_BINS, dtype=torch.float64)
+        elif low < self.low or high > self.high:
+            self._widen(min(low, self.low), max(high, self.high))
+        self.counts += torch.histc(x.float(), _BINS, self.low, self.high).double().cpu()
+
+    def _widen(self, low: float, high: float) -> None:
+        assert self.counts is not None
+        # Half as much again on the side that grew: few batches then need another rebinning.
+        low = low if low == self.low else 1.5 * low
+        high = high if high == self.high else 1.5 * high
+        index = ((self.centres() - low) / (high - low) * _BINS).long().clamp(0, _BINS - 1)
+        self.counts = torch.zeros(_BINS, dtype=torch.float64).index_add_(0, index, self.counts)
+        self.low, self.high = low, high
+
+    def centres(self) -> Tensor:
+        """Middle values of the bins (float64)."""
+        width = (self.high - self.low) / _BINS
+        return self.low + width * (torch.arange(_BINS, dtype=torch.float64) + 0.5)
+
+    def limits(self) -> tuple[Tensor, Tensor]:
+        """The range by percentile or by least squared error."""
+        if self.counts is None:
+            raise ValueError("a quantizer saw no calibration batch")
+        filled = self.counts.nonzero().flatten()
+        width = (self.high - self.low) / _BINS
+        low = self.low + width * float(filled[0])
+        high = self.low + width * (float(filled[-1]) + 1)
+        if self.percentile is not None:
+            low, high = self._percentile_limits()
+        else:
+            low, high = self._least_error_limits(low, high)
+        return torch.tensor([low], dtype=torch.float32), torch.tensor([high], dtype=torch.float32)
+
+    def _percentile_limits(self) -> tuple[float, float]:
+        assert self.counts is not None
+        assert self.percentile is not None
+        cumulative = self.counts.cumsum(0) / self.counts.sum()
+        tail = 1.0 - self.percentile / 100.0
+        centres = self.centres()
+        first = int((cumulative >= tail).nonzero()[0])
+        last = int((cumulative >= 1.0 - tail).nonzero()[0])
+        return float(centres[first]), float(centres[last])
+
+    def _least_error_limits(self, low: float, high: float) -> tuple[float, float]:
+        fractions = torch.linspace(0.2, 1.0, 81, dtype=torch.float64)
+        for _ in range(2):
+            if high > 0:
+                errors = self._errors(torch.full_like(fractions, low), high * fractions)
+                high *= float(fractions[errors.argmin()])
+            if low < 0:
+                errors = self._errors(low * fractions, torch.full_like(fractions, high))
+                low *= float(fractions[errors.argmin()])
+        return low, high
+
+    def _errors(self, low: Tensor, high: Tensor) -> Tensor:
+        assert self.counts is not None
+        scale, zero_point = affine_qparams(low, high)
+        scale, zero = scale[:, None], zero_point[:, None]
+        used = self.counts > 0
+        values, counts = self.centres()[used], self.counts[used]
+        rounded = ((values / scale).round() + zero).clamp(0, _LEVELS)
+        return (((rounded - zero) * scale - values) ** 2 * counts).sum(1)
+
+
+def weight_limits(weight: Tensor, method: str, per_channel: bool, quant_max: int) -> tuple[Tensor, Tensor]:
+    """Symmetric limits of a weight (out, ...), one a channel or one in all, by ``minmax`` or least squared error."""
+    rows = weight.detach().reshape(len(weight) if per_channel else 1, -1)
+    largest = rows.abs().amax(1)
+    if method == "minmax":
+        return -largest, largest
+    best, best_error = largest.clone(), torch.full_like(largest, float("inf"))
+    for fraction in torch.linspace(0.4, 1.0, 61).tolist():
+        scale = (largest * fraction / quant_max).clamp_min(_EPS)[:, None]
+        error = (((rows / scale).round().clamp(-quant_max, quant_max) * scale - rows) ** 2).sum(1)
+        better = error < best_error
+        best = torch.where(better, largest * fraction, best)
+        best_error = torch.where(better, error, best_error)
+    return -best, best
