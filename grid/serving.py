@@ -1,7 +1,7 @@
 """The model file that MLflow keeps beside every int8 network: uint8 images in, depth in metres out.
 
-MLflow copies this file and the packages ``model`` and ``quant`` into the logged model ("models from code"), so it
-loads in a process that has no checkout. Nothing of ours is imported before the network is loaded.
+MLflow copies this file and the packages ``model`` and ``quant`` into the logged model ("models from code"),
+so it loads without a checkout. Nothing of ours is imported before the network is loaded.
 """
 
 from pathlib import Path
@@ -25,13 +25,17 @@ class DepthModel(PythonModel):
 
         self.network = load_network(Path(context.artifacts["network"])).eval()
 
-    def predict(self, context: Any, model_input: np.ndarray, params: dict[str, Any] | None = None) -> np.ndarray:
+    def predict(
+        self, context: Any, model_input: np.ndarray, params: dict[str, Any] | None = None
+    ) -> np.ndarray:
         """Return depth in metres [N,1,S/4,S/4] float32 of RGB images [N,3,S,S] uint8."""
         from model.network import normalize
 
         images = np.asarray(model_input)
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != 3:
-            raise ValueError(f"images: got {images.dtype} {images.shape}; expected uint8 [N,3,S,S], RGB 0 to 255")
+            raise ValueError(
+                f"images: got {images.dtype} {images.shape}; expected uint8 [N,3,S,S], RGB 0 to 255"
+            )
         with torch.inference_mode():
             parts = [
                 self.network(normalize(torch.from_numpy(images[start : start + BATCH_SIZE].copy())))

@@ -1,63 +1,32 @@
 """A search space: YAML, --set and --seeds are read here once, checked once, and become frozen values."""
 
-import dataclasses
-import difflib
-import functools
 import itertools
 import math
 import os
 import re
-import types
-import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from grid.latency import LatencySpec
-from model.errors import InputError
-from model.network import NetworkSpec
-from model.pack import PackSpec
-from model.training import TrainSpec
-from quant.recipe import (
-    ENGINES,
-    GRANULARITIES,
-    METHODS,
-    CalibrateSpec,
-    EqualizeSpec,
-    QatSpec,
-    require_one_of,
-    require_range,
+from grid.entry import (
+    WORDS,
+    Entry,
+    axis_entries,
+    data_types,
+    nearest,
+    nested_entries,
+    spec_errors,
+    unknown_key,
 )
+from grid.settings import Flat, Scalar, Settings, flatten, groups, resolve, setting_types
+from model.errors import InputError
+from model.pack import PackSpec
 
-Scalar = bool | int | float | str | None
 FOLDER = Path(__file__).resolve().parent.parent / "search_spaces"
 MAX_CELLS = 2000
-
-
-@dataclass(frozen=True)
-class Settings:
-    """One cell, fully resolved; a group that may be ``None`` is a stage that may be off."""
-
-    fuse_bn: bool = False
-    granularity: str = "per_channel"
-    method: str = "ptq"
-    engine: str = "qnnpack"
-    seed: int = 0
-    network: NetworkSpec = field(default_factory=NetworkSpec)
-    train: TrainSpec = field(default_factory=TrainSpec)
-    equalize: EqualizeSpec | None = field(default_factory=EqualizeSpec)
-    calibrate: CalibrateSpec = field(default_factory=CalibrateSpec)
-    qat: QatSpec = field(default_factory=QatSpec)
-    latency: LatencySpec = field(default_factory=LatencySpec)
-
-    def __post_init__(self) -> None:
-        require_one_of("granularity", self.granularity, GRANULARITIES)
-        require_one_of("method", self.method, METHODS)
-        require_one_of("engine", self.engine, ENGINES)
-        require_range("seed", self.seed, 0)
 
 
 @dataclass(frozen=True)
@@ -70,153 +39,82 @@ class Exclusion:
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """What a grid crosses (``axes``), what it holds fixed (``base``, flat) and what it leaves out (``exclude``)."""
+    """What a grid crosses (``axes``), holds fixed (``base``, flat) and leaves out (``exclude``)."""
 
     name: str
     axes: tuple[tuple[str, tuple[Scalar, ...]], ...]
-    base: dict[str, Scalar]
+    base: Flat
     exclude: tuple[Exclusion, ...]
     baselines: bool
     pack: PackSpec
     source: Path
     description: str = ""
 
-
-# ---- flat settings -------------------------------------------------------------------------------------------
-
-
-def _fields(spec: type) -> dict[str, Any]:
-    """Field name -> type of a spec; a TypeError for a type that no JSON scalar can hold."""
-    hints = typing.get_type_hints(spec)
-    for name, hint in hints.items():
-        parts = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-        if not all(part in (bool, int, float, str, type(None)) for part in parts):
-            raise TypeError(f"{spec.__name__}.{name} is a {hint}: a setting must be a JSON scalar")
-    return hints
+    def combinations(self, keys: Iterable[str] | None = None) -> Iterator[Flat]:
+        """Flat settings of every combination of the axes (of the axes in ``keys`` only, where given)."""
+        wanted = None if keys is None else set(keys)
+        axes = [axis for axis in self.axes if wanted is None or axis[0] in wanted]
+        names = [name for name, _ in axes]
+        for values in itertools.product(*(values for _, values in axes)):
+            yield resolve(self.base, dict(zip(names, values, strict=True)))
 
 
-@functools.cache
-def _groups() -> dict[str, tuple[type, bool]]:
-    """Group name -> (its dataclass, whether it may be off), in the order of Settings."""
-    found = {}
-    for name, hint in typing.get_type_hints(Settings).items():
-        parts = typing.get_args(hint) or (hint,)
-        for part in filter(dataclasses.is_dataclass, parts):
-            found[name] = (typing.cast(type, part), type(None) in parts)
-    return found
+def load_space(
+    name_or_file: str | Path, overrides: Sequence[str] = (), seeds: Sequence[int] | None = None
+) -> SearchSpace:
+    """Read ``search_spaces/<name>.yaml``, or a file, with the texts of ``--set`` and the ``--seeds`` on top.
 
-
-@functools.cache
-def setting_types() -> dict[str, Any]:
-    """Dotted key -> type of every setting; a group that may be off is itself a bool (on or off)."""
-    keys: dict[str, Any] = {}
-    for name, hint in typing.get_type_hints(Settings).items():
-        if name not in _groups():
-            keys[name] = hint
-            continue
-        spec, optional = _groups()[name]
-        if optional:
-            keys[name] = bool
-        keys |= {f"{name}.{key}": kind for key, kind in _fields(spec).items()}
-    return keys
-
-
-def flatten(settings: Settings) -> dict[str, Scalar]:
-    """Settings as dotted JSON scalars (``qat.epochs``); a group that is off is one key with None."""
-    flat: dict[str, Scalar] = {}
-    for name in (item.name for item in dataclasses.fields(settings)):
-        value = getattr(settings, name)
-        if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            flat |= {f"{name}.{key}": item for key, item in dataclasses.asdict(value).items()}
-        else:
-            flat[name] = value
-    return flat
-
-
-def read_group(flat: Mapping[str, Any], name: str) -> Any:
-    """The spec of one group (``qat`` -> QatSpec) out of flat settings, or None where the group is off.
-
-    Raises KeyError for a missing field: a stage that reads a setting must state it in ``plan.STAGE_SETTINGS``.
+    A ``--set key=[a, b]`` makes the setting an axis. Raises one InputError that shows everything wrong.
     """
-    spec, optional = _groups()[name]
-    if optional and name in flat:
-        return None
-    return spec(**{key: flat[f"{name}.{key}"] for key in _fields(spec)})
+    path = _find(name_or_file)
+    where = os.path.relpath(path) if path.resolve().is_relative_to(Path.cwd()) else str(path)
+    errors: list[InputError] = []
+    top = _top(_read(path, where, errors), where, path.stem, errors)
+    fixed = nested_entries(where, "settings.", top["settings"], setting_types(), errors)
+    fixed |= nested_entries(where, "", {"data": top["data"]}, data_types(), errors)
+    axes = {}
+    for key, values in top["axes"].items():
+        if entries := axis_entries(where, f"axes.{key}", key, values, errors):
+            axes[key] = entries
+        if key in fixed:
+            errors.append(fixed[key].error(f"is an axis too, axes.{key}", "one of the two"))
+    for text in overrides:
+        _override_(fixed, axes, text, errors)
+    if seeds is not None:
+        fixed.pop("seed", None)
+        axes["seed"] = axis_entries("--seeds", "seed", "seed", list(seeds), errors)
 
+    for key in [key for key in axes if key.partition(".")[0] in _off(fixed)]:
+        entry = fixed[key.partition(".")[0]]
+        errors.append(entry.error(f"turns off what axes.{key} varies", "it on, or an axis of its own"))
+    cells, limit = math.prod(len(values) for values in axes.values()), top["max_cells"]
+    if cells > limit:
+        expected = f"at most {limit} (max_cells)"
+        errors.append(
+            InputError(where, f"axes span {cells} cells", expected, "Raise max_cells if you mean it.")
+        )
+    errors += spec_errors(fixed, axes, where, combine=cells <= limit)
+    exclude = [_exclusion(where, f"exclude[{i}]", item, errors) for i, item in enumerate(top["exclude"])]
+    if errors:
+        raise InputError.all(errors)
 
-def unflatten(flat: Mapping[str, Any]) -> Settings:
-    """The inverse of ``flatten``; raises KeyError for a missing setting."""
-    names = [item.name for item in dataclasses.fields(Settings)]
-    return Settings(**{name: read_group(flat, name) if name in _groups() else flat[name] for name in names})
-
-
-def resolve(base: Mapping[str, Scalar], chosen: Mapping[str, Scalar]) -> dict[str, Scalar]:
-    """Flat settings with the ``chosen`` values of the axes set; ``equalize: False`` takes out its group."""
-    flat = {**base, **chosen}
-    for name, (_, optional) in _groups().items():
-        if optional and name in flat and not flat.pop(name):
-            flat = {key: value for key, value in flat.items() if not key.startswith(f"{name}.")}
-            flat[name] = None
-    return flat
-
-
-def combinations(space: SearchSpace, keys: Iterable[str] | None = None) -> Iterator[dict[str, Scalar]]:
-    """Flat settings of every combination of the axes (of those named by ``keys`` only, where given)."""
-    axes = [axis for axis in space.axes if keys is None or axis[0] in keys]
-    for values in itertools.product(*(values for _, values in axes)):
-        yield resolve(space.base, dict(zip((key for key, _ in axes), values, strict=True)))
-
-
-# ---- reading and checking ------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Entry:
-    """A value as the user gave it: in which file or flag, at which place there, for which setting."""
-
-    where: str
-    at: str
-    key: str
-    value: Any
-
-    def error(self, problem: str, expected: str = "", options: Iterable[str] = ()) -> InputError:
-        return InputError(self.where, f"{self.at}={self.value!r} {problem}", expected, _nearest(self.value, options))
-
-    def located(self, line: str) -> InputError:
-        """A spec's own error, ``calibrate.images: 0 is out of range; ...``, told where the user wrote the value."""
-        text = line.partition(": ")[2].removeprefix(f"{self.value!r} ")
-        problem, _, expected = text.rstrip(".").partition("; expected ")
-        return self.error(problem, expected, re.split(", ", expected.removeprefix("one of ")))
-
-    def typed(self, kind: Any) -> "_Entry":
-        """The same entry with a value of its setting's type; raises InputError."""
-        parts = typing.get_args(kind) or (kind,)
-        value = self.value
-        if float in parts and isinstance(value, int | float | str) and not isinstance(value, bool):
-            try:  # YAML 1.1 reads 1e-4 as text
-                number = float(value)
-            except ValueError:
-                number = math.nan
-            if math.isfinite(number):
-                return dataclasses.replace(self, value=number + 0.0)  # -0.0 and 0.0 are one value
-        elif type(value) in parts:
-            return self
-        words = {bool: "true or false", int: "a whole number", float: "a finite number", str: "text"}
-        raise self.error("has the wrong type", " or ".join(words.get(part, "null") for part in parts))
-
-
-def _nearest(value: object, options: Iterable[str]) -> str:
-    near = difflib.get_close_matches(str(value), list(options), 1)
-    return f"Did you mean {near[0]}?" if near else ""
-
-
-def _unknown(where: str, key: object, options: Iterable[str]) -> InputError:
-    """An unknown key; what is offered are the keys of its own group, or the groups where that is unknown too."""
-    options = [str(option) for option in options]
-    group = str(key).partition(".")[0]
-    same = [option for option in options if option.partition(".")[0] == group]
-    offered = same or list(dict.fromkeys(o.partition(".")[0] + ".*" * ("." in o) for o in options))
-    return InputError(where, f"{key!r} is an unknown key", f"one of {', '.join(offered)}", _nearest(key, options))
+    chosen = {key: entry.value for key, entry in fixed.items()}
+    chosen |= {key: values[0].value for key, values in axes.items()}  # any value: an axis is set cell by cell
+    base = _settings(chosen, _off(fixed))
+    sizes = [entry.value for entry in axes.get("network.input_size", [])] or [base.network.input_size]
+    pack = _pack({"input_size": sizes[0], **_of_group(chosen, "data")}, sizes, where)
+    crossed = tuple((key, tuple(entry.value for entry in entries)) for key, entries in axes.items())
+    excluded = tuple(item for item in exclude if item)
+    return SearchSpace(
+        top["name"],
+        crossed,
+        flatten(base),
+        excluded,
+        top["baselines"],
+        pack,
+        path,
+        top["description"].strip(),
+    )
 
 
 def _find(name: str | Path) -> Path:
@@ -226,21 +124,8 @@ def _find(name: str | Path) -> Path:
     if not path.is_file():
         known = sorted(file.stem for file in FOLDER.glob("*.yaml"))
         expected = f"one of {', '.join(known)}, or a YAML file"
-        raise InputError("--grid", f"{str(name)!r} is no search space", expected, _nearest(name, known))
+        raise InputError("--grid", f"{str(name)!r} is no search space", expected, nearest(name, known))
     return path
-
-
-def _repeated_keys(node: yaml.Node | None, where: str, seen: set[int]) -> Iterator[InputError]:
-    """YAML keeps the last of two equal keys without a word: here both are an error."""
-    if not isinstance(node, yaml.CollectionNode) or id(node) in seen:
-        return
-    seen.add(id(node))
-    pairs = node.value if isinstance(node, yaml.MappingNode) else [(None, item) for item in node.value]
-    names = [key.value for key, _ in pairs if isinstance(key, yaml.ScalarNode)]
-    for name in sorted({name for name in names if names.count(name) > 1}):
-        yield InputError(f"{where}:{node.start_mark.line + 1}", f"{name!r} is there twice", "one value for each key")
-    for _, value in pairs:
-        yield from _repeated_keys(value, where, seen)
 
 
 def _read(path: Path, where: str, errors: list[InputError]) -> dict[Any, Any]:
@@ -249,7 +134,111 @@ def _read(path: Path, where: str, errors: list[InputError]) -> dict[Any, Any]:
         errors += _repeated_keys(yaml.compose(text, Loader=yaml.SafeLoader), where, set())
         document = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, OSError) as error:
-        raise InputError(where, f"cannot be read as YAML: {' '.join(str(error).split())}") from error
+        raise InputError(
+            where, f"is not YAML ({' '.join(str(error).split())})", "a file like full.yaml"
+        ) from error
     if not isinstance(document, dict):
         raise InputError(where, f"holds {document!r:.60}", "a mapping with name, axes and settings")
     return document
+
+
+def _repeated_keys(node: yaml.Node | None, where: str, seen: set[int]) -> Iterator[InputError]:
+    """YAML keeps the last of two equal keys without a word; here that is an error."""
+    if not isinstance(node, yaml.CollectionNode) or id(node) in seen:
+        return
+    seen.add(id(node))
+    pairs = node.value if isinstance(node, yaml.MappingNode) else [(None, item) for item in node.value]
+    names = [key.value for key, _ in pairs if isinstance(key, yaml.ScalarNode)]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        line = node.start_mark.line + 1
+        yield InputError(where, f"{name!r} is there twice in the mapping at line {line}", "each key once")
+    for _, value in pairs:
+        yield from _repeated_keys(value, where, seen)
+
+
+def _top(document: Mapping[Any, Any], where: str, stem: str, errors: list[InputError]) -> dict[str, Any]:
+    """The top level of a search space, with defaults for what is left out or wrong."""
+    top: dict[str, Any] = {"name": stem, "description": "", "baselines": True, "max_cells": MAX_CELLS}
+    top |= {"axes": {}, "settings": {}, "exclude": [], "data": {}}
+    for key, value in document.items():
+        if key not in top:
+            errors.append(unknown_key(where, "", key, top))
+        elif type(value) is not type(top[key]):
+            errors.append(Entry(where, key, key, value).error("has the wrong type", WORDS[type(top[key])]))
+        else:
+            top[key] = value
+    if not re.fullmatch(r"\w[\w.-]*", top["name"]):
+        expected = "letters, digits, '_', '-' and '.', because folders are named after it"
+        errors.append(Entry(where, "name", "name", top["name"]).error("is no name", expected))
+    return top
+
+
+def _override_(
+    fixed: dict[str, Entry], axes: dict[str, list[Entry]], text: str, errors: list[InputError]
+) -> None:
+    """Put one ``--set key=value`` in place of what the file says."""
+    key, equals, written = text.partition("=")
+    kinds = setting_types() | data_types()
+    try:
+        value = yaml.safe_load(written)
+    except (yaml.YAMLError, ValueError):
+        equals = ""
+    if not equals:
+        errors.append(InputError("--set", f"{text!r} cannot be read", "key=value, such as qat.epochs=2"))
+    elif key not in kinds:
+        errors.append(unknown_key("--set", "", key, kinds))
+    elif key in axes or (isinstance(value, list) and key in setting_types()):
+        fixed.pop(key, None)
+        axes[key] = axis_entries("--set", key, key, value if isinstance(value, list) else [value], errors)
+    else:
+        group, dot, name = key.partition(".")
+        if dot:
+            fixed.pop(group, None)  # naming a setting of a group turns the group on
+        section = {group: {name: value}} if dot else {key: value}
+        fixed |= nested_entries("--set", "", section, kinds, errors)
+
+
+def _exclusion(where: str, at: str, item: Any, errors: list[InputError]) -> Exclusion | None:
+    if not isinstance(item, dict) or set(item) != {"when", "reason"} or not isinstance(item["when"], dict):
+        expected = "a mapping with when (a mapping of settings) and reason"
+        errors.append(Entry(where, at, at, item).error("is no exclusion", expected))
+        return None
+    reason, conditions = item["reason"], item["when"]
+    if not isinstance(reason, str) or not reason.strip():
+        errors.append(Entry(where, f"{at}.reason", at, reason).error("is no reason", "a sentence"))
+    if not conditions:
+        errors.append(Entry(where, f"{at}.when", at, conditions).error("excludes all", "one setting or more"))
+    when = {}
+    for key, value in conditions.items():
+        listed = value if isinstance(value, list) else [value]
+        when[key] = axis_entries(where, f"{at}.when.{key}", key, listed, errors)
+    errors += spec_errors({}, when, where, combine=False)
+    return Exclusion({key: tuple(entry.value for entry in entries) for key, entries in when.items()}, reason)
+
+
+def _off(fixed: Mapping[str, Entry]) -> set[str]:
+    """The groups that are turned off."""
+    return {name for name in groups() if name in fixed and fixed[name].value is False}
+
+
+def _of_group(chosen: Mapping[str, Any], group: str) -> dict[str, Any]:
+    return {key.partition(".")[2]: value for key, value in chosen.items() if key.startswith(f"{group}.")}
+
+
+def _settings(chosen: Mapping[str, Any], off: set[str]) -> Settings:
+    parts: dict[str, Any] = {key: value for key, value in chosen.items() if "." not in key}
+    for name, (spec, _) in groups().items():
+        parts[name] = None if name in off else spec(**_of_group(chosen, name))
+    return Settings(**parts)
+
+
+def _pack(chosen: dict[str, Any], sizes: Sequence[int], where: str) -> PackSpec:
+    """The data, by default of the size that the network takes; raises InputError where the two differ."""
+    for size in sizes:
+        if size != chosen["input_size"]:
+            problem = f"network.input_size={size} differs from data.input_size={chosen['input_size']}"
+            raise InputError(where, problem, "one size, that of the data, in a grid")
+    try:
+        return PackSpec(**chosen)
+    except InputError as error:
+        raise InputError(where, str(error).rstrip(".")) from error

@@ -1,7 +1,7 @@
 """Results <-> MLflow: one parent run a grid, one child run a cell, the int8 network as a logged model.
 
-Written by the driver alone, through the client (no global active run). Every write can be repeated: a run is found
-again by its tag, a finished one with the same content is left alone, an unfinished one is completed.
+Written by the driver alone, through the client (no global active run). Every write can be repeated: a run is
+found again by its tag, a finished one with the same content is left alone, an unfinished one is completed.
 """
 
 import fcntl
@@ -11,36 +11,29 @@ import json
 import logging
 import os
 import re
-import shutil
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # a dead server is told in seconds, not minutes
 
 import mlflow.pyfunc
 import numpy as np
 from mlflow import MlflowClient
-from mlflow.entities import (
-    LoggedModelOutput,
-    LoggedModelStatus,
-    Metric,
-    Param,
-    Run,
-    RunStatus,
-    RunTag,
-    ViewType,
-)
+from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric, Param, Run, RunTag, ViewType
+from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types.schema import Schema, TensorSpec
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
+from sqlalchemy.exc import SQLAlchemyError
 
+from grid.tracking_uri import checked_uri, masked
 from model.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,7 +49,10 @@ Scalar = str | int | float | bool | None
 
 @dataclass(frozen=True)
 class ModelArtifact:
-    """An int8 network to log: its folder (for ``quant.artifact.load_network``), an image uint8 [1,3,S,S], its hash."""
+    """An int8 network to log: its folder, which ``quant.artifact.load_network`` reads, and its graph's hash.
+
+    ``example`` is an image uint8 [1,3,S,S].
+    """
 
     folder: Path
     example: np.ndarray
@@ -66,31 +62,32 @@ class ModelArtifact:
 class Tracking:
     """An experiment of an MLflow store: SQLite or another database, or an http(s) tracking server.
 
-    ``artifact_root`` is where a *new* experiment keeps its files; a server decides that itself. Raises InputError
-    when the URI is of no use, the server does not answer, or the experiment was deleted.
+    ``artifact_root`` is where a *new* experiment keeps its files; a server decides that itself. Raises
+    InputError when the URI is of no use, the server does not answer, or the experiment was deleted.
     """
 
     def __init__(self, uri: str, experiment: str, artifact_root: Path) -> None:
         self.uri = checked_uri(uri)
-        for noisy in ("alembic", "mlflow.store.db.utils", "mlflow.tracking"):
+        for noisy in ("alembic", "mlflow.store.db.utils", "mlflow.pyfunc"):
             logging.getLogger(noisy).setLevel(logging.WARNING)
         artifact_root = Path(artifact_root).resolve()
         artifact_root.mkdir(parents=True, exist_ok=True)
         # Two processes that migrate one fresh SQLite at the same time crash each other.
         with open(artifact_root / ".creating.lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            self.client = MlflowClient(tracking_uri=uri)
-            found = self.client.get_experiment_by_name(experiment)
-            if found is None:
-                location = None if uri.startswith("http") else artifact_root.as_uri()
-                self.experiment_id = self.client.create_experiment(experiment, artifact_location=location)
-            elif found.lifecycle_stage != "active":
-                raise InputError(
-                    masked(uri), f"the experiment {experiment!r} was deleted", "an active one",
-                    f"Restore it with `mlflow experiments restore -x {found.experiment_id}` or take another name.",
-                )
-            else:
-                self.experiment_id = found.experiment_id
+            try:
+                self.client = MlflowClient(tracking_uri=uri)
+                found = self.client.get_experiment_by_name(experiment)
+                if found is None:
+                    location = None if uri.startswith("http") else artifact_root.as_uri()
+                    found_id = self.client.create_experiment(experiment, artifact_location=location)
+            except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
+                problem = masked(str(error).strip().partition("\n")[0])
+                raise InputError(f"--tracking-uri {masked(uri)}", problem, "a usable MLflow store") from error
+        if found is not None and found.lifecycle_stage != "active":
+            hint = f"`mlflow experiments restore -x {found.experiment_id}` brings it back."
+            raise InputError(masked(uri), f"the experiment {experiment!r} was deleted", "an active one", hint)
+        self.experiment_id: str = found.experiment_id if found else found_id
         self._children: dict[str, dict[str, Run]] = {}
 
     def parent(self, run_name: str, params: Mapping[str, Scalar], tags: Mapping[str, str]) -> str:
@@ -118,17 +115,21 @@ class Tracking:
         status: str = "ok",
         reason: str = "",
     ) -> str:
-        """Write one cell as a finished child run and return its id; repeating it with equal content changes nothing.
+        """Write one cell as an ended child run and return its id; an equal one that is there is left alone.
 
-        ``history`` holds one dict an epoch with its ``epoch``; a metric that is None is left out. ``status`` is ok,
-        failed, excluded or skipped, ``reason`` its explanation. The metrics are linked with the logged model.
+        ``history`` holds one dict an epoch with its ``epoch``; a metric that is None is left out. ``status``
+        is ok, failed, excluded or skipped. The metrics are linked with the logged model.
         """
         tags = dict(tags or {}) | {"grid.status": status, "grid.reason": reason[:LONGEST_VALUE]}
         artifacts = [Path(path) for path in artifacts]
         content = _content_hash(params, metrics, list(history), tags, artifacts, model)
         children = self._children_of(parent_id)
         run = children.get(cell_key)
-        if run is not None and run.info.status in RUN_STATUS.values() and run.data.tags.get(CONTENT_TAG) == content:
+        if (
+            run is not None
+            and run.info.status in RUN_STATUS.values()
+            and run.data.tags.get(CONTENT_TAG) == content
+        ):
             return run.info.run_id
         if run is None:
             identity = {MLFLOW_PARENT_RUN_ID: parent_id, CELL_TAG: cell_key}
@@ -171,9 +172,10 @@ class Tracking:
         metrics: Mapping[str, float | None] | None = None,
         status: str = "FINISHED",
     ) -> None:
-        """End the grid's run with its report files and figures; a child an earlier kill left open becomes KILLED."""
+        """End the grid's run with its files and figures; a child that a kill left open becomes KILLED."""
         now = int(time.time() * 1000)
-        points = [Metric(name, float(value), now, 0) for name, value in (metrics or {}).items() if value is not None]
+        named = (metrics or {}).items()
+        points = [Metric(name, float(value), now, 0) for name, value in named if value is not None]
         self.client.log_batch(parent_id, metrics=points)
         for path in artifacts:
             self.client.log_artifact(parent_id, str(path))
@@ -186,20 +188,27 @@ class Tracking:
         """Child runs by cell key, read once: this process alone writes them."""
         if parent_id not in self._children:
             runs = self._search(f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent_id}'")
-            self._children[parent_id] = {run.data.tags[CELL_TAG]: run for run in runs if CELL_TAG in run.data.tags}
+            self._children[parent_id] = {
+                run.data.tags[CELL_TAG]: run for run in runs if CELL_TAG in run.data.tags
+            }
         return self._children[parent_id]
 
     def _search(self, query: str) -> list[Run]:
-        runs, token = [], None
+        runs: list[Run] = []
+        token = None
         while True:
-            page = self.client.search_runs([self.experiment_id], query, ViewType.ACTIVE_ONLY, 1000, page_token=token)
+            page = self.client.search_runs(
+                [self.experiment_id], query, ViewType.ACTIVE_ONLY, 1000, page_token=token
+            )
             runs.extend(page)
             token = page.token
             if not token:
                 return runs
 
-    def _write(self, run: Run, params: Mapping[str, Scalar] | None = None, tags: Mapping[str, str] | None = None):
-        """Write what the run lacks; a param cannot change, so a changed one becomes the tag ``now.<name>``."""
+    def _write(
+        self, run: Run, params: Mapping[str, Scalar] | None = None, tags: Mapping[str, str] | None = None
+    ) -> None:
+        """Write what the run lacks; params cannot change, so a changed one becomes the tag ``now.<name>``."""
         wanted = {name: _spelling(value) for name, value in (params or {}).items()}
         have = run.data.params
         notes = {f"now.{name}": value for name, value in wanted.items() if have.get(name, value) != value}
@@ -209,3 +218,81 @@ class Tracking:
         labels = [RunTag(name, str(value)) for name, value in {**(tags or {}), **notes}.items()]
         for start in range(0, len(labels), PARAMS_A_BATCH):
             self.client.log_batch(run.info.run_id, tags=labels[start : start + PARAMS_A_BATCH])
+
+    def _log_model(
+        self, run_id: str, cell_name: str, model: ModelArtifact, params: Mapping[str, Scalar]
+    ) -> str:
+        """Return the id of the run's logged model, made unless it is there whole with the same network."""
+        for old in self.client.search_logged_models([self.experiment_id], f"source_run_id = '{run_id}'"):
+            if old.status == LoggedModelStatus.READY and old.tags.get("graph_hash") == model.graph_hash:
+                return old.model_id
+            self.client.delete_logged_model(old.model_id)
+        logged = self.client.create_logged_model(
+            self.experiment_id,
+            name=re.sub(r"[/:.%\"']", "_", cell_name),
+            source_run_id=run_id,
+            tags={"graph_hash": model.graph_hash, "cell": cell_name},
+            params={name: _spelling(value) for name, value in params.items()},
+            model_type="int8 depth network",
+        )
+        with tempfile.TemporaryDirectory(prefix="logged-model-") as scratch:
+            folder = Path(scratch) / "model"
+            mlflow.pyfunc.save_model(
+                folder,
+                python_model=str(SERVING_FILE),
+                artifacts={"network": str(model.folder)},
+                code_paths=[str(path) for path in CODE_PATHS],
+                pip_requirements=model_requirements(),
+                signature=_signature(model.example.shape[-1]),
+                input_example=model.example,
+                mlflow_model=Model(
+                    artifact_path=logged.artifact_location,
+                    model_uuid=logged.model_id,
+                    run_id=run_id,
+                    model_id=logged.model_id,
+                ),
+            )
+            for example in folder.glob("*input_example.json"):  # indented, one pixel a line: 2 MB
+                example.write_text(json.dumps(json.loads(example.read_text()), separators=(",", ":")))
+            self.client.log_model_artifacts(logged.model_id, str(folder))
+        self.client.log_outputs(run_id, models=[LoggedModelOutput(logged.model_id, step=0)])
+        self.client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
+        return logged.model_id
+
+
+def model_requirements() -> list[str]:
+    """Return what a logged model needs, pinned to the versions installed here (without local suffixes)."""
+    return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in MODEL_PACKAGES]
+
+
+def _signature(size: int) -> ModelSignature:
+    images = TensorSpec(np.dtype(np.uint8), (-1, 3, size, size), name=None)
+    depth_m = TensorSpec(np.dtype(np.float32), (-1, 1, size // 4, size // 4), name=None)
+    return ModelSignature(inputs=Schema([images]), outputs=Schema([depth_m]))
+
+
+def _spelling(value: Scalar) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text[:LONGEST_VALUE]
+
+
+def _quoted(text: str) -> str:
+    if "'" in text and '"' in text:
+        raise InputError(f"run name {text!r}", "holds both kinds of quotes", "at most one kind")
+    return f'"{text}"' if "'" in text else f"'{text}'"
+
+
+def _content_hash(
+    params: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    history: list[Mapping[str, Any]],
+    tags: Mapping[str, str],
+    artifacts: list[Path],
+    model: ModelArtifact | None,
+) -> str:
+    files = [
+        (path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path in artifacts if path.is_file()
+    ]
+    network = model.graph_hash if model else None
+    whole = [dict(params), dict(metrics), [dict(epoch) for epoch in history], dict(tags), files, network]
+    return hashlib.sha256(json.dumps(whole, sort_keys=True, default=str).encode()).hexdigest()[:20]

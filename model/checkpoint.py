@@ -1,15 +1,14 @@
-"""Checkpoints of the float network: our safetensors files, and Lightning checkpoints of the study to start from.
+"""Checkpoints of the float network: our own safetensors files, and Lightning checkpoints of the study.
 
-A safetensors file holds the state dict, and in its header the NetworkSpec and the metadata as JSON. Pickles are read
-with ``weights_only=True`` alone, so that no code in them ever runs.
+A safetensors file holds the state dict, and in its header the NetworkSpec and the metadata as JSON. Pickles
+are read by torch's ``weights_only=True`` alone, so that no code in them ever runs.
 """
 
 import dataclasses
 import hashlib
 import json
 import os
-import pickle
-import zipfile
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -24,20 +23,17 @@ from model.network import DepthNetwork, NetworkSpec, build_network
 Metadata = dict[str, str | float | int]
 
 FORMAT = "depth-network-1"
-SAFETENSORS_SUFFIXES = (".safetensors",)
 PICKLE_SUFFIXES = (".ckpt", ".pth", ".pt")
+SUFFIXES = (".safetensors", *PICKLE_SUFFIXES)
 LIGHTNING_PREFIX = "net."
-_SHOWN = 4
-_CONVERT = (
-    "Convert it where its own code is installed: "
-    "`torch.save({'state_dict': torch.load(FILE, weights_only=False)['state_dict']}, 'plain.ckpt')`."
-)
+SHOWN_NAMES = 4
 
 
 def save_checkpoint(network: DepthNetwork, spec: NetworkSpec, path: Path, metadata: Metadata) -> None:
     """Write the network's state dict to a safetensors file, whole or not at all.
 
-    ``metadata`` (strings and numbers: command, data fingerprint, metrics ...) is kept in the header beside the spec.
+    ``metadata`` (strings and numbers: command, data fingerprint, metrics ...) goes into its header, as does the
+    spec.
     """
     header = {
         "format": FORMAT,
@@ -58,22 +54,26 @@ def save_checkpoint(network: DepthNetwork, spec: NetworkSpec, path: Path, metada
 def load_checkpoint(path: Path) -> tuple[DepthNetwork, NetworkSpec, Metadata]:
     """Rebuild the network of a checkpoint on the CPU, in eval mode: (network, spec, metadata).
 
-    ``.safetensors`` is our own format. ``.ckpt``, ``.pth`` and ``.pt`` hold a state dict of the default network, under
-    ``state_dict`` or bare, with the study's ``net.`` before its names or without.
-    Raises InputError for a file that is missing, broken, not a checkpoint, or of another network.
+    ``.safetensors`` is our own format. ``.ckpt``, ``.pth`` and ``.pt`` hold a state dict of the default
+    network, under ``state_dict`` or bare, its names with the study's ``net.`` in front or without, and no
+    metadata.
+    Raises InputError for a file that is missing, broken, no checkpoint, or of another network.
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(str(path), "there is no such checkpoint file", "a .safetensors, .ckpt or .pth file")
-    if path.suffix in SAFETENSORS_SUFFIXES:
-        tensors, spec, metadata = _read_safetensors(path)
-    elif path.suffix in PICKLE_SUFFIXES:
+        raise InputError(str(path), "there is no such file", f"a checkpoint ({', '.join(SUFFIXES)})")
+    if path.suffix not in SUFFIXES:
+        raise InputError(str(path), f"the suffix {path.suffix!r} is unknown", f"one of {', '.join(SUFFIXES)}")
+    metadata: Metadata
+    if path.suffix in PICKLE_SUFFIXES:
         tensors, spec, metadata = _read_pickle(path), NetworkSpec(), {}
     else:
-        expected = ", ".join(SAFETENSORS_SUFFIXES + PICKLE_SUFFIXES)
-        raise InputError(str(path), f"the suffix {path.suffix!r} is unknown", f"one of {expected}")
-    network = build_network(spec)
-    _check_tensors(path, network.state_dict(), tensors, spec)
+        tensors, spec, metadata = _read_safetensors(path)
+    try:
+        network = build_network(spec)
+    except InputError as error:
+        raise InputError(str(path), f"its network cannot be built ({error})", "a known encoder") from error
+    _require_fit(path, network.state_dict(), tensors, spec)
     network.load_state_dict(tensors)
     return network.eval(), spec, metadata
 
@@ -84,99 +84,102 @@ def checkpoint_sha256(path: Path) -> str:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise InputError(str(path), f"cannot be read ({error.strerror})", "a readable checkpoint file") from error
+        raise InputError(str(path), f"cannot be read ({error.strerror})", "a checkpoint file") from error
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], NetworkSpec, Metadata]:
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(
-            str(path), f"cannot be read as safetensors ({error})", "a whole safetensors file", "Is it a broken copy?"
-        ) from error
+        problem = f"cannot be read as safetensors ({error})"
+        raise InputError(str(path), problem, "a whole safetensors file", "Was the copy cut short?") from error
     if header.get("format") != FORMAT:
         raise InputError(
             str(path),
             f"its header names the format {header.get('format')!r}",
-            f"{FORMAT!r}, as save_checkpoint writes it",
-            "A bare state dict can be given as a .pth file.",
+            f"{FORMAT!r}, as this program writes it",
+            "A bare state dict of the default network can be given as a .pth file.",
         )
     try:
-        spec = NetworkSpec(**json.loads(header["network"]))
-        metadata = json.loads(header["metadata"])
-    except (KeyError, TypeError, json.JSONDecodeError, InputError) as error:
-        raise InputError(str(path), f"its header does not describe a network ({error})", "a NetworkSpec") from error
+        spec, metadata = NetworkSpec(**json.loads(header["network"])), json.loads(header["metadata"])
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+    ) as error:  # ValueError: no JSON, or a spec that NetworkSpec refuses
+        problem = f"its header does not describe a network ({error})"
+        raise InputError(str(path), problem, "'network' and 'metadata' as this program writes them") from error
     return tensors, spec, metadata
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = _blocked_global(str(error))
-        if reason is None:
-            raise _broken(path, error) from error
-        raise InputError(
-            str(path), f"it needs {reason} to be loaded, which is refused because it could run any code",
-            "tensors and plain values only", _CONVERT,
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise _broken(path, error) from error
+    except Exception as error:  # an unpickler raises anything on broken bytes
+        raise _unreadable(path, error) from error
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
+    expected = "a state dict, or one under 'state_dict'"
     if not isinstance(content, Mapping) or not content:
-        raise InputError(str(path), f"it holds a {type(content).__name__}", "a state dict, or one under 'state_dict'")
+        raise InputError(str(path), f"it holds a {type(content).__name__} without weights", expected)
     strangers = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
     if strangers:
-        raise InputError(str(path), f"{_some(strangers)} are no tensors", "a state dict, or one under 'state_dict'")
-    names = [str(name) for name in content]
-    prefix = LIGHTNING_PREFIX if any(name.startswith(LIGHTNING_PREFIX) for name in names) else ""
+        raise InputError(str(path), f"its entries {_some(strangers)} are no tensors", expected)
+    tensors = {str(name): tensor for name, tensor in content.items()}
+    if not any(name.startswith(LIGHTNING_PREFIX) for name in tensors):
+        return tensors
     # A Lightning module may keep tensors beside its network, such as those of a loss or a metric.
     return {
-        str(name).removeprefix(prefix): tensor for name, tensor in content.items() if str(name).startswith(prefix)
+        name.removeprefix(LIGHTNING_PREFIX): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(LIGHTNING_PREFIX)
     }
 
 
-def _blocked_global(message: str) -> str | None:
-    """The class or function that torch's restricted unpickler refused, or None where the file is simply broken."""
-    for marker in ("Unsupported global: GLOBAL ", "Trying to load unsupported GLOBAL ", "Trying to call reduce for unrecognized function "):
-        if marker in message:
-            return message.split(marker, 1)[1].split()[0].strip("`'\"")
-    return None
+def _unreadable(path: Path, error: Exception) -> InputError:
+    refused = re.search(r"GLOBAL (\S+)( whose module \S+ is blocked)?", str(error))
+    if refused is None and "TorchScript" not in str(error):
+        reason = str(error).splitlines()[0].split(". ")[0] if isinstance(error, RuntimeError) else "no archive of torch"
+        problem = f"cannot be read as a checkpoint ({reason})"
+        return InputError(str(path), problem, "a file of torch.save", "Was the copy cut short?")
+    problem = f"it needs {refused[1] if refused else 'TorchScript'} to be loaded, which could run any code"
+    if refused and refused[2]:
+        hint = "It was not run. No checkpoint needs it: do not load this file elsewhere either."
+    else:
+        hint = (
+            "It was not run. Lightning keeps hyper-parameters like that. If you trust the file, write its weights "
+            "alone, where its own code is installed: "
+            "`torch.save({'state_dict': torch.load('old.ckpt', weights_only=False)['state_dict']}, 'new.ckpt')`."
+        )
+    return InputError(str(path), problem, "tensors and plain values alone", hint)
 
 
-def _broken(path: Path, error: Exception) -> InputError:
-    first_line = (str(error) or type(error).__name__).splitlines()[0]
-    return InputError(
-        str(path), f"cannot be read as a checkpoint ({first_line})", "a file written by torch.save", "Is it a broken copy?"
+def _require_fit(path: Path, wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], spec: NetworkSpec) -> None:
+    shared = [name for name in wanted if name in given]
+    findings = (
+        ("missing", [name for name in wanted if name not in given]),
+        ("unexpected", [name for name in given if name not in wanted]),
+        (
+            "of another shape",
+            [
+                f"{name} {list(given[name].shape)} for {list(wanted[name].shape)}"
+                for name in shared
+                if given[name].shape != wanted[name].shape
+            ],
+        ),
+        ("not finite", [name for name in shared if not bool(torch.isfinite(given[name]).all())]),
     )
-
-
-def _check_tensors(
-    path: Path, wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], spec: NetworkSpec
-) -> None:
-    missing = [name for name in wanted if name not in given]
-    unexpected = [name for name in given if name not in wanted]
-    misshapen = [
-        f"{name} {list(given[name].shape)} instead of {list(wanted[name].shape)}"
-        for name in wanted
-        if name in given and given[name].shape != wanted[name].shape
-    ]
-    problems = [
-        f"{len(names)} tensors {what}: {_some(names)}"
-        for what, names in (("are missing", missing), ("are unexpected", unexpected), ("have a wrong shape", misshapen))
-        if names
-    ]
+    problems = [f"{len(names)} {what}: {_some(names)}" for what, names in findings if names]
     if problems:
         raise InputError(
             str(path),
-            f"it does not fit the network {spec.encoder!r} ({'; '.join(problems)})",
-            f"the {len(wanted)} tensors of that network",
-            "Give a checkpoint of this network, or train one by leaving --checkpoint out.",
+            f"its tensors do not fit the network {spec.encoder!r} ({'; '.join(problems)})",
+            f"the {len(wanted)} tensors of that network, all finite",
+            "Give a checkpoint of this network, or leave --checkpoint out to train one.",
         )
 
 
 def _some(names: list[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+    return ", ".join(names[:SHOWN_NAMES]) + (", ..." if len(names) > SHOWN_NAMES else "")

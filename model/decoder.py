@@ -1,6 +1,6 @@
-"""The FFNet decoder "Up-C" (Mehta et al. 2022, "Simple and Efficient Architectures for Semantic Segmentation",
-arXiv:2206.08236): 1x1 adapters, a top-down branch that adds coarse to fine, and one concatenation of all levels.
+"""The FFNet decoder "Up-C": 1x1 adapters, a branch that adds coarse levels to finer ones, one concatenation.
 
+Mehta et al. 2022, "Simple and Efficient Architectures for Semantic Segmentation", arXiv:2206.08236.
 Interpolation sizes are integers fixed at build, so the graph is static for ``torch.fx`` and the int8 engines.
 The names of the modules are those of the study's checkpoints (``fam_32_sm`` and so on).
 """
@@ -34,8 +34,7 @@ class Adapter(nn.Module):
     def __init__(self, in_channels: Sequence[int], out_channels: Sequence[int]) -> None:
         super().__init__()
         self.adapter_conv = nn.ModuleList(
-            ConvBNReLU(before, after, kernel_size=1)
-            for before, after in zip(in_channels, out_channels, strict=True)
+            ConvBNReLU(before, after, kernel_size=1) for before, after in zip(in_channels, out_channels, strict=True)
         )
 
     def forward(self, stages: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -46,7 +45,7 @@ class Adapter(nn.Module):
 
 
 class UpBranch(nn.Module):
-    """The top-down branch: from each level a 3x3 "sm" output, and a 1x1 "up" that is resized and added to the next finer.
+    """The branch from coarse to fine: each level gives a 3x3 "sm" output and a 1x1 "up" for the next finer.
 
     Levels are named 4, 8, 16, 32 as in the paper; the real strides follow from the encoder's sizes.
     """
@@ -97,7 +96,7 @@ class UpsampleCat(nn.Module):
 
 
 class Decoder(nn.Module):
-    """The encoder's four stages, finest first, to one map with ``sum(branch_channels)`` channels of the finest size."""
+    """The encoder's four stages, finest first, to one map of ``sum(branch_channels)`` at the finest size."""
 
     def __init__(
         self,

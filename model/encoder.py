@@ -1,15 +1,16 @@
 """Encoders: an ImageNet classifier cut into four stages that give features at four scales.
 
-EfficientNet-B0 (Tan and Le 2019, arXiv:1905.11946) of torchvision is the default: 24, 40, 80 and 112 channels at strides
-4, 8, 16 and 16. Encoders of timm come as ``timm/<name>``. Whatever the source, what leaves this file has one form, which
-``torch.fx`` traces and which fusing, equalization and int8 conversion understand: plain convolution, batch norm and
-activation modules one after the other, nothing in place, no drop path, paddings fixed at build. EfficientNet-like models
-of timm get the module names of torchvision's, so that a B0 of either loads the state dict of the other.
+EfficientNet-B0 (Tan and Le 2019, arXiv:1905.11946) of torchvision is the default: 24, 40, 80 and 112 channels
+at strides 4, 8, 16 and 16. Encoders of timm come as ``timm/<name>``. What leaves this file has one form, made
+for ``torch.fx``, fusing, equalization and int8 conversion: plain convolution, batch norm and activation in a
+row, nothing in place, no drop path, paddings fixed at build. EfficientNets of timm get the module names of
+torchvision's, so that a B0 of either loads the state dict of the other.
 """
 
 import difflib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
 
 import timm
 import torch
@@ -29,19 +30,14 @@ from model.errors import InputError
 TIMM = "timm/"
 # The parts of each block of timm's EfficientNet family in the order in which its forward applies them.
 BLOCK_PARTS = {
-    timm_blocks.ConvBnAct: ("conv", "bn1", "aa"),
-    timm_blocks.DepthwiseSeparableConv: (
-        *("conv_s2d", "bn_s2d", "conv_dw", "bn1", "aa", "se", "conv_pw", "bn2"),
-    ),
-    timm_blocks.InvertedResidual: (
-        *("conv_s2d", "bn_s2d", "conv_pw", "bn1", "conv_dw", "bn2", "aa", "se", "conv_pwl", "bn3"),
-    ),
-    timm_blocks.EdgeResidual: ("conv_exp", "bn1", "aa", "se", "conv_pwl", "bn2"),
+    timm_blocks.ConvBnAct: "conv bn1 aa",
+    timm_blocks.DepthwiseSeparableConv: "conv_s2d bn_s2d conv_dw bn1 aa se conv_pw bn2",
+    timm_blocks.InvertedResidual: "conv_s2d bn_s2d conv_pw bn1 conv_dw bn2 aa se conv_pwl bn3",
+    timm_blocks.EdgeResidual: "conv_exp bn1 aa se conv_pwl bn2",
 }
 PLAIN_ACTIVATIONS = {
     timm_activations.Swish: nn.SiLU,
     timm_activations.Sigmoid: nn.Sigmoid,
-    timm_activations.Tanh: nn.Tanh,
     timm_activations.HardSwish: nn.Hardswish,
     timm_activations.HardSigmoid: nn.Hardsigmoid,
     timm_activations.GELU: nn.GELU,
@@ -49,17 +45,11 @@ PLAIN_ACTIVATIONS = {
 # Rewriting and tracing only reorder sums; beyond this share of the largest feature they changed the function.
 REWRITE_TOLERANCE = 1e-4
 
-
-@dataclass(frozen=True)
-class Stage:
-    """The shape of one encoder stage's output: channels, and height and width in pixels."""
-
-    channels: int
-    size: int
+Paddings = dict[nn.Module, tuple[int, ...]]  # of a convolution: left, right, top, bottom
 
 
 class Encoder(nn.Module):
-    """Four layers in a row whose outputs are the features, finest first; N x 3 x S x S normalized float in."""
+    """Four layers in a row whose outputs are the features, finest first; takes N x 3 x S x S normalized."""
 
     def __init__(self, layers: Sequence[nn.Module]) -> None:
         super().__init__()
@@ -71,19 +61,6 @@ class Encoder(nn.Module):
         stage_1 = self.layer1(stage_0)
         stage_2 = self.layer2(stage_1)
         stage_3 = self.layer3(stage_2)
-        return stage_0, stage_1, stage_2, stage_3
-
-
-class FeatureEncoder(nn.Module):
-    """A ``features_only`` model of timm as an encoder, for families that do not cut into four layers in a row."""
-
-    def __init__(self, features: nn.Module) -> None:
-        super().__init__()
-        self.features = features
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return the four feature maps, finest first."""
-        stage_0, stage_1, stage_2, stage_3 = self.features(images)
         return stage_0, stage_1, stage_2, stage_3
 
 
@@ -103,8 +80,8 @@ class InvertedResidual(nn.Module):
 def build_encoder(name: str, input_size: int, pretrained: bool = False) -> nn.Module:
     """Build the encoder ``name`` for images of ``input_size`` pixels square, in train mode.
 
-    Nothing is downloaded unless ``pretrained``. Raises InputError for an unknown name, and for a model that gives no
-    four usable stages or does not survive rewriting and tracing; whatever a failing download raises, where pretrained.
+    Nothing is downloaded unless ``pretrained``. Raises InputError for an unknown name, and for a model that
+    gives no four usable stages or does not survive rewriting; whatever a failing download raises.
     """
     if name.startswith(TIMM):
         return _timm_encoder(name, input_size, pretrained)
@@ -114,7 +91,7 @@ def build_encoder(name: str, input_size: int, pretrained: bool = False) -> nn.Mo
 
 
 def torchvision_encoder(features: nn.Sequential) -> Encoder:
-    """The first six pieces of torchvision's EfficientNet ``features`` as an encoder that shares their weights."""
+    """The first six pieces of torchvision's EfficientNet ``features`` as an encoder, with their weights."""
     for layer in features:
         for key, block in list(layer.named_children()):
             if isinstance(block, MBConv):
@@ -122,15 +99,6 @@ def torchvision_encoder(features: nn.Sequential) -> Encoder:
     encoder = Encoder([features[0:3], features[3], features[4], features[5]])
     _forbid_inplace_(encoder)
     return encoder
-
-
-def probe_stages(encoder: nn.Module, input_size: int) -> tuple[Stage, ...]:
-    """Run the encoder once in eval mode on zeros and return the shapes of its four stages."""
-    was_training = encoder.training
-    with torch.no_grad():
-        features = encoder.eval()(torch.zeros(1, 3, input_size, input_size))
-    encoder.train(was_training)
-    return tuple(Stage(feature.shape[1], feature.shape[2]) for feature in features)
 
 
 def _timm_encoder(name: str, input_size: int, pretrained: bool) -> nn.Module:
@@ -145,52 +113,42 @@ def _timm_encoder(name: str, input_size: int, pretrained: bool) -> nn.Module:
     model = timm.create_model(model_name, pretrained=pretrained)
     if isinstance(model, EfficientNet | MobileNetV3):
         return timm_efficientnet_encoder(model, example, name)
-    return _timm_feature_encoder(model_name, model, example, name, pretrained)
+    return _timm_feature_encoder(model_name, getattr(model, "feature_info", []), example, name, pretrained)
 
 
-def timm_efficientnet_encoder(model: EfficientNet | MobileNetV3, example: Tensor, name: str) -> Encoder:
-    """Cut and rewrite a timm model of the EfficientNet family for images of the size of ``example`` (1 x 3 x S x S).
+def timm_efficientnet_encoder(model: EfficientNet | MobileNetV3, example: Tensor, name: str) -> nn.Module:
+    """Cut and rewrite a timm model of the EfficientNet family for images like ``example``, 1 x 3 x S x S.
 
-    ``model`` is used up: its modules are rewritten in place. Raises InputError naming ``name`` where that fails.
+    ``model`` is used up: it is rewritten in place. Raises InputError naming ``name`` where that fails.
     """
     pieces: list[nn.Module] = [nn.Sequential(model.conv_stem, model.bn1), *model.blocks]
     outputs, paddings = _run(pieces, example)
     picks = _four_stages([example.shape[-1] / output.shape[-1] for output in outputs], name)
-    pieces[0] = _units([_plain(model.conv_stem, paddings), _plain(model.bn1, paddings)])[0]
-    pieces[1:] = [_plain(piece, paddings) for piece in pieces[1:]]
-    layers: list[nn.Module] = []
-    start = 0
-    for pick in picks:
-        group = pieces[start : pick + 1]
-        layers.append(group[0] if len(group) == 1 else nn.Sequential(*group))
-        start = pick + 1
-    encoder = Encoder(layers)
-    _forbid_inplace_(encoder)
-    _require_same(encoder, example, [outputs[pick] for pick in picks], name)
-    return encoder.train()
+    stem = _units([_plain(model.conv_stem, paddings), _plain(model.bn1, paddings)])[0]
+    pieces = [stem, *(_plain(piece, paddings) for piece in pieces[1:])]
+    groups = [pieces[start:stop] for start, stop in pairwise((0, *(pick + 1 for pick in picks)))]
+    layers = [group[0] if len(group) == 1 else nn.Sequential(*group) for group in groups]
+    return _verified(Encoder(layers), example, [outputs[pick] for pick in picks], name)
 
 
 def _timm_feature_encoder(
-    model_name: str, model: nn.Module, example: Tensor, name: str, pretrained: bool
-) -> FeatureEncoder:
-    info = getattr(model, "feature_info", None) or []
+    model_name: str, info: Sequence[dict], example: Tensor, name: str, pretrained: bool
+) -> nn.Module:
+    """Any other model of timm, through its own ``features_only`` form."""
     picks = _four_stages([float(stage["reduction"]) for stage in info], name)
     try:
         features = timm.create_model(model_name, pretrained=pretrained, features_only=True, out_indices=picks)
         outputs, paddings = _run([features], example)
     except (RuntimeError, ValueError, AssertionError, AttributeError, KeyError) as error:
         raise _unusable(name, f"gives no features at {example.shape[-1]} pixels ({_first_line(error)})") from error
-    sizes = [tuple(feature.shape[2:]) for feature in outputs[0]]
-    if any(feature.ndim != 4 or feature.shape[2] != feature.shape[3] for feature in outputs[0]):
-        raise _unusable(name, f"gives features of shape {sizes}")
-    encoder = FeatureEncoder(_plain(features, paddings))
-    _forbid_inplace_(encoder)
-    _require_same(encoder, example, outputs[0], name)
-    return encoder.train()
+    shapes = [tuple(feature.shape) for feature in outputs[0]]
+    if any(len(shape) != 4 or shape[2] != shape[3] for shape in shapes):
+        raise _unusable(name, f"gives features of the shapes {shapes}")
+    return _verified(_plain(features, paddings), example, outputs[0], name)
 
 
 def _four_stages(strides: Sequence[float], name: str) -> tuple[int, int, int, int]:
-    """The indices of the stages to use: the last at stride 4, the last at 8, and two at 16, or the last at 16 and 32."""
+    """The stages to use: the last at stride 4, the last at 8, first and last at 16, or last at 16 and 32."""
     at = {stride: [i for i, given in enumerate(strides) if given == stride] for stride in (4, 8, 16, 32)}
     if at[4] and at[8] and len(at[16]) >= 2:
         return at[4][-1], at[8][-1], at[16][0], at[16][-1]
@@ -200,37 +158,35 @@ def _four_stages(strides: Sequence[float], name: str) -> tuple[int, int, int, in
     raise _unusable(name, f"has stages at strides {shown}")
 
 
-def _run(pieces: Iterable[nn.Module], example: Tensor) -> tuple[list, dict[nn.Module, tuple[int, ...]]]:
-    """Run the pieces one after the other in eval mode: their outputs, and the 'SAME' paddings seen at this size."""
-    paddings: dict[nn.Module, tuple[int, ...]] = {}
+def _run(pieces: Sequence[nn.Module], example: Tensor) -> tuple[list, Paddings]:
+    """Run the pieces one after the other in eval mode: outputs, and the 'SAME' paddings at this size."""
+    paddings: Paddings = {}
 
     def note(conv: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         assert isinstance(conv, nn.Conv2d)
-        paddings[conv] = tuple(
-            pad_same_arg(list(inputs[0].shape[-2:]), conv.kernel_size, conv.stride, conv.dilation)
-        )
+        size, kernel, stride, dilation = inputs[0].shape[-2:], conv.kernel_size, conv.stride, conv.dilation
+        paddings[conv] = tuple(pad_same_arg(list(size), list(kernel), list(stride), list(dilation)))
 
-    pieces = list(pieces)
     convs = [module for piece in pieces for module in piece.modules() if isinstance(module, Conv2dSame)]
     hooks = [conv.register_forward_pre_hook(note) for conv in convs]
     outputs = []
     features = example
     with torch.no_grad():
         for piece in pieces:
+            _forbid_inplace_(piece)  # else a later activation would change an output that is kept
             features = piece.eval()(features)
-            # Activations of the next piece may work in place on this one's output.
-            outputs.append(features.clone() if isinstance(features, Tensor) else [f.clone() for f in features])
+            outputs.append(features)
     for hook in hooks:
         hook.remove()
     return outputs, paddings
 
 
-def _plain(module: nn.Module, paddings: dict[nn.Module, tuple[int, ...]]) -> nn.Module:
-    """The same function in plain ``torch.nn`` modules, with the same weights; containers are rewritten in place."""
+def _plain(module: nn.Module, paddings: Paddings) -> nn.Module:
+    """The same function and weights in plain ``torch.nn`` modules; containers are rewritten in place."""
     if type(module) in BLOCK_PARTS:
-        parts = [getattr(module, part, None) for part in BLOCK_PARTS[type(module)]]
-        used = [_plain(part, paddings) for part in parts if part is not None and not isinstance(part, nn.Identity)]
-        return InvertedResidual(_units(used), bool(module.has_skip))
+        parts = [getattr(module, part, None) for part in BLOCK_PARTS[type(module)].split()]
+        used = [part for part in parts if part is not None and not isinstance(part, nn.Identity)]
+        return InvertedResidual(_units([_plain(part, paddings) for part in used]), bool(module.has_skip))
     if isinstance(module, timm_blocks.SqueezeExcite):
         return _plain_squeeze_excitation(module)
     if isinstance(module, BatchNormAct2d):
@@ -245,7 +201,7 @@ def _plain(module: nn.Module, paddings: dict[nn.Module, tuple[int, ...]]) -> nn.
 
 
 def _units(parts: Sequence[nn.Module]) -> nn.Sequential:
-    """Group parts as torchvision does: [padding,] convolution, batch norm and activation in one Sequential."""
+    """Group parts as torchvision does: padding, convolution, batch norm, activation in one Sequential."""
     units: list[list[nn.Module]] = []
     for part in parts:
         layers = list(part) if isinstance(part, nn.Sequential) else [part]
@@ -264,29 +220,20 @@ def _plain_squeeze_excitation(module: timm_blocks.SqueezeExcite) -> SqueezeExcit
     return plain
 
 
-def _plain_batch_norm(module: BatchNormAct2d, paddings: dict[nn.Module, tuple[int, ...]]) -> nn.Module:
-    plain = nn.BatchNorm2d(
-        module.num_features, module.eps, module.momentum, module.affine, module.track_running_stats
-    )
+def _plain_batch_norm(module: BatchNormAct2d, paddings: Paddings) -> nn.Module:
+    plain = nn.BatchNorm2d(module.num_features, module.eps, module.momentum, module.affine, module.track_running_stats)
     weights = module.state_dict()
     plain.load_state_dict({name: weights[name] for name in plain.state_dict()})
-    followers = [_plain(part, paddings) for part in (module.drop, module.act) if not isinstance(part, nn.Identity)]
-    return nn.Sequential(plain, *followers) if followers else plain
+    parts = [part for part in (module.drop, module.act) if not isinstance(part, nn.Identity)]
+    return nn.Sequential(plain, *(_plain(part, paddings) for part in parts)) if parts else plain
 
 
-def _plain_convolution(module: Conv2dSame, paddings: dict[nn.Module, tuple[int, ...]]) -> nn.Module:
+def _plain_convolution(module: Conv2dSame, paddings: Paddings) -> nn.Module:
     left, right, top, bottom = paddings[module]
     symmetric = left == right and top == bottom
-    plain = nn.Conv2d(
-        module.in_channels,
-        module.out_channels,
-        module.kernel_size,
-        module.stride,
-        (top, left) if symmetric else 0,
-        module.dilation,
-        module.groups,
-        module.bias is not None,
-    )
+    padding = (top, left) if symmetric else (0, 0)
+    same: Any = {key: getattr(module, key) for key in ("kernel_size", "stride", "dilation", "groups")}
+    plain = nn.Conv2d(module.in_channels, module.out_channels, padding=padding, bias=module.bias is not None, **same)
     plain.load_state_dict(module.state_dict())
     return plain if symmetric else nn.Sequential(nn.ZeroPad2d((left, right, top, bottom)), plain)
 
@@ -295,13 +242,22 @@ def _forbid_inplace_(network: nn.Module) -> None:
     """Make all activations leave their input alone, for hooks, observers and per-layer comparison."""
     for module in network.modules():
         if hasattr(module, "inplace"):
-            module.inplace = False
+            setattr(module, "inplace", False)  # noqa: B010 (modules have no such declared attribute)
 
 
-def _require_same(encoder: nn.Module, example: Tensor, expected: Sequence[Tensor], name: str) -> None:
-    """Raise InputError unless the encoder, traced, gives the expected features in eval mode."""
+def _verified(encoder: nn.Module, example: Tensor, expected: Sequence[Tensor], name: str) -> nn.Module:
+    """The encoder in train mode, free of identity modules, once it traces and gives the expected features.
+
+    Identities stand between convolution, batch norm and activation and would hide them from fusing.
+    """
+    _forbid_inplace_(encoder)
     try:
         traced = torch.fx.symbolic_trace(encoder.eval())
+        for node in list(traced.graph.nodes):
+            if node.op == "call_module" and isinstance(traced.get_submodule(node.target), nn.Identity):
+                node.replace_all_uses_with(node.args[0])
+                traced.graph.erase_node(node)
+        traced.recompile()
         with torch.no_grad():
             features = traced(example)
     except Exception as error:  # whatever a model's forward does with a proxy
@@ -310,6 +266,8 @@ def _require_same(encoder: nn.Module, example: Tensor, expected: Sequence[Tensor
         difference = float((feature - wanted).abs().max())
         if not difference <= REWRITE_TOLERANCE * max(1.0, float(wanted.abs().max())):
             raise _unusable(name, f"changes by {difference:.2g} at stage {index} when it is rewritten and traced")
+    plain = isinstance(encoder, Encoder) and not any(isinstance(m, nn.Identity) for m in encoder.modules())
+    return (encoder if plain else traced).train()
 
 
 def _unusable(name: str, problem: str) -> InputError:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from model.decoder import ConvBNReLU, Decoder
-from model.encoder import build_encoder, probe_stages
+from model.encoder import build_encoder
 from model.errors import InputError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -19,27 +19,37 @@ SIZE_MULTIPLE = 32
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """Which network: the encoder (``efficientnet_b0`` of torchvision, or ``timm/<name>``) and the input size in pixels."""
+    """Which network: encoder (torchvision's ``efficientnet_b0`` or ``timm/<name>``), input size in pixels."""
 
     encoder: str = "efficientnet_b0"
     input_size: int = 224
 
     def __post_init__(self) -> None:
-        if self.encoder != "efficientnet_b0" and not (
-            self.encoder.startswith("timm/") and self.encoder != "timm/"
-        ):
+        if self.encoder != "efficientnet_b0" and not (self.encoder.startswith("timm/") and self.encoder != "timm/"):
             raise InputError(
-                "network.encoder", f"{self.encoder!r} is unknown", "efficientnet_b0 or timm/<name of a timm model>"
+                "network.encoder",
+                f"{self.encoder!r} is unknown",
+                "efficientnet_b0 or timm/<name of a timm model>",
             )
         if self.input_size < 32 or self.input_size % SIZE_MULTIPLE:
             raise InputError(
-                "network.input_size", f"{self.input_size!r} does not fit the strides", "a multiple of 32, at least 32"
+                "network.input_size",
+                f"{self.input_size!r} does not fit the strides",
+                "a multiple of 32, at least 32",
             )
 
     @property
     def output_size(self) -> int:
         """Height and width of the depth map in pixels: a quarter of the input."""
         return self.input_size // 4
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The shape of one encoder stage's output: channels, and height and width in pixels."""
+
+    channels: int
+    size: int
 
 
 class DepthNetwork(nn.Module):
@@ -65,7 +75,8 @@ class DepthHead(nn.Module):
     def __init__(self, in_channels: int, hidden_channels: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            ConvBNReLU(in_channels, hidden_channels, kernel_size=3), nn.Conv2d(hidden_channels, 1, kernel_size=1)
+            ConvBNReLU(in_channels, hidden_channels, kernel_size=3),
+            nn.Conv2d(hidden_channels, 1, kernel_size=1),
         )
 
     def forward(self, features: Tensor) -> Tensor:
@@ -76,7 +87,7 @@ class DepthHead(nn.Module):
 def build_network(spec: NetworkSpec) -> DepthNetwork:
     """Build the network with random weights, in train mode; nothing is downloaded.
 
-    All sizes inside are fixed at build from ``spec.input_size``, so that the network traces with ``torch.fx``.
+    All sizes inside are fixed at build from ``spec.input_size``, so that ``torch.fx`` traces the network.
     Raises InputError where the encoder does not exist or does not give four usable stages.
     """
     encoder = build_encoder(spec.encoder, spec.input_size)
@@ -90,8 +101,17 @@ def build_network(spec: NetworkSpec) -> DepthNetwork:
     return DepthNetwork(encoder, decoder, DepthHead(sum(BRANCH_CHANNELS), HEAD_CHANNELS)).train()
 
 
+def probe_stages(encoder: nn.Module, input_size: int) -> tuple[Stage, ...]:
+    """Run the encoder once in eval mode on zeros and return the shapes of its four stages, finest first."""
+    was_training = encoder.training
+    with torch.no_grad():
+        features = encoder.eval()(torch.zeros(1, 3, input_size, input_size))
+    encoder.train(was_training)
+    return tuple(Stage(feature.shape[1], feature.shape[2]) for feature in features)
+
+
 def normalize(images: Tensor) -> Tensor:
-    """Scale uint8 RGB images N x 3 x H x W to float32 with the ImageNet mean and deviation, on their device."""
+    """Scale uint8 RGB images N x 3 x H x W to float32 by the ImageNet mean and deviation, on their device."""
     mean = torch.tensor(IMAGENET_MEAN, device=images.device).view(1, 3, 1, 1)
     std = torch.tensor(IMAGENET_STD, device=images.device).view(1, 3, 1, 1)
     return (images.to(torch.float32) / 255.0 - mean) / std

@@ -1,7 +1,7 @@
-"""Exact ray casting of boxes, elliptic cylinders and ellipsoids in numpy: what is seen, and what is in shadow.
+"""Exact ray casting of boxes, elliptic cylinders and ellipsoids in numpy: what is seen, what is in shadow.
 
 Every solid is a unit shape under an affine map, so one ray transform serves all three kinds and the ray
-parameter ``t`` survives it. Camera rays have length one along the optical axis: ``t`` *is* the z-depth in metres.
+parameter ``t`` survives it. Camera rays advance one metre along the optical axis, so ``t`` is z-depth.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,8 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
-Paint = Callable[[Array, Array, Array], Array]  # (u metres, v metres, pixel footprint metres) -> Nx3 linear albedo
+Array = np.ndarray  # float32 unless said otherwise
+Paint = Callable[
+    [Array, Array, Array], Array
+]  # (u metres, v metres, pixel footprint metres) -> Nx3 linear albedo
 
 FAR = np.float32(1e6)
 _CORNERS = np.array(
@@ -22,7 +24,7 @@ _CORNERS = np.array(
 
 @dataclass(frozen=True, eq=False)
 class Solid:
-    """One shape: ``kind`` box, cylinder (local z is the axis) or ellipsoid, rotated by ``axes`` (rows are its axes)."""
+    """One shape: ``kind`` box, cylinder (about local z) or ellipsoid, its axes the rows of ``axes``."""
 
     kind: str
     centre: Array
@@ -60,7 +62,8 @@ class Camera:
 
 
 def intersect(kind: str, origin: Array, direction: Array) -> Array:
-    """Ray parameter of the first entry into the unit shape, ``FAR`` where the ray misses or starts inside it."""
+    """Ray parameter of the entry into the unit shape, ``FAR`` where it misses or starts inside."""
+    direction = np.where(direction == 0, np.float32(1e-12), direction)  # 0 * inf would lose rays along an axis
     with np.errstate(divide="ignore", invalid="ignore"):
         if kind == "box":
             return _slabs(origin, direction)
@@ -95,9 +98,9 @@ def _round(origin: Array, direction: Array) -> tuple[Array, Array]:
 
 
 def cast(camera: Camera, size: int, room: Array, solids: Sequence[Solid]) -> tuple[Array, NDArray[np.int32]]:
-    """What each pixel sees: z-depth in metres (size x size) and the index of the solid, -1 .. -6 for the shell.
+    """What each pixel sees: z-depth in metres (size x size) and the solid's index, -1 .. -6 for the shell.
 
-    ``room`` is the extent of the shell, a box from the origin; shell codes are -1 - 2 * axis - (1 for the far side).
+    ``room`` is the extent of the shell, a box from the origin; its codes are -1 - 2 * axis - (far side).
     """
     rays = camera.rays(size)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -137,8 +140,10 @@ def _screen_window(camera: Camera, size: int, solid: Solid) -> tuple[slice, slic
     )
 
 
-def lit(points: Array, light: Array, lamp: Array, spread: float, solids: Sequence[Solid]) -> NDArray[np.bool_]:
-    """Which of the Nx3 ``points`` see their Nx3 ``light`` samples, all within ``spread`` metres of ``lamp``."""
+def lit(
+    points: Array, light: Array, lamp: Array, spread: float, solids: Sequence[Solid]
+) -> NDArray[np.bool_]:
+    """Which of the Nx3 ``points`` see their Nx3 ``light`` samples, all within ``spread`` of ``lamp``."""
     visible = np.ones(len(points), bool)
     if not solids or not len(points):
         return visible
@@ -148,13 +153,13 @@ def lit(points: Array, light: Array, lamp: Array, spread: float, solids: Sequenc
     cosines = np.where(
         distances > reaches, np.sqrt(np.maximum(1 - (reaches / np.maximum(distances, 1e-6)) ** 2, 0)), -2.0
     )
-    towards = points - lamp
-    length = np.linalg.norm(towards, axis=1)
-    aligned = towards @ (centres / np.maximum(distances, 1e-6)[:, None]).T.astype(np.float32)
-    candidates = aligned > length[:, None] * cosines.astype(np.float32)
-    candidates &= length[:, None] > (distances - reaches).astype(np.float32)
+    towards = np.ascontiguousarray((points - lamp).T)
+    length = np.sqrt(np.einsum("ij,ij->j", towards, towards))
+    aligned = (centres / np.maximum(distances, 1e-6)[:, None]).astype(np.float32) @ towards
     for index, solid in enumerate(solids):
-        rows = np.flatnonzero(candidates[:, index] & visible)
+        within = aligned[index] > length * np.float32(cosines[index])
+        within &= length > np.float32(distances[index] - reaches[index])
+        rows = np.flatnonzero(within & visible)
         if not len(rows):
             continue
         matrix = solid.to_unit

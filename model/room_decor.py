@@ -12,7 +12,10 @@ def picture(rng: Generator, half: Array) -> Paint:
     """A framed print: a landscape or a few discs and bars on a ground."""
     frame = np.full(3, rng.choice([0.06, 0.35, 0.85]), np.float32) * rng.uniform(0.8, 1, 3).astype(np.float32)
     border, mount = rng.uniform(0.015, 0.04), rng.uniform(0.0, 0.08)
-    ground, marks = tint(rng, CLOTH_COLOURS), [tint(rng, CLOTH_COLOURS, 0.2) for _ in range(rng.integers(3, 8))]
+    ground, marks = (
+        tint(rng, CLOTH_COLOURS),
+        [tint(rng, CLOTH_COLOURS, 0.2) for _ in range(rng.integers(3, 8))],
+    )
     places, sizes = rng.uniform(-0.8, 0.8, (len(marks), 2)), rng.uniform(0.1, 0.6, (len(marks), 2))
     landscape, shift = rng.random() < 0.5, rng.uniform(0, 40)
 
@@ -36,7 +39,12 @@ def picture(rng: Generator, half: Array) -> Paint:
 def outdoors(rng: Generator) -> Paint:
     """What a window shows: an overcast or blue sky above a soft, leafy or built-up skyline."""
     sky = np.array([0.75, 0.87, 1.0], np.float32) * rng.uniform(0.75, 1.0)
-    below, horizon = rng.uniform(0.12, 0.5, 3).astype(np.float32), rng.uniform(-0.6, 0.3)
+    leafy, stony = np.array([0.2, 0.3, 0.13]), np.array([0.42, 0.38, 0.34])
+    light, share, red = rng.uniform(0.12, 0.5, 3)
+    below = (leafy + (stony - leafy) * (2 * share - 0.24)) * (2 * light + 0.4) + np.array([0.2, 0, 0]) * (
+        red - 0.3
+    )
+    below, horizon = below.astype(np.float32), rng.uniform(-0.6, 0.3)
     shift = rng.uniform(0, 40)
 
     def paint(u: Array, v: Array, footprint: Array) -> Array:

@@ -1,7 +1,7 @@
 """Procedural surfaces of a room: each function draws its own parameters and returns a ``Paint``.
 
-A paint maps texture coordinates in metres to linear albedo; lines are widened to the pixel's footprint and faded
-by the same amount, so that patterns do not shimmer in the distance.
+A paint maps texture coordinates in metres to linear albedo; lines are widened to the pixel's footprint and
+faded by as much, so that patterns do not shimmer in the distance.
 """
 
 import numpy as np
@@ -49,6 +49,7 @@ def noise(u: Array, v: Array, per_metre: float, field: Array = _SMOOTH) -> Array
 
 
 def rough_noise(u: Array, v: Array, per_metre: float) -> Array:
+    """Fibres and leaves: the rougher cloud."""
     return noise(u, v, per_metre, _ROUGH)
 
 
@@ -75,6 +76,7 @@ def fade(footprint: Array, period: float) -> Array:
 
 
 def blend(first: Array, second: Array, amount: Array) -> Array:
+    """Nx3 albedo between two, by ``amount`` (N) in [0, 1]."""
     return first + (second - first) * amount[:, None]
 
 
@@ -201,7 +203,7 @@ def wallpaper(rng: Generator, colour: Array) -> Paint:
 
 
 def with_skirting(upper: Paint, skirting: Array, height: float, lower: Paint | None, dado: float) -> Paint:
-    """A wall whose foot is a board of ``height`` metres, and whose part below ``dado`` may have its own paint."""
+    """A wall whose foot is a board of ``height`` metres and whose part below ``dado`` may differ."""
 
     def paint(u: Array, v: Array, footprint: Array) -> Array:
         albedo = upper(u, v, footprint)

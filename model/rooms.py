@@ -1,4 +1,4 @@
-"""The built-in data: rendered rooms with exact depth. Picture i of a split is the same however many are asked for."""
+"""The built-in data: rendered rooms with exact depth. Picture i does not depend on how many are asked for."""
 
 import argparse
 import multiprocessing
@@ -7,28 +7,20 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from model.room_scene import make_scene, stand
+from model.frame import Frame
+from model.room_camera import stand
+from model.room_scene import make_scene
 from model.room_shading import render
 
 VIEWS_PER_SCENE = 4
 SEED = 20
+VERSION = 1  # raise it when the same arguments give other pictures
 SPLITS = ("train", "val", "test")
 _WORTH_PROCESSES = 48  # starting workers costs about as much as rendering this many pictures
-
-
-@dataclass(frozen=True, eq=False)
-class Frame:
-    """A picture (3 x S x S, uint8, RGB), its z-depth in metres (S/4 x S/4, float32) and its scene's number."""
-
-    image: NDArray[np.uint8]
-    depth_m: NDArray[np.float32]
-    scene: int
 
 
 def render_frame(split: str, index: int, size: int = 224, seed: int = SEED) -> Frame:
@@ -38,7 +30,11 @@ def render_frame(split: str, index: int, size: int = 224, seed: int = SEED) -> F
 
 
 def render_scene(
-    split: str, scene_number: int, size: int, seed: int = SEED, views: tuple[int, ...] = tuple(range(VIEWS_PER_SCENE))
+    split: str,
+    scene_number: int,
+    size: int,
+    seed: int = SEED,
+    views: tuple[int, ...] = tuple(range(VIEWS_PER_SCENE)),
 ) -> list[Frame]:
     """The asked ``views`` of one scene."""
     key = [seed, SPLITS.index(split), scene_number]
@@ -46,7 +42,10 @@ def render_scene(
     frames = []
     for view in views:
         rng = np.random.default_rng([*key, view + 1])
-        frames.append(Frame(*render(scene, stand(rng, scene), size, rng), scene_number))
+        image, depth_m = render(scene, stand(rng, scene), size, rng)
+        frames.append(
+            Frame(image, depth_m, f"{split}/{scene_number}", f"rooms/{split}/{scene_number}/{view}")
+        )
     return frames
 
 
@@ -73,8 +72,11 @@ def _spawned(jobs: list, workers: int) -> Iterator[list[Frame]]:
     before = {name: os.environ.get(name) for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")}
     os.environ.update(dict.fromkeys(before, "1"))
     try:
-        with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
+        try:
             yield from pool.map(render_scene, *zip(*jobs, strict=True))
+        finally:
+            pool.shutdown(cancel_futures=True)
     finally:
         for name, value in before.items():
             os.environ.pop(name, None) if value is None else os.environ.update({name: value})
@@ -83,7 +85,9 @@ def _spawned(jobs: list, workers: int) -> Iterator[list[Frame]]:
 def _can_spawn() -> bool:
     """A spawned worker imports the main module again, which needs a file; daemons may have no children."""
     main_file = getattr(sys.modules["__main__"], "__file__", None)
-    return main_file is not None and Path(main_file).is_file() and not multiprocessing.current_process().daemon
+    return (
+        main_file is not None and Path(main_file).is_file() and not multiprocessing.current_process().daemon
+    )
 
 
 def contact_sheet(path: Path, columns: int = 6, rows: int = 4, size: int = 224, split: str = "test") -> None:

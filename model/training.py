@@ -62,14 +62,15 @@ def train_epoch(
     device: torch.device,
     loss: Loss,
     gradient_clip: float,
+    mixed_precision: bool,
     seed: int,
     on_step: Callable[[int], None],
     progress: Progress,
 ) -> float:
     """One epoch over ``batches`` of train images; returns the mean loss.
 
-    ``on_step(i)`` runs before step i (schedules), ``progress`` gets step, steps and loss after it. Mixed
-    precision (bfloat16) on a GPU. Raises FloatingPointError when the loss is not finite.
+    ``on_step(i)`` runs before step i (schedules), ``progress`` gets step, steps and loss after it.
+    ``mixed_precision`` is bfloat16 autocast and only acts on a GPU. Raises FloatingPointError when the loss is not finite.
     """
     torch.manual_seed(seed)
     total = 0.0
@@ -79,7 +80,7 @@ def train_epoch(
         target = pack.depth("train", indices).to(device, non_blocking=True)
         images, target = augment(images, target)
         inputs = normalize(images)
-        with torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda"):
+        with torch.autocast("cuda", torch.bfloat16, enabled=mixed_precision and device.type == "cuda"):
             prediction = network(inputs)
         value = loss(inputs, prediction.float(), target)
         if not torch.isfinite(value):
@@ -159,6 +160,7 @@ def train(
             device=device,
             loss=lambda _, prediction, target: depth_loss(prediction, target),
             gradient_clip=spec.gradient_clip,
+            mixed_precision=True,
             seed=epoch_seed,
             on_step=lambda step: None,
             progress=lambda info, epoch=epoch: progress({"epoch": epoch + 1, "epochs": spec.epochs, **info}),

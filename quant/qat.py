@@ -45,17 +45,18 @@ def finetune(
         prepared: activation quantizers in mode follow (cold start) or freeze (calibrated ranges, kept).
         teacher: the float network; its prediction is mixed into the loss by ``spec.distillation``.
         pack: train images are augmented; the validation images choose the best epoch.
-        weight_range: with ``minmax`` weight ranges follow the weights until ranges freeze; otherwise they stay.
+        weight_range: with ``minmax`` weight ranges follow the weights until all is frozen; otherwise they stay.
         scratch: folder in which every finished epoch is kept, so that a rerun resumes.
 
     Returns the history, an entry an epoch (validation metrics are those of the fake-quantized network), and the
-    quantizer state that was asserted at the start. Ranges freeze after ``freeze_ranges_after`` of all steps,
-    BatchNorm statistics after ``freeze_bn_after``; the learning rate falls along a cosine to a hundredth.
+    quantizer state that was asserted at the start. Activation ranges freeze after ``freeze_ranges_after`` of
+    all steps, BatchNorm statistics (and weight ranges, which depend on them) after ``freeze_bn_after``; the learning rate falls along a cosine to a hundredth.
     """
     prepared.to(device).train()
     teacher.to(device).eval()
     if weight_range == "minmax":
-        _set_weight_modes_(prepared, "follow")
+        for conv in quant_convs(prepared).values():
+            conv.weight_quantizer.set_mode("follow")
     parameters = [p for p in prepared.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, spec.learning_rate, weight_decay=spec.weight_decay)
     state = load_epoch(scratch)
@@ -78,6 +79,7 @@ def finetune(
             device=device,
             loss=_distillation_loss(teacher, spec.distillation),
             gradient_clip=_GRADIENT_CLIP,
+            mixed_precision=False,  # bfloat16 is coarser than the int8 steps to be simulated
             seed=epoch_seed,
             on_step=_schedule(prepared, optimizer, spec, first_step=epoch * batch_counts, steps=steps),
             progress=lambda info, epoch=epoch: progress({"epoch": epoch + 1, "epochs": spec.epochs, **info}),
@@ -92,7 +94,7 @@ def finetune(
         progress({"epochs": spec.epochs, **history[-1]})
         save_epoch(scratch, history=history, best=best, network=prepared.state_dict(), optimizer=optimizer.state_dict())
     prepared.load_state_dict(best)
-    _freeze_ranges_(prepared)
+    _freeze_(prepared, weights=False)
     prepared.eval()
     return history, asserted
 
@@ -105,10 +107,12 @@ def _schedule(
         rate = spec.learning_rate * (0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * done)))
         optimizer.param_groups[0]["lr"] = rate
         if done >= spec.freeze_ranges_after:
-            _freeze_ranges_(prepared)
+            _freeze_(prepared, weights=False)
         if done >= spec.freeze_bn_after:
             for conv in quant_convs(prepared).values():
                 conv.freeze_bn_()
+        if done >= max(spec.freeze_ranges_after, spec.freeze_bn_after):
+            _freeze_(prepared, weights=True)
 
     return on_step
 
@@ -127,31 +131,23 @@ def _distillation_loss(teacher: nn.Module, weight: float) -> Callable[[Tensor, T
     return loss
 
 
-def _set_weight_modes_(prepared: nn.Module, mode: str) -> None:
-    for conv in quant_convs(prepared).values():
-        conv.weight_quantizer.set_mode(mode)
-
-
-def _freeze_ranges_(prepared: nn.Module) -> None:
-    for quantizer in quantizers(prepared).values():
-        quantizer.set_mode("freeze")
-
-
 @torch.no_grad()
+def _freeze_(prepared: nn.Module, weights: bool) -> None:
+    """Hold the ranges of activations, or of weights too, where they are now; a followed weight keeps its own range."""
+    if weights:
+        for conv in quant_convs(prepared).values():
+            if conv.weight_quantizer.mode == "follow":
+                conv.weight_quantizer.set_range_from_weight(conv.folded()[0], "minmax")
+    for quantizer in quantizers(prepared).values():
+        if weights or not quantizer.weight:
+            quantizer.set_mode("freeze")
+
+
 def _validate_frozen(prepared: nn.Module, pack: Pack, device: torch.device) -> dict[str, float]:
     """Validation metrics of the fake-quantized network with all ranges held; the modes are put back."""
     modes = {name: quantizer.mode for name, quantizer in quantizers(prepared).items()}
-    _freeze_ranges_(prepared)
-    # With BatchNorm live the folded weight differs from the last step's; hold its own range, as conversion will.
-    for conv in quant_convs(prepared).values():
-        if conv.weight_quantizer.mode != "off" and modes_follow(modes):
-            conv.weight_quantizer.set_range_from_weight(conv.folded()[0], "minmax")
+    _freeze_(prepared, weights=True)
     metrics = validate(prepared, pack, device)
     for name, quantizer in quantizers(prepared).items():
         quantizer.set_mode(modes[name])
     return metrics
-
-
-def modes_follow(modes: dict[str, str]) -> bool:
-    """Whether any quantizer was following."""
-    return "follow" in modes.values()

@@ -1,0 +1,287 @@
+"""SearchSpace -> Plan: the cells of a grid, and the trie of stages that they share."""
+
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+
+from grid.settings import Flat, Scalar, groups
+from grid.space import Exclusion, SearchSpace
+from grid.stages import StageStore
+from model.network import NetworkSpec
+
+STAGE_SETTINGS: dict[str, tuple[str, ...]] = {
+    # Which settings a stage reads; a prefix stands for its whole group. All else reaches a stage through the
+    # ids of its inputs: fuse_bn and method by which stages there are, granularity through calibrate or
+    # finetune, the engine through convert.
+    "load": ("network",),  # and the checkpoint's sha256
+    "train": ("network", "train", "seed"),
+    "fuse": (),
+    # Only ranges == activations looks at calibration images; the list is the same for both to keep one rule.
+    "equalize": ("equalize", "calibrate.images", "calibrate.batch_size", "seed"),
+    "calibrate": ("granularity", "calibrate", "seed"),
+    # A cold start (method qat) initialises its ranges by the rules of calibrate as well.
+    "finetune": ("granularity", "calibrate", "qat", "seed"),
+    "convert": ("engine",),
+    "evaluate": (),
+    "profile": ("latency",),
+}
+STAGE_VERSIONS = dict.fromkeys(STAGE_SETTINGS, 1) | {}
+"""Where a stage's code changes its results, raise its number, ``| {"finetune": 2}``: old ones are left."""
+
+READS_DATA = ("train", "fuse", "equalize", "calibrate", "finetune", "evaluate")
+"""Their ids hold the data's fingerprint; fuse is here because it is checked on real inputs."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """One stage to compute: ``inputs`` are (role, node id), ``cells`` the keys of all cells that need it."""
+
+    id: str
+    stage: str
+    settings: Flat
+    inputs: tuple[tuple[str, str], ...]
+    cells: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row of the results; ``relevant`` are those of its ``settings`` that its stages read.
+
+    The key is a hash of these, the checkpoint and the data. ``nodes`` maps each stage of the cell's own chain
+    to a node id; it is empty where ``excluded`` has a reason.
+    """
+
+    key: str
+    name: str
+    settings: Flat
+    relevant: Flat
+    nodes: dict[str, str]
+    excluded: str | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Cells to run, nodes in an order in which inputs come first, and the cells that were left out.
+
+    ``repeats`` counts combinations of the axes that differ from a cell only in settings which it ignores.
+    """
+
+    cells: tuple[Cell, ...]
+    nodes: tuple[Node, ...]
+    excluded: tuple[Cell, ...]
+    repeats: int
+
+
+def chain(settings: Flat, root: str) -> tuple[str, ...]:
+    """The stages of a cell in their order, from its root (``load`` or ``train``) on."""
+    stages = [root]
+    if settings["fuse_bn"]:
+        stages.append("fuse")
+    if settings["method"] != "fp32":
+        if "equalize" not in settings:  # the key itself is there, with None, where the group is off
+            stages.append("equalize")
+        if settings["method"] in ("ptq", "ptq+qat"):
+            stages.append("calibrate")
+        if settings["method"] in ("qat", "ptq+qat"):
+            stages.append("finetune")
+        stages.append("convert")
+    return (*stages, "evaluate", "profile")
+
+
+def make_plan(
+    space: SearchSpace,
+    checkpoint_sha256: str | None,
+    fingerprint: str,
+    checkpoint_network: NetworkSpec | None = None,
+) -> Plan:
+    """Plan a grid on the data with this ``fingerprint``.
+
+    Cells start from the checkpoint where its hash is given, else each network is trained first. With
+    ``checkpoint_network`` the checkpoint serves the cells of that network only and the others are trained.
+    """
+    own = {} if checkpoint_network is None else asdict(checkpoint_network)
+    draft = _Draft(checkpoint_sha256, fingerprint)
+    varied = [axis for axis in space.axes if len(axis[1]) > 1]
+    cells: dict[str, Cell] = {}
+    repeats = 0
+    for settings in _all_settings(space):
+        fits = all(settings[f"network.{key}"] == value for key, value in own.items())
+        stages = chain(settings, "load" if checkpoint_sha256 is not None and fits else "train")
+        parts = [draft.part(*item, settings) for item in _stage_keys(stages, tuple(settings))]
+        key = draft.cell_key(stages, parts)
+        if key in cells:
+            repeats += 1
+            continue
+        relevant = {name: settings[name] for name in _relevant_keys(stages, tuple(settings))}
+        reason = _reason(space.exclude, relevant)
+        nodes = {} if reason else draft.add_(key, stages, parts)
+        cells[key] = Cell(key, _name(relevant, varied), settings, relevant, nodes, reason)
+    return Plan(
+        tuple(cell for cell in cells.values() if cell.excluded is None),
+        draft.nodes(),
+        tuple(cell for cell in cells.values() if cell.excluded is not None),
+        repeats,
+    )
+
+
+def describe(plan: Plan, store: StageStore) -> list[str]:
+    """The plan as lines of text: cells with their stages, how widely each is shared, what is done already."""
+    done = {node.id for node in plan.nodes if store.has(node.id)}
+    shared = {node.id: len(node.cells) for node in plan.nodes}
+    unshared = sum(len(cell.nodes) for cell in plan.cells)
+    lines = [
+        f"{len(plan.cells)} cells, {len(plan.excluded)} excluded; {len(plan.nodes)} stages ({unshared} if "
+        f"not shared); {len(done)} are in the store, {len(plan.nodes) - len(done)} to compute"
+    ]
+    if plan.repeats:
+        lines.append(f"{plan.repeats} combinations repeat a cell: they differ in settings that it ignores")
+    width = max([len(cell.name) for cell in (*plan.cells, *plan.excluded)], default=0)
+    lines += ["", "cells, each stage with the number of cells that need it; * is in the store"]
+    for cell in plan.cells:
+        steps = [f"{stage}({shared[node]}){'*' * (node in done)}" for stage, node in cell.nodes.items()]
+        lines.append(f"  {cell.name:{width}}  {' '.join(steps)}")
+    lines += [f"  {cell.name:{width}}  excluded: {cell.excluded}" for cell in plan.excluded]
+    lines += ["", "stages     planned  in the store"]
+    for stage in STAGE_SETTINGS:
+        ids = [node.id for node in plan.nodes if node.stage == stage]
+        if ids:
+            lines.append(f"  {stage:9}{len(ids):7}{len(done.intersection(ids)):14}")
+    return lines
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The settings of one stage, as a dict and as canonical JSON."""
+
+    stage: str
+    settings: Flat
+    text: str
+
+
+@dataclass
+class _Draft:
+    """The growing trie; settings become JSON once, and a node is hashed once, for all cells together."""
+
+    checkpoint_sha256: str | None
+    fingerprint: str
+    parts: dict[tuple[str, tuple[Scalar, ...]], _Part] = field(default_factory=dict)
+    ids: dict[tuple[str, str, tuple[tuple[str, str], ...]], str] = field(default_factory=dict)
+    found: dict[str, tuple[_Part, tuple[tuple[str, str], ...], list[str]]] = field(default_factory=dict)
+
+    def part(self, stage: str, keys: tuple[str, ...], settings: Flat) -> _Part:
+        """What one stage takes from the settings of a cell."""
+        values = tuple(map(settings.__getitem__, keys))
+        part = self.parts.get((stage, values))
+        if part is None:
+            own = dict(zip(keys, values, strict=True))
+            if stage == "load":
+                own["checkpoint_sha256"] = self.checkpoint_sha256
+            part = self.parts[stage, values] = _Part(stage, own, _canonical(own))
+        return part
+
+    def cell_key(self, stages: tuple[str, ...], parts: list[_Part]) -> str:
+        """The hash of all that the cell's result depends on."""
+        return _digest(["cell", stages, [part.text for part in parts], self.fingerprint])[:12]
+
+    def add_(self, cell: str, stages: tuple[str, ...], parts: list[_Part]) -> dict[str, str]:
+        """Add the chain of one cell; gives its node ids by stage."""
+        own = dict(zip(stages, parts, strict=True))
+        root = network = self._node(parts[0], (), cell)
+        float_test = self._node(own["evaluate"], (("network", root),), cell)
+        nodes = {stages[0]: root}
+        for part in parts[1:-2]:
+            network = nodes[part.stage] = self._node(part, (("network", network),), cell)
+        nodes["evaluate"] = float_test
+        if network != root:
+            compared = (("network", network), ("reference", float_test))
+            nodes["evaluate"] = self._node(own["evaluate"], compared, cell)
+        compared = (("network", network), ("reference", root))
+        nodes["profile"] = self._node(own["profile"], compared, cell)
+        return nodes
+
+    def _node(self, part: _Part, inputs: tuple[tuple[str, str], ...], cell: str) -> str:
+        known = (part.stage, part.text, inputs)
+        node = self.ids.get(known)
+        if node is None:
+            data = self.fingerprint if part.stage in READS_DATA else None
+            node = _digest([part.stage, STAGE_VERSIONS[part.stage], part.text, data, inputs])[:20]
+            self.ids[known] = node
+            self.found[node] = (part, inputs, [])
+        cells = self.found[node][2]
+        if not cells or cells[-1] != cell:
+            cells.append(cell)
+        return node
+
+    def nodes(self) -> tuple[Node, ...]:
+        """All nodes, inputs first."""
+        return tuple(
+            Node(id, part.stage, part.settings, inputs, tuple(cells))
+            for id, (part, inputs, cells) in self.found.items()
+        )
+
+
+def _canonical(content: object) -> str:
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _digest(content: object) -> str:
+    return hashlib.sha256(_canonical(content).encode()).hexdigest()
+
+
+def _matching(prefixes: Iterable[str], keys: Iterable[str]) -> tuple[str, ...]:
+    wanted = tuple(prefixes)
+    return tuple(key for key in keys if any(key == one or key.startswith(f"{one}.") for one in wanted))
+
+
+@functools.cache
+def _stage_keys(stages: tuple[str, ...], keys: tuple[str, ...]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    return tuple((stage, _matching(STAGE_SETTINGS[stage], keys)) for stage in stages)
+
+
+@functools.cache
+def _relevant_keys(stages: tuple[str, ...], keys: tuple[str, ...]) -> tuple[str, ...]:
+    """What a cell's result depends on: its stages' settings, and those that gave it these stages."""
+    prefixes = {prefix for stage in stages for prefix in STAGE_SETTINGS[stage]}
+    decide = ("fuse_bn", "method", "equalize") if "convert" in stages else ("fuse_bn", "method")
+    return _matching(prefixes.union(decide), keys)
+
+
+def _all_settings(space: SearchSpace) -> Iterator[Flat]:
+    """The baselines, then every combination of the axes."""
+    if space.baselines:
+        stages = ("load", "train", "fuse", "evaluate", "profile")
+        prefixes = [prefix for stage in stages for prefix in STAGE_SETTINGS[stage]]
+        for settings in space.combinations(_matching(prefixes, [key for key, _ in space.axes])):
+            for fuse_bn in (False, True):
+                yield {**settings, "method": "fp32", "fuse_bn": fuse_bn}
+    yield from space.combinations()
+
+
+def _reason(exclusions: Iterable[Exclusion], relevant: Flat) -> str | None:
+    """Why a cell is excluded, or None; settings that the cell ignores exclude nothing."""
+
+    def holds(key: str, values: tuple[Scalar, ...]) -> bool:
+        return any(value in values for value in _written(key, relevant))
+
+    return next((one.reason for one in exclusions if all(holds(*item) for item in one.when.items())), None)
+
+
+def _written(key: str, relevant: Flat) -> tuple[Scalar, ...]:
+    """The value of a setting as search spaces write it, a group being true or false; () if it is ignored."""
+    if key in groups() and key not in relevant:
+        return (True,) if any(one.startswith(f"{key}.") for one in relevant) else ()
+    return (relevant[key] if key not in groups() else False,) if key in relevant else ()
+
+
+def _name(relevant: Flat, varied: Iterable[tuple[str, tuple[Scalar, ...]]]) -> str:
+    """``fuse_bn-per_tensor-ptq+qat-qat.epochs=2-s1``: what tells a cell from others, safe as a file name."""
+    parts: list[Scalar] = ["fuse_bn"] if relevant["fuse_bn"] else []
+    parts = ["fp32", *parts] if relevant["method"] == "fp32" else [*parts, relevant["granularity"], relevant["method"]]
+    for key, _ in varied:
+        for value in () if key in ("fuse_bn", "granularity", "method") else _written(key, relevant):
+            written = ("off", "on")[value] if isinstance(value, bool) else value
+            parts.append(f"s{written}" if key == "seed" else f"{key}={written}")
+    return re.sub(r"[^\w.=+-]", "_", "-".join(map(str, parts)))

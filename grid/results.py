@@ -1,0 +1,73 @@
+"""Plan and store -> result rows: the store is the only source of figures."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from grid.plan import Cell, Plan
+from grid.stages import StageStore
+
+Row = dict[str, Any]
+_TEST = ("mse", "ssim", "abs_rel", "rmse_m", "delta1")
+_LATENCY = (
+    "latency_ms_p50",
+    "latency_ms_p90",
+    "latency_ratio",
+    "latency_ratio_low",
+    "latency_ratio_high",
+    "profiler_step_ms",
+)
+
+
+def result_rows(plan: Plan, store: StageStore, failures: Mapping[str, str]) -> list[Row]:
+    """One row a cell, in plan order: ok, failed (with its reason), skipped (not run yet) or excluded.
+
+    A cell whose int8 network has the hash of an earlier one says ``same_as``: it is the same arithmetic.
+    """
+    rows = [_row(cell, store, failures) for cell in plan.cells]
+    first: dict[str, str] = {}
+    for row in rows:
+        if row["graph_hash"]:
+            row["same_as"] = first.setdefault(row["graph_hash"], row["cell"])
+            row["same_as"] = None if row["same_as"] == row["cell"] else row["same_as"]
+    return rows + [{**_settings(cell), "status": "excluded", "reason": cell.excluded} for cell in plan.excluded]
+
+
+def _settings(cell: Cell) -> Row:
+    keys = ("fuse_bn", "granularity", "method", "engine", "seed")
+    row: Row = {"cell": cell.name, **{key: cell.settings.get(key) for key in keys}}
+    row["encoder"] = cell.settings["network.encoder"]
+    if row["method"] == "fp32":
+        row["granularity"] = row["engine"] = None
+    return row
+
+
+def _row(cell: Cell, store: StageStore, failures: Mapping[str, str]) -> Row:
+    row: Row = {**_settings(cell), "status": "ok", "reason": "", "same_as": None, "graph_hash": None}
+    missing = [stage for stage, node in cell.nodes.items() if not store.has(node)]
+    if missing:
+        reason = next((failures[node] for node in cell.nodes.values() if node in failures), None)
+        row["status"] = "failed" if reason else "skipped"
+        row["reason"] = reason or f"{missing[0]} did not run; use --resume to go on"
+    records = {stage: store.record(node) for stage, node in cell.nodes.items() if stage not in missing}
+    metrics = {stage: record["metrics"] for stage, record in records.items()}
+    if "evaluate" in metrics:
+        found = metrics["evaluate"]
+        row |= {f"test_{name}": found[name] for name in _TEST}
+        row |= {name: found.get(name) for name in ("sqnr_db", "simulated_ssim", "size_mb")}
+    if "profile" in metrics:
+        row |= {name: metrics["profile"][name] for name in _LATENCY}
+        row["cpu_model"] = records["profile"]["asserted"]["cpu_model"]
+    if "convert" in metrics:
+        row["graph_hash"] = metrics["convert"]["graph_hash"]
+        row["artifact"] = str(store.path(cell.nodes["convert"]))
+    row["train_s"] = sum(records[stage]["seconds"] for stage in ("train", "finetune") if stage in records)
+    row["seconds"] = sum(record["seconds"] for record in records.values())
+    return row
+
+
+def history(cell: Cell, store: StageStore) -> list[dict[str, float]]:
+    """Figures by epoch of the cell's own fine-tuning, or of the float training it starts from."""
+    for stage in ("finetune", "train"):
+        if stage in cell.nodes and store.has(cell.nodes[stage]):
+            return store.record(cell.nodes[stage])["history"]
+    return []

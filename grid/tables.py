@@ -1,0 +1,208 @@
+"""The tables of a report as Markdown; a missing figure is an en dash, the reason stands in the last column."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from grid.ranking import (
+    LATENCY,
+    MEASURES,
+    Measure,
+    Row,
+    best,
+    contenders,
+    effects,
+    is_int8,
+    over_seeds,
+    seed_spread,
+    value,
+    verdict,
+)
+
+DASH = "–"
+DIGITS = {
+    "test_mse": 5, "test_ssim": 4, "simulated_ssim": 4, "sqnr_db": 2, "size_mb": 3, "test_abs_rel": 4,
+    "test_rmse_m": 3, "test_delta1": 4, "latency_ms_p50": 2, "latency_ms_p90": 2, "latency_ratio": 2,
+    "latency_ratio_low": 2, "latency_ratio_high": 2, "profiler_step_ms": 2, "train_s": 0,
+}  # fmt: skip
+RECIPE = ("fuse_bn", "granularity", "method")
+
+
+def shown(row: Row, column: str) -> str:
+    """Return a figure with its usual digits, or an en dash."""
+    found = value(row, column)
+    return DASH if found is None else f"{found:.{DIGITS[column]}f}"
+
+
+def ratio_text(row: Row) -> str:
+    """Return the latency ratio with its interval, or an en dash."""
+    if value(row, "latency_ratio") is None:
+        return DASH
+    text = f"{shown(row, 'latency_ratio')}x"
+    if value(row, "latency_ratio_low") is not None and value(row, "latency_ratio_high") is not None:
+        text += f" [{shown(row, 'latency_ratio_low')}, {shown(row, 'latency_ratio_high')}]"
+    return text
+
+
+def word(setting: Any) -> str:
+    """Return a setting as in the search space: true, false, a name, or an en dash for none."""
+    if setting is None or setting in ("", "none"):
+        return DASH
+    return str(setting).lower() if isinstance(setting, bool) else str(setting)
+
+
+def plain(text: Any) -> str:
+    """Return text that cannot break a Markdown table: one line, no bare pipes."""
+    return " ".join(str(text).split()).replace("|", "\\|")
+
+
+def markdown(header: Sequence[str], lines: Sequence[Sequence[str]], left: int = 1) -> str:
+    """Return a Markdown table whose first ``left`` columns are left-aligned, the others right-aligned."""
+    rule = [":--" if number < left else "--:" for number in range(len(header))]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, rule, *lines))
+
+
+def note(row: Row, limit: int = 120) -> str:
+    """Return why a row has no figures of its own, or nothing."""
+    if row.get("same_as"):
+        return f"same as `{plain(row['same_as'])}`"
+    if row["status"] == "ok":
+        return plain(row.get("reason") or "")
+    reason = plain(row.get("reason") or "no reason given")
+    return f"**{row['status']}**: {reason if len(reason) <= limit else reason[: limit - 1] + '…'}"
+
+
+def results(rows: Sequence[Row], axes: Sequence[str]) -> str:
+    """Return the main table: one line a cell, the best int8 value of a column bold, ties with it marked ``≈``.
+
+    With several seeds the bold values are those of ``seeds_table``, and none is bold here.
+    """
+    several = len({row.get("seed") for row in rows if is_int8(row)}) > 1
+    marks = {} if several else _marks(contenders(rows), rows, axes)
+    further = [axis for axis in axes if axis not in RECIPE]
+    header = ["cell", "fuse BN", "granularity", "method", *further]
+    header += ["MSE", "SSIM", "SQNR dB", "size MB", "p50 ms", "x float [95 % CI]", "note"]
+    lines = []
+    for row in rows:
+        cells = [f"`{plain(row['cell'])}`", *(word(row.get(key)) for key in (*RECIPE, *further))]
+        for measure in MEASURES:
+            text = ratio_text(row) if measure is LATENCY else shown(row, measure.column)
+            if measure is LATENCY:
+                cells.append(shown(row, "latency_ms_p50"))
+            cells.append(_marked(text, marks.get((row["cell"], measure.column))))
+        lines.append([*cells, note(row)])
+    return markdown(header, lines, left=4 + len(further))
+
+
+def seeds_table(rows: Sequence[Row], axes: Sequence[str]) -> str:
+    """Return the table over seeds: mean and standard deviation of each recipe, best and ties marked."""
+    recipes = over_seeds(rows, axes)
+    marks = _marks([row for row in recipes if is_int8(row) and not row.get("same_as")], rows, axes)
+    lines = []
+    for row in recipes:
+        cells = [f"`{plain(row['cell'])}`", str(row["seeds"])]
+        for measure in MEASURES:
+            text, deviation = shown(row, measure.column), value(row, f"{measure.column}_std")
+            if deviation is not None:
+                text += f" ± {deviation:.{DIGITS[measure.column]}f}"
+            cells.append(_marked(text, marks.get((row["cell"], measure.column))))
+        lines.append(cells)
+    return markdown(["recipe", "seeds", *(measure.title for measure in MEASURES)], lines)
+
+
+def _marks(candidates: Sequence[Row], rows: Sequence[Row], axes: Sequence[str]) -> dict[tuple[str, str], str]:
+    """``best`` or ``tie`` by (cell, column)."""
+    marks = {}
+    for measure in MEASURES:
+        found = best(candidates, measure, seed_spread(rows, axes, measure.column))
+        if found:
+            marks[found[0], measure.column] = "best"
+            marks |= {(cell, measure.column): "tie" for cell in found[1]}
+    return marks
+
+
+def _marked(text: str, mark: str | None) -> str:
+    return {"best": f"**{text}**", "tie": f"≈ {text}"}.get(mark or "", text)
+
+
+def trust_table(rows: Sequence[Row]) -> str:
+    """Return what was checked of each int8 cell: simulated against real SSIM, and which network it is."""
+    lines = []
+    for row in rows:
+        if is_int8(row):
+            real, simulated = value(row, "test_ssim"), value(row, "simulated_ssim")
+            gap = DASH if real is None or simulated is None else f"{real - simulated:+.4f}"
+            same = f"same as `{plain(row['same_as'])}`" if row.get("same_as") else ""
+            figures = [shown(row, "simulated_ssim"), shown(row, "test_ssim"), gap]
+            lines.append([f"`{plain(row['cell'])}`", *figures, word(row.get("graph_hash"))[:12], same])
+    return markdown(["cell", "simulated SSIM", "int8 SSIM", "gap", "network hash", ""], lines)
+
+
+def further_table(rows: Sequence[Row]) -> str:
+    """Return the depth metrics and timings that the main table has no room for."""
+    columns = ("test_abs_rel", "test_rmse_m", "test_delta1", "latency_ms_p90", "profiler_step_ms", "train_s")
+    header = ["cell", "abs rel", "RMSE m", "δ1", "p90 ms", "profiler step ms", "training s"]
+    measured = [row for row in rows if row["status"] == "ok"]
+    return markdown(header, [[f"`{plain(row['cell'])}`", *(shown(row, name) for name in columns)] for row in measured])
+
+
+def effects_table(rows: Sequence[Row], axes: Sequence[str]) -> str:
+    """Return what each axis does: paired differences of SSIM and SQNR between cells equal in all else."""
+    lines = []
+    for effect in effects(rows, axes):
+        step = f"{word(effect.start)} → {word(effect.to)}"
+        pairs = f"{effect.pairs}" + (f" ({effect.identical} identical)" if effect.identical else "")
+        spans = [_span(effect.ssim, 4), _span(effect.sqnr_db, 2)]
+        lines.append([effect.axis, step, pairs, *spans, verdict(effect)])
+    header = ["axis", "step", "pairs", "Δ SSIM mean [min, max]", "Δ SQNR dB mean [min, max]", "SSIM shows"]
+    return markdown(header, lines, left=2) if lines else "No two int8 cells differ in one axis alone."
+
+
+def _span(differences: Sequence[float], digits: int) -> str:
+    if not differences:
+        return DASH
+    mean, low, high = statistics.fmean(differences), min(differences), max(differences)
+    return f"{mean:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
+
+
+def published_table(rows: Sequence[Row], published: Sequence[Mapping[str, Any]]) -> str:
+    """Return each published row with our figures in front; a recipe we did not run has en dashes."""
+    ours = {_recipe(row): row for row in over_seeds(filter(_comparable, rows), RECIPE)}
+    lines = []
+    for theirs in published:
+        mine = ours.get(_recipe(theirs), {})
+        fuse, granularity, method = _recipe(theirs)
+        cells = [fuse, granularity, method]
+        for column in ("test_mse", "test_ssim", "size_mb"):
+            cells += [shown(mine, column), shown(dict(theirs), column)]
+        cells += [shown(mine, "profiler_step_ms"), _milliseconds(theirs.get("latency_ms")), plain(theirs["source"])]
+        lines.append(cells)
+    header = ["fuse BN", "granularity", "method"]
+    for title in ("MSE", "SSIM", "size MB", "profiler step ms"):
+        header += [title, "published"]
+    return markdown([*header, "source"], lines, left=3)
+
+
+def _comparable(row: Row) -> bool:
+    return row["status"] == "ok" and row["engine"] in (None, "", "qnnpack") and row["encoder"] == "efficientnet_b0"
+
+
+def _recipe(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    return word(row["fuse_bn"]).lower(), word(row["granularity"]), word(row["method"])
+
+
+def _milliseconds(text: Any) -> str:
+    return DASH if text in (None, "") else f"{float(text):.2f}"
+
+
+def tie_rules(measures: Sequence[Measure], noise: Mapping[str, float]) -> str:
+    """Say below which difference two values are called a tie."""
+    parts = []
+    for measure in measures:
+        if measure is LATENCY:
+            parts.append("latency: overlapping intervals")
+        elif measure.tie_relative:
+            parts.append(f"{measure.title}: {measure.tie_relative:.1%}".replace("%", " %"))
+        else:
+            parts.append(f"{measure.title}: {max(measure.tie, noise.get(measure.column, 0.0)):.3g}")
+    return "; ".join(parts)

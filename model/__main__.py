@@ -1,0 +1,103 @@
+"""Train the float network alone: ``python -m model --data rooms --out checkpoints/mine.safetensors``."""
+
+import argparse
+import dataclasses
+import shlex
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from model.checkpoint import save_checkpoint
+from model.errors import InputError
+from model.metrics import depth_metrics
+from model.network import NetworkSpec, build_network
+from model.pack import Pack, PackSpec, prepare_pack
+from model.pretrained import load_pretrained_
+from model.training import TrainSpec, predict, train
+
+
+def main() -> None:
+    """Parse the command line, train, evaluate on the test split, and save a checkpoint with its provenance."""
+    parser = argparse.ArgumentParser(prog="python -m model", description=__doc__)
+    parser.add_argument("--data", default="rooms", help="rooms, or a folder or file of NYUv2")
+    parser.add_argument("--out", type=Path, required=True, help="checkpoint to write (.safetensors)")
+    parser.add_argument("--packs", type=Path, default=Path("data"), help="folder of packed data")
+    parser.add_argument("--encoder", default="efficientnet_b0")
+    parser.add_argument("--rooms-train", type=int, default=PackSpec.rooms_train, help="rendered train images")
+    parser.add_argument("--seed", type=int, default=0)
+    for field in dataclasses.fields(TrainSpec):
+        kind = str if isinstance(field.default, str) else type(field.default)
+        parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind, default=field.default)
+    asked = parser.parse_args()
+    spec = TrainSpec(**{field.name: getattr(asked, field.name) for field in dataclasses.fields(TrainSpec)})
+    network_spec = NetworkSpec(asked.encoder)
+    torch.manual_seed(asked.seed)
+    network = build_network(network_spec)
+    load_pretrained_(network, network_spec, spec.init)
+    pack = Pack(prepare_pack(asked.data, asked.packs, PackSpec(rooms_train=asked.rooms_train), _pack_progress))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    scratch = asked.out.with_suffix(".resume")
+    started = time.monotonic()
+    history = train(
+        network, pack, spec, seed=asked.seed, device=device, scratch=scratch, progress=_Bar(started)
+    )
+    metrics = depth_metrics(predict(network, pack.images("test"), device=device), pack.depth("test"))
+    best = max(history, key=lambda row: row["val_ssim"])
+    save_checkpoint(
+        network,
+        network_spec,
+        asked.out,
+        {
+            "command": "python -m model " + shlex.join(sys.argv[1:]),
+            "data": asked.data if asked.data == "rooms" else pack.origin,
+            "data_fingerprint": pack.fingerprint,
+            "seed": asked.seed,
+            "best_epoch": int(best["epoch"]),
+            "torch": torch.__version__,
+            **{f"test_{name}": round(value, 6) for name, value in metrics.items()},
+        },
+    )
+    for file in scratch.glob("*"):
+        file.unlink()
+    scratch.rmdir()
+    print(f"\n{asked.out}: " + ", ".join(f"test {name} {value:.4f}" for name, value in metrics.items()))
+
+
+def _pack_progress(done: int, total: int, text: str) -> None:
+    print(f"\r{text}: {done}/{total}", end="" if done < total else "\n", flush=True)
+
+
+class _Bar:
+    """Prints a line a step (rewritten) and a line an epoch, with the time left."""
+
+    def __init__(self, started: float) -> None:
+        self.started = started
+        self.first: float | None = None
+
+    def __call__(self, info: dict[str, float]) -> None:
+        if "val_ssim" in info:
+            print(
+                f"\repoch {info['epoch']:.0f}/{info['epochs']:.0f}  loss {info['train_loss']:.4f}  "
+                f"val SSIM {info['val_ssim']:.4f}  rmse {info['val_rmse_m']:.3f} m  lr {info['learning_rate']:.1e}"
+            )
+            return
+        done = info["epoch"] - 1 + info["step"] / info["steps"]
+        if self.first is None:
+            self.first, self.started = done, time.monotonic()
+        spent = time.monotonic() - self.started
+        left = spent / max(done - self.first, 1e-9) * (info["epochs"] - done) if done > self.first else float("nan")
+        print(
+            f"\repoch {info['epoch']:.0f}/{info['epochs']:.0f}  step {info['step']:.0f}/{info['steps']:.0f}  "
+            f"loss {info['loss']:.4f}  {left / 60:.0f} min left ",
+            end="",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except InputError as error:
+        sys.exit(str(error))

@@ -1,0 +1,108 @@
+"""Networks on disk: a JSON description from which the structure is rebuilt, and tensors beside it.
+
+Float tensors are safetensors. The int8 state dict holds packed weights that safetensors has no type for; it is
+torch.save'd and only ever read with ``weights_only=True``.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from model.errors import InputError
+from model.network import NetworkSpec, build_network
+from quant.engines import qnnpack
+from quant.graph import fuse_bn, trace
+from quant.prepare import prepare, quantizers
+
+FORMS = ("float", "prepared", "int8")
+_DESCRIPTION = "network.json"
+_FLOAT_TENSORS = "network.safetensors"
+_INT8_TENSORS = "network.pt"
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a saved network is: which network, whether BatchNorm is folded, and how far it has come.
+
+    ``granularity`` and ``modes`` (quantizer name -> mode) belong to prepared and int8 networks only.
+    """
+
+    network: NetworkSpec
+    fused: bool
+    form: str
+    granularity: str | None = None
+    engine: str | None = None
+
+
+def save_network(folder: Path, network: nn.Module, form: Form) -> None:
+    """Write ``network`` into ``folder`` (which exists)."""
+    modes = {name: quantizer.mode for name, quantizer in quantizers(network).items()}
+    description = {**asdict(form), "modes": modes if form.form == "prepared" else {}}
+    if form.form == "int8":
+        torch.save(network.state_dict(), folder / _INT8_TENSORS)
+    else:
+        tensors = {name: value.detach().cpu().contiguous().clone() for name, value in network.state_dict().items()}
+        save_file(tensors, folder / _FLOAT_TENSORS)
+    (folder / _DESCRIPTION).write_text(json.dumps(description, indent=1))
+
+
+def read_form(folder: Path) -> Form:
+    """The form of the network saved in ``folder``; raises InputError where there is none."""
+    description = _read_description(folder)
+    return Form(
+        NetworkSpec(**description["network"]),
+        description["fused"],
+        description["form"],
+        description["granularity"],
+        description["engine"],
+    )
+
+
+def load_network(folder: str | Path) -> nn.Module:
+    """Rebuild the network saved in ``folder``, on the CPU and in eval mode; an int8 network selects its engine.
+
+    Raises InputError where the folder does not hold a network that this version can read.
+    """
+    folder = Path(folder)
+    form = read_form(folder)
+    network: nn.Module = build_network(form.network).eval()
+    if form.fused:
+        network = fuse_bn(network)
+    if form.form == "float":
+        network.load_state_dict(load_file(folder / _FLOAT_TENSORS))
+        return network.eval()
+    assert form.granularity is not None
+    prepared = prepare(trace(network), form.granularity).eval()
+    if form.form == "prepared":
+        prepared.load_state_dict(load_file(folder / _FLOAT_TENSORS))
+        for name, mode in _read_description(folder)["modes"].items():
+            quantizers(prepared)[name].set_mode(mode)
+        return prepared
+    for quantizer in quantizers(prepared).values():
+        quantizer.set_mode("freeze")
+    int8 = qnnpack.convert(prepared)
+    int8.load_state_dict(torch.load(folder / _INT8_TENSORS, weights_only=True))
+    return int8
+
+
+def size_mb(network: nn.Module, folder: Path) -> float:
+    """Bytes of the saved state dict / 1e6, as in the study; a file is written in ``folder`` and removed."""
+    path = folder / ".size.pt"
+    torch.save(network.state_dict(), path)
+    size = path.stat().st_size / 1e6
+    path.unlink()
+    return size
+
+
+def _read_description(folder: Path) -> dict:
+    try:
+        description = json.loads((folder / _DESCRIPTION).read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise InputError(str(folder), f"no readable {_DESCRIPTION} ({error})", "a network folder of this tool") from error
+    if description.get("form") not in FORMS:
+        raise InputError(str(folder), f"form={description.get('form')!r} is unknown", f"one of {', '.join(FORMS)}")
+    return description

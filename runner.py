@@ -1,0 +1,187 @@
+"""Quantization grid runner: which recipe gives my network the best accuracy, size and latency?"""
+
+import argparse
+import dataclasses
+import json
+import os
+import re
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers set their own count; idle pools only fight over cores
+
+from rich.console import Console
+
+from grid.plan import Plan, describe, make_plan
+from grid.progress import Progress
+from grid.space import SearchSpace, load_space
+from grid.stages import StageStore
+from model.checkpoint import checkpoint_sha256, load_checkpoint
+from model.errors import InputError
+from model.network import NetworkSpec
+from model.pack import Pack, prepare_pack
+
+ROOT = Path(__file__).resolve().parent
+ROOMS_CHECKPOINT = ROOT / "checkpoints" / "efficientnet_b0-rooms.safetensors"
+EXIT_OK, EXIT_INCOMPLETE, EXIT_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit status (0 only if every planned cell is ok or excluded)."""
+    try:
+        return run(parse(sys.argv[1:] if arguments is None else arguments))
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return EXIT_INPUT
+
+
+def run(asked: argparse.Namespace) -> int:
+    """One grid from the search space to the report."""
+    console = Console(highlight=False)
+    seeds = None if asked.seeds is None else _seeds(asked.seeds)
+    space = load_space(asked.grid, asked.set, seeds)
+    storage = Path(asked.storage).absolute()
+    checkpoint, checkpoint_network = _checkpoint(asked)
+    store = StageStore(storage)
+    pack = Pack(prepare_pack(asked.data, storage / "packs", _pack_spec(space, asked), _pack_progress(console)))
+    plan = make_plan(space, checkpoint and checkpoint_sha256(checkpoint), pack.fingerprint, checkpoint_network)
+    if asked.dry_run:
+        print("\n".join(describe(plan, store)))
+        return EXIT_OK
+    return _run_plan(asked, space, plan, store, pack, checkpoint, console)
+
+
+def _run_plan(
+    asked: argparse.Namespace,
+    space: SearchSpace,
+    plan: Plan,
+    store: StageStore,
+    pack: Pack,
+    checkpoint: Path | None,
+    console: Console,
+) -> int:
+    from grid.recorder import Recorder  # imports mlflow: seconds that a wrong command line need not wait for
+    from grid.schedule import Context, Resources, cluster, run_plan
+
+    run_name = asked.resume or asked.run_name or f"{space.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    run_dir = store.root / _checked_name(run_name)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    recorder = Recorder(plan, store, pack, run_dir, run_name, asked.tracking_uri, _command(asked))
+    (run_dir / "run.json").write_text(json.dumps(_saved(asked, run_name), indent=1))
+    (run_dir / "plan.txt").write_text("\n".join(describe(plan, store)) + "\n")
+    console.print(f"run        {run_dir}\nMLflow     {recorder.ui_command}", soft_wrap=True, markup=False)
+    failures: dict[str, str] = {}
+    interrupted = False
+    context = Context(store.root, pack.path, checkpoint and checkpoint.absolute())
+    resources = Resources(asked.cpus_per_trial, asked.gpus_per_trial, asked.address)
+    try:
+        with Progress(plan, store, console) as progress:
+            if progress.to_do:
+                with cluster(resources) as dashboard:
+                    console.print(f"dashboard  {dashboard.how_to_open()}", soft_wrap=True, markup=False)
+                    failures = run_plan(plan, context, resources, recorder.beside(progress))
+    except KeyboardInterrupt:
+        interrupted = True
+    rows = recorder.finish(failures, interrupted)
+    console.print(recorder.summary(rows), markup=False, soft_wrap=True)
+    bad = [row for row in rows if row["status"] not in ("ok", "excluded")]
+    if interrupted or any(row["status"] == "skipped" for row in bad):
+        console.print(f"Finished stages are kept. Go on with: python runner.py --resume {run_name}"
+                      + (f" --storage {shlex.quote(asked.storage)}" if asked.storage != "results" else ""), soft_wrap=True)
+    if interrupted:
+        return EXIT_INTERRUPTED
+    return EXIT_INCOMPLETE if bad else EXIT_OK
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Read the command line; with ``--resume`` what is not given comes from that run's own command."""
+    parser = argparse.ArgumentParser(prog="python runner.py", description=__doc__)
+    parser.add_argument("--grid", default="full", metavar="NAME|FILE", help="search space (default: full)")
+    parser.add_argument("--data", default="rooms", metavar="rooms|PATH", help="built-in rooms, or NYUv2 on disk")
+    parser.add_argument("--skip-bad", action="store_true", help="count and skip broken pictures instead of failing")
+    parser.add_argument("--checkpoint", metavar="FILE", help="float network to start from; 'none' trains one")
+    parser.add_argument("--storage", default="results", metavar="DIR", help="stages, packs and runs (default: results)")
+    parser.add_argument("--run-name", metavar="NAME", help="folder and MLflow run (default: grid and time)")
+    parser.add_argument("--resume", metavar="NAME", help="go on with this run; finished stages are kept")
+    parser.add_argument("--tracking-uri", metavar="URI", help="MLflow store (default: SQLite in the storage)")
+    parser.add_argument("--address", metavar="auto|HOST:PORT", help="connect to a running Ray cluster")
+    parser.add_argument("--cpus-per-trial", type=int, default=1, metavar="N", help="CPUs and torch threads of a trial")
+    parser.add_argument("--gpus-per-trial", type=float, default=1.0, metavar="X", help="of a training trial, if any GPU")
+    parser.add_argument("--seeds", metavar="0,1,2", help="run every cell with each of these seeds")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting (repeatable)")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+    first = parser.parse_args(arguments)
+    if not first.resume:
+        return first
+    saved = Path(first.storage) / _checked_name(first.resume) / "run.json"
+    if not saved.is_file():
+        runs = sorted(path.parent.name for path in Path(first.storage).glob("*/run.json"))
+        raise InputError("--resume", f"{first.resume!r} is no run in {first.storage}", f"one of {', '.join(runs)}" if runs
+                         else "a run, and there is none yet")
+    parser.set_defaults(**{key: value for key, value in json.loads(saved.read_text())["arguments"].items()})
+    return parser.parse_args(arguments)
+
+
+def _saved(asked: argparse.Namespace, run_name: str) -> dict[str, Any]:
+    """What a resumed run needs of this command; no secrets (the tracking URI is asked for again)."""
+    left_out = ("resume", "dry_run", "run_name", "tracking_uri", "storage")
+    arguments = {key: value for key, value in vars(asked).items() if key not in left_out}
+    if asked.data != "rooms":
+        arguments["data"] = str(Path(asked.data).absolute())
+    return {"run_name": run_name, "arguments": arguments}
+
+
+def _command(asked: argparse.Namespace) -> str:
+    """The command line that gives this grid again, without the tracking URI."""
+    parts = ["python", "runner.py"]
+    for key, value in vars(asked).items():
+        flag = "--" + key.replace("_", "-")
+        if key in ("tracking_uri", "resume", "dry_run", "run_name") or value in (None, False):
+            continue
+        for one in value if isinstance(value, list) else [value]:
+            parts += [flag] if one is True else [flag, str(one)]
+    return shlex.join(parts)
+
+
+def _checkpoint(asked: argparse.Namespace) -> tuple[Path | None, NetworkSpec | None]:
+    """The checkpoint to start from and its network, read once here so that a bad one fails before any work."""
+    given = asked.checkpoint or (str(ROOMS_CHECKPOINT) if asked.data == "rooms" else "none")
+    if given == "none":
+        return None, None
+    _, spec, _ = load_checkpoint(Path(given))
+    return Path(given), spec
+
+
+def _pack_spec(space: SearchSpace, asked: argparse.Namespace):
+    return dataclasses.replace(space.pack, skip_bad=space.pack.skip_bad or asked.skip_bad)
+
+
+def _pack_progress(console: Console):
+    """Prints packing progress: a rewritten line on a terminal, every tenth of the way elsewhere."""
+
+    def report(done: int, total: int, text: str) -> None:
+        if console.is_terminal:
+            print(f"\r{text}: {done}/{total} ", end="" if done < total else "\n", flush=True)
+        elif done == total or done % max(total // 10, 1) == 0:
+            print(f"{text}: {done}/{total}", flush=True)
+
+    return report
+
+
+def _seeds(text: str) -> list[int]:
+    if not re.fullmatch(r"\d+(,\d+)*", text):
+        raise InputError("--seeds", f"{text!r} is no list of seeds", "whole numbers with commas, like 0,1,2")
+    return [int(part) for part in text.split(",")]
+
+
+def _checked_name(name: str) -> str:
+    if not re.fullmatch(r"[\w.+=-]{1,100}", name) or name.startswith("."):
+        raise InputError("--run-name", f"{name!r} cannot be a folder", "letters, digits, and _ . + = -")
+    return name
+
+
+if __name__ == "__main__":
+    sys.exit(main())
