@@ -35,9 +35,7 @@ class Entry:
 
     def error(self, problem: str, expected: str = "", options: Iterable[str] = ()) -> InputError:
         """What is wrong with the value, and the nearest of the ``options`` as a hint."""
-        return InputError(
-            self.where, f"{self.at}={self.value!r} {problem}", expected, nearest(self.value, options)
-        )
+        return InputError(self.where, f"{self.at}={self.value!r} {problem}", expected, nearest(self.value, options))
 
     def typed(self) -> "Entry":
         """The same entry with a value of its setting's type; raises InputError."""
@@ -146,9 +144,7 @@ def spec_errors(
         wrong = [error for chosen in tried for error in _build(chosen, where)]
         if wrong or not combine:  # a spec may stop at its first error: each value alone shows all of them
             alone = [(entry, _build([entry], where)) for entry in itertools.chain(*lists)]
-            wrong = [
-                error for entry, several in alone for error in several if f"{entry.at}=" in str(error)
-            ] + wrong
+            wrong = [error for entry, several in alone for error in several if f"{entry.at}=" in str(error)] + wrong
         found |= {str(error): error for error in wrong}
     return list(found.values())
 
@@ -162,7 +158,6 @@ def _build(entries: Sequence[Entry], where: str) -> list[InputError]:
     except InputError as error:
         lines = [(line, line.partition(": ")[0].rpartition(".")[2]) for line in str(error).splitlines()]
         return [
-            named[name].located(line) if name in named else InputError(where, line.rstrip("."))
-            for line, name in lines
+            named[name].located(line) if name in named else InputError(where, line.rstrip(".")) for line, name in lines
         ]
     return []

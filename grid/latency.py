@@ -14,9 +14,7 @@ from torch.profiler import ProfilerActivity, profile, schedule
 from model.errors import InputError
 from quant.recipe import require_range
 
-os.environ.setdefault(
-    "KINETO_LOG_LEVEL", "6"
-)  # the profiler's start and stop lines, and its search for a GPU
+os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # the profiler's start and stop lines, and its search for a GPU
 
 EARLY_STOP_PAIRS = 20  # an interval of fewer pairs is too rough to stop on
 FEWEST_PAIRS = 5  # measured even when the time is over: an interval needs some

@@ -31,13 +31,17 @@ STAGE_SETTINGS: dict[str, tuple[str, ...]] = {
 STAGE_VERSIONS = dict.fromkeys(STAGE_SETTINGS, 1) | {}
 """Where a stage's code changes its results, raise its number, ``| {"finetune": 2}``: old ones are left."""
 
-READS_DATA = ("train", "fuse", "equalize", "calibrate", "finetune", "evaluate")
-"""Their ids hold the data's fingerprint; fuse is here because it is checked on real inputs."""
+READS_DATA = ("train", "fuse", "equalize", "calibrate", "finetune", "convert", "evaluate", "profile")
+"""Their ids hold the data's fingerprint: they learn from it, or are checked or measured on it."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """One stage to compute: ``inputs`` are (role, node id), ``cells`` the keys of all cells that need it."""
+    """One stage to compute: ``inputs`` are (role, node id), ``cells`` the keys of all cells that need it.
+
+    Roles: ``network`` (what the stage works on), ``teacher`` (finetune: the float root), ``reference`` (evaluate:
+    the float root's test; profile: the float root).
+    """
 
     id: str
     stage: str
@@ -106,6 +110,7 @@ def make_plan(
     draft = _Draft(checkpoint_sha256, fingerprint)
     varied = [axis for axis in space.axes if len(axis[1]) > 1]
     cells: dict[str, Cell] = {}
+    names: set[str] = set()
     repeats = 0
     for settings in _all_settings(space):
         fits = all(settings[f"network.{key}"] == value for key, value in own.items())
@@ -115,10 +120,14 @@ def make_plan(
         if key in cells:
             repeats += 1
             continue
-        relevant = {name: settings[name] for name in _relevant_keys(stages, tuple(settings))}
+        relevant = {one: settings[one] for one in _relevant_keys(stages, tuple(settings))}
         reason = _reason(space.exclude, relevant)
         nodes = {} if reason else draft.add_(key, stages, parts)
-        cells[key] = Cell(key, _name(relevant, varied), settings, relevant, nodes, reason)
+        name = _name(relevant, varied)
+        if name in names:
+            name += f"-{key[:6]}"
+        names.add(name)
+        cells[key] = Cell(key, name, settings, relevant, nodes, reason)
     return Plan(
         tuple(cell for cell in cells.values() if cell.excluded is None),
         draft.nodes(),
@@ -193,7 +202,9 @@ class _Draft:
         float_test = self._node(own["evaluate"], (("network", root),), cell)
         nodes = {stages[0]: root}
         for part in parts[1:-2]:
-            network = nodes[part.stage] = self._node(part, (("network", network),), cell)
+            # Fine-tuning also learns from the float network's predictions.
+            teacher = (("teacher", root),) if part.stage == "finetune" else ()
+            network = nodes[part.stage] = self._node(part, (("network", network), *teacher), cell)
         nodes["evaluate"] = float_test
         if network != root:
             compared = (("network", network), ("reference", float_test))
@@ -210,9 +221,7 @@ class _Draft:
             node = _digest([part.stage, STAGE_VERSIONS[part.stage], part.text, data, inputs])[:20]
             self.ids[known] = node
             self.found[node] = (part, inputs, [])
-        cells = self.found[node][2]
-        if not cells or cells[-1] != cell:
-            cells.append(cell)
+        self.found[node][2].append(cell)  # once: a cell comes by each of its nodes once
         return node
 
     def nodes(self) -> tuple[Node, ...]:

@@ -1,5 +1,6 @@
 """What the rows say: which is best, what is a tie, what an axis does. Plain numbers, no printing."""
 
+import itertools
 import math
 import re
 import statistics
@@ -15,17 +16,19 @@ class Measure:
     """A column that ranks rows; two values tie up to ``tie`` (absolute) or ``tie_relative``."""
 
     column: str
+    name: str
     title: str
     higher_is_better: bool
     tie: float = 0.0
     tie_relative: float = 0.0
 
 
-MSE = Measure("test_mse", "MSE", False, tie_relative=0.01)
-SSIM = Measure("test_ssim", "SSIM", True, tie=0.001)
-SQNR = Measure("sqnr_db", "SQNR dB", True, tie=0.1)
-SIZE = Measure("size_mb", "size MB", False, tie_relative=0.005)
-LATENCY = Measure("latency_ratio", "x float latency", False)
+MSE = Measure("test_mse", "MSE", "MSE", False, tie_relative=0.01)
+SSIM = Measure("test_ssim", "SSIM", "SSIM", True, tie=0.001)
+SQNR = Measure("sqnr_db", "SQNR", "SQNR dB", True, tie=0.1)
+SIZE = Measure("size_mb", "size", "size MB", False, tie_relative=0.005)
+LATENCY = Measure("latency_ratio", "latency", "x float latency", False)
+RECIPE = ("fuse_bn", "granularity", "method")
 MEASURES = (MSE, SSIM, SQNR, SIZE, LATENCY)
 
 
@@ -71,8 +74,9 @@ def best(rows: Sequence[Row], measure: Measure, noise: float = 0.0) -> tuple[str
     rows = [row for row in rows if value(row, measure.column) is not None]
     if not rows:
         return None
-    sign = 1 if measure.higher_is_better else -1
-    first = max(rows, key=lambda row: sign * float(row[measure.column]))
+    first = rows[0]
+    for row in rows[1:]:
+        first = _ordered(first, row, measure)[0]
     ties = [row["cell"] for row in rows if row is not first and _tie(first, row, measure, noise)]
     return first["cell"], ties
 
@@ -85,21 +89,30 @@ def _tie(first: Row, other: Row, measure: Measure, noise: float) -> bool:
     return abs(a - b) <= max(measure.tie, measure.tie_relative * abs(a), noise)
 
 
-def over_seeds(rows: Iterable[Row], axes: Sequence[str]) -> list[Row]:
+def axes_of(rows: Sequence[Row]) -> tuple[str, ...]:
+    """Return the columns that are axes: the recipe's three, and every other setting that the int8 rows vary.
+
+    A setting is ``engine``, ``encoder`` or a column with a dot in its name (``qat.epochs``); ``seed`` is none.
+    """
+    settings = {key: None for row in rows for key in row if key in ("engine", "encoder") or "." in key}
+    cells = [row for row in rows if row["method"] != "fp32"]
+    return (*RECIPE, *(key for key in settings if len({str(row.get(key)) for row in cells}) > 1))
+
+
+def over_seeds(rows: Iterable[Row]) -> list[Row]:
     """Return one row a recipe: means over its measured seeds, ``<column>_std``, ``seeds`` (their number).
 
-    Rows that were not measured are left out; a recipe with one seed keeps its row and has no deviation.
+    A recipe is a cell's name without the ``-s<seed>`` at its end. Rows that were not measured are left out; a
+    recipe with one seed keeps its row and has no deviation.
     """
-    groups: dict[tuple, list[Row]] = {}
+    groups: dict[str, list[Row]] = {}
     for row in rows:
         if row["status"] == "ok":
-            groups.setdefault(_key(row, (*axes, "engine", "encoder", "method"), ("seed",)), []).append(row)
+            groups.setdefault(re.sub(r"-s\d+$", "", row["cell"]), []).append(row)
     merged = []
-    for group in groups.values():
-        row = dict(group[0], seeds=len(group), cell=re.sub(r"-s\d+$", "", group[0]["cell"]))
-        numeric = [
-            key for key in row if key.startswith(("test_", "latency_")) or key in ("sqnr_db", "size_mb")
-        ]
+    for name, group in groups.items():
+        row = dict(group[0], seeds=len(group), cell=name)
+        numeric = [key for key in row if key.startswith(("test_", "latency_")) or key in ("sqnr_db", "size_mb")]
         for column in numeric:
             values = [found for member in group if (found := value(member, column)) is not None]
             row[column] = statistics.fmean(values) if values else None
@@ -110,52 +123,53 @@ def over_seeds(rows: Iterable[Row], axes: Sequence[str]) -> list[Row]:
     return merged
 
 
-def seed_spread(rows: Iterable[Row], axes: Sequence[str], column: str) -> float:
+def seed_spread(rows: Iterable[Row], column: str) -> float:
     """Return the pooled standard deviation of a column over seeds; 0 with a single seed."""
-    deviations = [row.get(f"{column}_std") for row in over_seeds(rows, axes) if is_int8(row)]
+    deviations = [row.get(f"{column}_std") for row in over_seeds(rows) if is_int8(row)]
     known = [deviation for deviation in deviations if deviation is not None]
     return math.sqrt(statistics.fmean(deviation**2 for deviation in known)) if known else 0.0
 
 
 def pareto_front(rows: Sequence[Row], measures: Sequence[Measure]) -> list[str]:
-    """Return the cells that no other cell beats: as good in every measure and better in one."""
-    points = {}
-    for row in rows:
-        figures = [value(row, measure.column) for measure in measures]
-        if row["status"] == "ok" and None not in figures:
-            pairs = zip(figures, measures, strict=True)
-            points[row["cell"]] = [
-                x if measure.higher_is_better else -x for x, measure in pairs if x is not None
-            ]
-    return [
-        cell for cell, point in points.items() if not any(_beats(other, point) for other in points.values())
+    """Return the cells that no other cell beats: nowhere worse and somewhere better, by more than a tie."""
+    whole = [
+        row
+        for row in rows
+        if row["status"] == "ok" and all(value(row, measure.column) is not None for measure in measures)
     ]
+    return [row["cell"] for row in whole if not any(_beats(other, row, measures) for other in whole)]
 
 
-def _beats(a: list[float], b: list[float]) -> bool:
-    return a != b and all(x >= y for x, y in zip(a, b, strict=True))
+def _beats(a: Row, b: Row, measures: Sequence[Measure]) -> bool:
+    apart = [measure for measure in measures if not _tie(*_ordered(a, b, measure), measure, 0.0)]
+    return bool(apart) and all(_ordered(a, b, measure)[0] is a for measure in apart)
 
 
-def effects(rows: Sequence[Row], axes: Sequence[str]) -> list[Effect]:
+def _ordered(a: Row, b: Row, measure: Measure) -> tuple[Row, Row]:
+    """The better one first."""
+    sign = 1 if measure.higher_is_better else -1
+    return (a, b) if sign * float(a[measure.column]) >= sign * float(b[measure.column]) else (b, a)
+
+
+def effects(rows: Sequence[Row]) -> list[Effect]:
     """Return what each step along each axis does to the int8 networks, from paired cells only."""
-    cells = [row for row in rows if is_int8(row)]
-    noise = max(SSIM.tie, seed_spread(rows, axes, "test_ssim"))
+    cells, axes = [row for row in rows if is_int8(row)], axes_of(rows)
+    noise = max(SSIM.tie, seed_spread(rows, "test_ssim"))
+    places: dict[tuple[str, ...], list[Row]] = {}
+    for row in cells:
+        places.setdefault(_place(row, axes), []).append(row)
     found = []
     for axis in axes:
-        if axis == "seed":
-            continue
         values = list(dict.fromkeys(row.get(axis) for row in cells))
-        by_place = {_key(row, (*axes, "seed", "engine", "encoder"), ()): row for row in cells}
-        for i, start in enumerate(values):
-            for to in values[i + 1 :]:
-                pairs = []
-                for row in cells:
-                    if row.get(axis) == start:
-                        key = _key({**row, axis: to}, (*axes, "seed", "engine", "encoder"), ())
-                        if key in by_place:
-                            pairs.append((row, by_place[key]))
-                if pairs:
-                    found.append(_effect(axis, start, to, pairs, noise))
+        for start, to in itertools.combinations(values, 2):
+            pairs = []
+            for row in (row for row in cells if row.get(axis) == start):
+                partners = places.get(_place({**row, axis: to}, axes), [])
+                # Cells that differ in something the rows do not show are no pair of anything.
+                if len(partners) == len(places[_place(row, axes)]) == 1:
+                    pairs.append((row, partners[0]))
+            if pairs:
+                found.append(_effect(axis, start, to, pairs, noise))
     return found
 
 
@@ -184,6 +198,5 @@ def verdict(effect: Effect) -> str:
     return f"{word} in {count} of {len(effect.ssim)} pairs, never the other way"
 
 
-def _key(row: Row, columns: Iterable[str], without: Iterable[str]) -> tuple:
-    names = sorted(set(columns) - set(without))
-    return tuple(str(row.get(name)) for name in names)
+def _place(row: Row, axes: Iterable[str]) -> tuple[str, ...]:
+    return tuple(str(row.get(name)) for name in (*axes, "seed"))

@@ -76,11 +76,17 @@ class Dashboard:
     url: str
     token_file: Path | None
 
+    def how_to_open(self) -> str:
+        """The address, and where the token is that its pages ask for."""
+        if not self.url:
+            return "not running (ray[default] starts it)"
+        return self.url + (f"  (token: `ray get-auth-token`, or {self.token_file})" if self.token_file else "")
+
 
 @contextlib.contextmanager
 def cluster(resources: Resources) -> Iterator[Dashboard]:
     """Start Ray here, or connect to ``resources.address``; leave it at the end."""
-    ray.init(
+    found = ray.init(
         address=resources.address,
         include_dashboard=None if resources.address else True,
         dashboard_host="127.0.0.1",
@@ -90,17 +96,10 @@ def cluster(resources: Resources) -> Iterator[Dashboard]:
         ignore_reinit_error=False,
     )
     try:
-        url = ray.get_runtime_context().gcs_address if not _dashboard_url() else f"http://{_dashboard_url()}"
         token = Path.home() / ".ray" / "auth_token"
-        yield Dashboard(url, token if token.exists() else None)
+        yield Dashboard(f"http://{found.dashboard_url}" if found.dashboard_url else "", token if token.exists() else None)
     finally:
         ray.shutdown()
-
-
-def _dashboard_url() -> str:
-    from ray._private.worker import global_worker
-
-    return global_worker.node.address_info.get("webui_url", "") if global_worker.node else ""
 
 
 def run_plan(plan: Plan, context: Context, resources: Resources, observer: Observer) -> dict[str, str]:
@@ -190,7 +189,14 @@ class _Reporter:
             tune.report({"progress": json.dumps(info)})
 
 
-class TrieSearcher(Searcher):
+class _DriverOnly:
+    """Lives in the driver alone: Tune pickles such objects for its own restore, which is never used."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class TrieSearcher(_DriverOnly, Searcher):
     """Suggests a node once all its inputs are in the store; knows what has failed and what hangs on it."""
 
     def __init__(self, plan: Plan, store: StageStore, resources: Resources, observer: Observer) -> None:
@@ -275,7 +281,7 @@ def _work_behind(plan: Plan) -> dict[str, int]:
     return behind
 
 
-class _Events(tune.Callback):
+class _Events(_DriverOnly, tune.Callback):
     """Passes Tune's events on to the observer, as nodes."""
 
     def __init__(self, searcher: TrieSearcher, observer: Observer, nodes: dict[str, Node]) -> None:

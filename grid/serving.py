@@ -25,17 +25,13 @@ class DepthModel(PythonModel):
 
         self.network = load_network(Path(context.artifacts["network"])).eval()
 
-    def predict(
-        self, context: Any, model_input: np.ndarray, params: dict[str, Any] | None = None
-    ) -> np.ndarray:
+    def predict(self, context: Any, model_input: np.ndarray, params: dict[str, Any] | None = None) -> np.ndarray:
         """Return depth in metres [N,1,S/4,S/4] float32 of RGB images [N,3,S,S] uint8."""
         from model.network import normalize
 
         images = np.asarray(model_input)
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != 3:
-            raise ValueError(
-                f"images: got {images.dtype} {images.shape}; expected uint8 [N,3,S,S], RGB 0 to 255"
-            )
+            raise ValueError(f"images: got {images.dtype} {images.shape}; expected uint8 [N,3,S,S], RGB 0 to 255")
         with torch.inference_mode():
             parts = [
                 self.network(normalize(torch.from_numpy(images[start : start + BATCH_SIZE].copy())))

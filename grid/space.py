@@ -90,9 +90,7 @@ def load_space(
     cells, limit = math.prod(len(values) for values in axes.values()), top["max_cells"]
     if cells > limit:
         expected = f"at most {limit} (max_cells)"
-        errors.append(
-            InputError(where, f"axes span {cells} cells", expected, "Raise max_cells if you mean it.")
-        )
+        errors.append(InputError(where, f"axes span {cells} cells", expected, "Raise max_cells if you mean it."))
     errors += spec_errors(fixed, axes, where, combine=cells <= limit)
     exclude = [_exclusion(where, f"exclude[{i}]", item, errors) for i, item in enumerate(top["exclude"])]
     if errors:
@@ -134,9 +132,7 @@ def _read(path: Path, where: str, errors: list[InputError]) -> dict[Any, Any]:
         errors += _repeated_keys(yaml.compose(text, Loader=yaml.SafeLoader), where, set())
         document = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, OSError) as error:
-        raise InputError(
-            where, f"is not YAML ({' '.join(str(error).split())})", "a file like full.yaml"
-        ) from error
+        raise InputError(where, f"is not YAML ({' '.join(str(error).split())})", "a file like full.yaml") from error
     if not isinstance(document, dict):
         raise InputError(where, f"holds {document!r:.60}", "a mapping with name, axes and settings")
     return document
@@ -173,9 +169,7 @@ def _top(document: Mapping[Any, Any], where: str, stem: str, errors: list[InputE
     return top
 
 
-def _override_(
-    fixed: dict[str, Entry], axes: dict[str, list[Entry]], text: str, errors: list[InputError]
-) -> None:
+def _override_(fixed: dict[str, Entry], axes: dict[str, list[Entry]], text: str, errors: list[InputError]) -> None:
     """Put one ``--set key=value`` in place of what the file says."""
     key, equals, written = text.partition("=")
     kinds = setting_types() | data_types()

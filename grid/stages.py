@@ -95,9 +95,7 @@ class StageStore:
             try:
                 yield self.has(node_id)
             finally:
-                fcntl.flock(
-                    lock, fcntl.LOCK_UN
-                )  # closing is not enough while a forked child has the file open
+                fcntl.flock(lock, fcntl.LOCK_UN)  # closing is not enough while a forked child has the file open
 
     def verify(self, node_id: str) -> bool:
         """Whether a result is there, its files as in its record; a broken one goes to ``quarantine``."""

@@ -125,11 +125,7 @@ class Tracking:
         content = _content_hash(params, metrics, list(history), tags, artifacts, model)
         children = self._children_of(parent_id)
         run = children.get(cell_key)
-        if (
-            run is not None
-            and run.info.status in RUN_STATUS.values()
-            and run.data.tags.get(CONTENT_TAG) == content
-        ):
+        if run is not None and run.info.status in RUN_STATUS.values() and run.data.tags.get(CONTENT_TAG) == content:
             return run.info.run_id
         if run is None:
             identity = {MLFLOW_PARENT_RUN_ID: parent_id, CELL_TAG: cell_key}
@@ -188,18 +184,14 @@ class Tracking:
         """Child runs by cell key, read once: this process alone writes them."""
         if parent_id not in self._children:
             runs = self._search(f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent_id}'")
-            self._children[parent_id] = {
-                run.data.tags[CELL_TAG]: run for run in runs if CELL_TAG in run.data.tags
-            }
+            self._children[parent_id] = {run.data.tags[CELL_TAG]: run for run in runs if CELL_TAG in run.data.tags}
         return self._children[parent_id]
 
     def _search(self, query: str) -> list[Run]:
         runs: list[Run] = []
         token = None
         while True:
-            page = self.client.search_runs(
-                [self.experiment_id], query, ViewType.ACTIVE_ONLY, 1000, page_token=token
-            )
+            page = self.client.search_runs([self.experiment_id], query, ViewType.ACTIVE_ONLY, 1000, page_token=token)
             runs.extend(page)
             token = page.token
             if not token:
@@ -219,9 +211,7 @@ class Tracking:
         for start in range(0, len(labels), PARAMS_A_BATCH):
             self.client.log_batch(run.info.run_id, tags=labels[start : start + PARAMS_A_BATCH])
 
-    def _log_model(
-        self, run_id: str, cell_name: str, model: ModelArtifact, params: Mapping[str, Scalar]
-    ) -> str:
+    def _log_model(self, run_id: str, cell_name: str, model: ModelArtifact, params: Mapping[str, Scalar]) -> str:
         """Return the id of the run's logged model, made unless it is there whole with the same network."""
         for old in self.client.search_logged_models([self.experiment_id], f"source_run_id = '{run_id}'"):
             if old.status == LoggedModelStatus.READY and old.tags.get("graph_hash") == model.graph_hash:
@@ -290,9 +280,7 @@ def _content_hash(
     artifacts: list[Path],
     model: ModelArtifact | None,
 ) -> str:
-    files = [
-        (path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path in artifacts if path.is_file()
-    ]
+    files = [(path.name, hashlib.sha256(path.read_bytes()).hexdigest()) for path in artifacts if path.is_file()]
     network = model.graph_hash if model else None
     whole = [dict(params), dict(metrics), [dict(epoch) for epoch in history], dict(tags), files, network]
     return hashlib.sha256(json.dumps(whole, sort_keys=True, default=str).encode()).hexdigest()[:20]

@@ -1,5 +1,6 @@
 """The tables of a report as Markdown; a missing figure is an en dash, the reason stands in the last column."""
 
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,8 +8,10 @@ from typing import Any
 from grid.ranking import (
     LATENCY,
     MEASURES,
+    RECIPE,
     Measure,
     Row,
+    axes_of,
     best,
     contenders,
     effects,
@@ -25,7 +28,7 @@ DIGITS = {
     "test_rmse_m": 3, "test_delta1": 4, "latency_ms_p50": 2, "latency_ms_p90": 2, "latency_ratio": 2,
     "latency_ratio_low": 2, "latency_ratio_high": 2, "profiler_step_ms": 2, "train_s": 0,
 }  # fmt: skip
-RECIPE = ("fuse_bn", "granularity", "method")
+FIGURE = re.compile(r"(\*\*|≈ )?([-+]?\d|–$)")
 
 
 def shown(row: Row, column: str) -> str:
@@ -56,9 +59,10 @@ def plain(text: Any) -> str:
     return " ".join(str(text).split()).replace("|", "\\|")
 
 
-def markdown(header: Sequence[str], lines: Sequence[Sequence[str]], left: int = 1) -> str:
-    """Return a Markdown table whose first ``left`` columns are left-aligned, the others right-aligned."""
-    rule = [":--" if number < left else "--:" for number in range(len(header))]
+def markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table; columns of figures are right-aligned."""
+    figures = [all(FIGURE.match(cells[number]) for cells in lines) for number in range(len(header))]
+    rule = ["--:" if right else ":--" for right in figures]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, rule, *lines))
 
 
@@ -72,49 +76,49 @@ def note(row: Row, limit: int = 120) -> str:
     return f"**{row['status']}**: {reason if len(reason) <= limit else reason[: limit - 1] + '…'}"
 
 
-def results(rows: Sequence[Row], axes: Sequence[str]) -> str:
+def results(rows: Sequence[Row]) -> str:
     """Return the main table: one line a cell, the best int8 value of a column bold, ties with it marked ``≈``.
 
     With several seeds the bold values are those of ``seeds_table``, and none is bold here.
     """
     several = len({row.get("seed") for row in rows if is_int8(row)}) > 1
-    marks = {} if several else _marks(contenders(rows), rows, axes)
-    further = [axis for axis in axes if axis not in RECIPE]
-    header = ["cell", "fuse BN", "granularity", "method", *further]
+    marks = {} if several else _marks(contenders(rows), rows)
+    further = [axis for axis in axes_of(rows) if axis not in RECIPE]
+    header = ["#", "cell", "fuse BN", "granularity", "method", *further]
     header += ["MSE", "SSIM", "SQNR dB", "size MB", "p50 ms", "x float [95 % CI]", "note"]
     lines = []
-    for row in rows:
-        cells = [f"`{plain(row['cell'])}`", *(word(row.get(key)) for key in (*RECIPE, *further))]
+    for number, row in enumerate(rows, 1):
+        cells = [str(number), f"`{plain(row['cell'])}`", *(word(row.get(key)) for key in (*RECIPE, *further))]
         for measure in MEASURES:
             text = ratio_text(row) if measure is LATENCY else shown(row, measure.column)
             if measure is LATENCY:
                 cells.append(shown(row, "latency_ms_p50"))
             cells.append(_marked(text, marks.get((row["cell"], measure.column))))
         lines.append([*cells, note(row)])
-    return markdown(header, lines, left=4 + len(further))
+    return markdown(header, lines)
 
 
-def seeds_table(rows: Sequence[Row], axes: Sequence[str]) -> str:
+def seeds_table(rows: Sequence[Row]) -> str:
     """Return the table over seeds: mean and standard deviation of each recipe, best and ties marked."""
-    recipes = over_seeds(rows, axes)
-    marks = _marks([row for row in recipes if is_int8(row) and not row.get("same_as")], rows, axes)
+    recipes = over_seeds(rows)
+    marks = _marks([row for row in recipes if is_int8(row) and not row.get("same_as")], rows)
     lines = []
-    for row in recipes:
-        cells = [f"`{plain(row['cell'])}`", str(row["seeds"])]
+    for number, row in enumerate(recipes, 1):
+        cells = [str(number), f"`{plain(row['cell'])}`", str(row["seeds"])]
         for measure in MEASURES:
             text, deviation = shown(row, measure.column), value(row, f"{measure.column}_std")
             if deviation is not None:
                 text += f" ± {deviation:.{DIGITS[measure.column]}f}"
             cells.append(_marked(text, marks.get((row["cell"], measure.column))))
         lines.append(cells)
-    return markdown(["recipe", "seeds", *(measure.title for measure in MEASURES)], lines)
+    return markdown(["#", "recipe", "seeds", *(measure.title for measure in MEASURES)], lines)
 
 
-def _marks(candidates: Sequence[Row], rows: Sequence[Row], axes: Sequence[str]) -> dict[tuple[str, str], str]:
+def _marks(candidates: Sequence[Row], rows: Sequence[Row]) -> dict[tuple[str, str], str]:
     """``best`` or ``tie`` by (cell, column)."""
     marks = {}
     for measure in MEASURES:
-        found = best(candidates, measure, seed_spread(rows, axes, measure.column))
+        found = best(candidates, measure, seed_spread(rows, measure.column))
         if found:
             marks[found[0], measure.column] = "best"
             marks |= {(cell, measure.column): "tie" for cell in found[1]}
@@ -146,16 +150,16 @@ def further_table(rows: Sequence[Row]) -> str:
     return markdown(header, [[f"`{plain(row['cell'])}`", *(shown(row, name) for name in columns)] for row in measured])
 
 
-def effects_table(rows: Sequence[Row], axes: Sequence[str]) -> str:
+def effects_table(rows: Sequence[Row]) -> str:
     """Return what each axis does: paired differences of SSIM and SQNR between cells equal in all else."""
     lines = []
-    for effect in effects(rows, axes):
+    for effect in effects(rows):
         step = f"{word(effect.start)} → {word(effect.to)}"
         pairs = f"{effect.pairs}" + (f" ({effect.identical} identical)" if effect.identical else "")
         spans = [_span(effect.ssim, 4), _span(effect.sqnr_db, 2)]
         lines.append([effect.axis, step, pairs, *spans, verdict(effect)])
     header = ["axis", "step", "pairs", "Δ SSIM mean [min, max]", "Δ SQNR dB mean [min, max]", "SSIM shows"]
-    return markdown(header, lines, left=2) if lines else "No two int8 cells differ in one axis alone."
+    return markdown(header, lines) if lines else "No two int8 cells differ in one axis alone."
 
 
 def _span(differences: Sequence[float], digits: int) -> str:
@@ -166,21 +170,25 @@ def _span(differences: Sequence[float], digits: int) -> str:
 
 
 def published_table(rows: Sequence[Row], published: Sequence[Mapping[str, Any]]) -> str:
-    """Return each published row with our figures in front; a recipe we did not run has en dashes."""
-    ours = {_recipe(row): row for row in over_seeds(filter(_comparable, rows), RECIPE)}
+    """Return each published row with our figures in front; a recipe we did not run has en dashes.
+
+    Where several of our cells are that recipe (a further axis), the first one stands there.
+    """
+    recipes = over_seeds(filter(_comparable, rows))
+    ours = {_recipe(row): row for row in reversed(recipes)}
     lines = []
     for theirs in published:
         mine = ours.get(_recipe(theirs), {})
         fuse, granularity, method = _recipe(theirs)
-        cells = [fuse, granularity, method]
+        cells = [fuse, granularity, method, f"`{plain(mine['cell'])}`" if mine else DASH]
         for column in ("test_mse", "test_ssim", "size_mb"):
             cells += [shown(mine, column), shown(dict(theirs), column)]
         cells += [shown(mine, "profiler_step_ms"), _milliseconds(theirs.get("latency_ms")), plain(theirs["source"])]
         lines.append(cells)
-    header = ["fuse BN", "granularity", "method"]
+    header = ["fuse BN", "granularity", "method", "our cell"]
     for title in ("MSE", "SSIM", "size MB", "profiler step ms"):
         header += [title, "published"]
-    return markdown([*header, "source"], lines, left=3)
+    return markdown([*header, "source"], lines)
 
 
 def _comparable(row: Row) -> bool:
@@ -202,7 +210,7 @@ def tie_rules(measures: Sequence[Measure], noise: Mapping[str, float]) -> str:
         if measure is LATENCY:
             parts.append("latency: overlapping intervals")
         elif measure.tie_relative:
-            parts.append(f"{measure.title}: {measure.tie_relative:.1%}".replace("%", " %"))
+            parts.append(f"{measure.name}: {measure.tie_relative:.1%}".replace("%", " %"))
         else:
-            parts.append(f"{measure.title}: {max(measure.tie, noise.get(measure.column, 0.0)):.3g}")
+            parts.append(f"{measure.name}: {max(measure.tie, noise.get(measure.column, 0.0)):.3g}")
     return "; ".join(parts)

@@ -40,6 +40,4 @@ def ui_command(uri: str) -> str:
     if uri.startswith("http"):
         return masked(uri)
     options = "--workers 1 --host 127.0.0.1 --port 5000"
-    return (
-        f"MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --backend-store-uri {masked(uri)} {options}"
-    )
+    return f"MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --backend-store-uri {masked(uri)} {options}"

@@ -44,12 +44,7 @@ def read_frame(origin: str, entry: Entry, size: int) -> Frame:
         raise InputError(
             entry.where, f"{entry.name} cannot be read ({error})", "a whole file", "See --skip-bad."
         ) from None
-    if (
-        colour.dtype != np.uint8
-        or colour.ndim != 3
-        or colour.shape[2] != 3
-        or depth_m.shape != colour.shape[:2]
-    ):
+    if colour.dtype != np.uint8 or colour.ndim != 3 or colour.shape[2] != 3 or depth_m.shape != colour.shape[:2]:
         shapes = f"colour {colour.shape} {colour.dtype} and depth {depth_m.shape} of {entry.name} do not fit"
         raise InputError(entry.where, shapes, "H x W x 3 uint8 and H x W")
     missing = 1 - float(np.mean(np.isfinite(depth_m) & (depth_m > 0)))
@@ -69,9 +64,7 @@ def _read_csv(entry: Entry) -> tuple[NDArray, NDArray]:
         if picture.mode not in ("RGB", "RGBA", "P") or depth.mode not in ("L", "I;16", "I;16B", "I"):
             found = f"{entry.image.name} is {picture.mode} and {entry.depth.name} is {depth.mode}"
             hint = "Are the columns mixed up?"
-            raise InputError(
-                entry.where, found, "a colour picture, then a grey depth map of 8 or 16 bits", hint
-            )
+            raise InputError(entry.where, found, "a colour picture, then a grey depth map of 8 or 16 bits", hint)
         scale = FAR_M / 255 if depth.mode == "L" else 1e-3
         return np.asarray(picture.convert("RGB")), np.asarray(depth).astype(np.float32) * np.float32(scale)
 

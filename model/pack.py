@@ -44,9 +44,7 @@ class PackSpec:
             errors.append(InputError("data.input_size", f"{self.input_size!r} is wrong", "a multiple of 32"))
         for name in ("rooms_train", "rooms_val", "rooms_test"):
             if getattr(self, name) < 1:
-                errors.append(
-                    InputError(f"data.{name}", f"{getattr(self, name)!r} is wrong", "at least 1 image")
-                )
+                errors.append(InputError(f"data.{name}", f"{getattr(self, name)!r} is wrong", "at least 1 image"))
         if not 0 < self.val_fraction < 1:
             errors.append(
                 InputError("data.val_fraction", f"{self.val_fraction!r} is wrong", "a number between 0 and 1")
@@ -140,9 +138,7 @@ def _write(
                 note = f" ({listing.note})" if listing and listing.note else ""
                 progress(done, total, f"packing {split} pictures{bad}{note}")
         if not kept:
-            raise InputError(
-                f"{split} split", "holds no usable frame", "at least one", "Check the data folder."
-            )
+            raise InputError(f"{split} split", "holds no usable frame", "at least one", "Check the data folder.")
         for name in ("image", "depth", "scene", "source"):
             group[name].resize(kept, axis=0)
     file.attrs["fingerprint"] = digest.hexdigest()
@@ -174,15 +170,9 @@ class Pack:
             raise InputError(
                 str(path), f"cannot be read as a pack ({error})", f"an HDF5 file of format {FORMAT}"
             ) from None
-        if (
-            self.attributes.get("format") != FORMAT
-            or len(self._sizes) < 3
-            or "fingerprint" not in self.attributes
-        ):
+        if self.attributes.get("format") != FORMAT or len(self._sizes) < 3 or "fingerprint" not in self.attributes:
             found = self.attributes.get("format")
-            raise InputError(
-                str(path), f"format {found!r} is not a pack of this version", FORMAT, "Delete the file."
-            )
+            raise InputError(str(path), f"format {found!r} is not a pack of this version", FORMAT, "Delete the file.")
 
     @property
     def fingerprint(self) -> str:

@@ -11,9 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = np.ndarray  # float32 unless said otherwise
-Paint = Callable[
-    [Array, Array, Array], Array
-]  # (u metres, v metres, pixel footprint metres) -> Nx3 linear albedo
+Paint = Callable[[Array, Array, Array], Array]  # (u metres, v metres, pixel footprint metres) -> Nx3 linear albedo
 
 FAR = np.float32(1e6)
 _CORNERS = np.array(
@@ -140,9 +138,7 @@ def _screen_window(camera: Camera, size: int, solid: Solid) -> tuple[slice, slic
     )
 
 
-def lit(
-    points: Array, light: Array, lamp: Array, spread: float, solids: Sequence[Solid]
-) -> NDArray[np.bool_]:
+def lit(points: Array, light: Array, lamp: Array, spread: float, solids: Sequence[Solid]) -> NDArray[np.bool_]:
     """Which of the Nx3 ``points`` see their Nx3 ``light`` samples, all within ``spread`` of ``lamp``."""
     visible = np.ones(len(points), bool)
     if not solids or not len(points):

@@ -16,8 +16,7 @@ def stand(rng: Generator, scene: Scene) -> Camera:
         height, away = rng.uniform(0.8, 1.9), rng.uniform(0.2, scene.room[:2] - 0.2)
         tangent = np.tan(np.radians(rng.uniform(48, 54) / 2))
         if any(
-            abs(spot[0] - f.x) < f.reach[0] + 0.3 and abs(spot[1] - f.y) < f.reach[1] + 0.3
-            for f in scene.footprints
+            abs(spot[0] - f.x) < f.reach[0] + 0.3 and abs(spot[1] - f.y) < f.reach[1] + 0.3 for f in scene.footprints
         ):
             continue
         if tried >= 6 and camera is not None:
@@ -25,7 +24,7 @@ def stand(rng: Generator, scene: Scene) -> Camera:
         tried += 1
         yaw = np.arctan2(away[1] - spot[1], away[0] - spot[0])
         pitch, roll = np.radians(rng.normal(-12, 8)), np.radians(rng.normal(0, 2.0))
-        found = Camera(np.array([*spot, height], np.float32), _look(yaw, pitch, roll), float(tangent))
+        found = Camera(np.array([*spot, height], np.float32), look_towards(yaw, pitch, roll), float(tangent))
         depth, _ = cast(found, 24, scene.room, scene.solids)
         score = float(depth.mean() + 1.5 * depth.std()) if depth.min() > 0.5 and depth.max() < 9.5 else 0.0
         score *= rng.uniform(0.7, 1.0)
@@ -33,11 +32,12 @@ def stand(rng: Generator, scene: Scene) -> Camera:
             best, camera = score, found
     if camera is None:
         middle = np.array([scene.room[0] / 2, scene.room[1] / 2, 1.85], np.float32)
-        camera = Camera(middle, _look(rng.uniform(0, 6.28), -0.2, 0.0), 0.47)
+        camera = Camera(middle, look_towards(rng.uniform(0, 6.28), -0.2, 0.0), 0.47)
     return camera
 
 
-def _look(yaw: float, pitch: float, roll: float) -> Array:
+def look_towards(yaw: float, pitch: float, roll: float) -> Array:
+    """Camera axes (rows right, down, forward) for angles in radians; a positive pitch looks up."""
     forward = np.array([np.cos(yaw) * np.cos(pitch), np.sin(yaw) * np.cos(pitch), np.sin(pitch)])
     right = np.array([np.sin(yaw), -np.cos(yaw), 0.0])
     down = np.cross(forward, right)

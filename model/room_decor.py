@@ -41,9 +41,7 @@ def outdoors(rng: Generator) -> Paint:
     sky = np.array([0.75, 0.87, 1.0], np.float32) * rng.uniform(0.75, 1.0)
     leafy, stony = np.array([0.2, 0.3, 0.13]), np.array([0.42, 0.38, 0.34])
     light, share, red = rng.uniform(0.12, 0.5, 3)
-    below = (leafy + (stony - leafy) * (2 * share - 0.24)) * (2 * light + 0.4) + np.array([0.2, 0, 0]) * (
-        red - 0.3
-    )
+    below = (leafy + (stony - leafy) * (2 * share - 0.24)) * (2 * light + 0.4) + np.array([0.2, 0, 0]) * (red - 0.3)
     below, horizon = below.astype(np.float32), rng.uniform(-0.6, 0.3)
     shift = rng.uniform(0, 40)
 

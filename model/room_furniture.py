@@ -14,11 +14,7 @@ Generator = np.random.Generator
 
 def table(rng: Generator, low: bool = False) -> Piece:
     """A dining table, or a low one for the sofa."""
-    x, y = (
-        (rng.uniform(0.4, 0.6), rng.uniform(0.25, 0.4))
-        if low
-        else (rng.uniform(0.5, 0.9), rng.uniform(0.35, 0.5))
-    )
+    x, y = (rng.uniform(0.4, 0.6), rng.uniform(0.25, 0.4)) if low else (rng.uniform(0.5, 0.9), rng.uniform(0.35, 0.5))
     height = rng.uniform(0.38, 0.48) if low else rng.uniform(0.71, 0.78)
     paint, thick = wood(rng, tint(rng, WOOD_COLOURS)), rng.uniform(0.025, 0.05)
     kind = "box" if rng.random() < 0.6 else "cylinder"
@@ -39,12 +35,8 @@ def chair(rng: Generator) -> Piece:
     if rng.random() < 0.5:
         solids.append(box((0, 0.02 - half, seat + 0.1), (2 * half, 0.03, back - seat - 0.1), cover))
     else:
-        solids += [
-            box((i * (half - 0.02), 0.02 - half, seat), (0.035, 0.035, back - seat), paint) for i in (-1, 1)
-        ]
-        solids += [
-            box((0, 0.02 - half, z), (2 * half - 0.05, 0.02, 0.07), paint) for z in (seat + 0.2, back - 0.09)
-        ]
+        solids += [box((i * (half - 0.02), 0.02 - half, seat), (0.035, 0.035, back - seat), paint) for i in (-1, 1)]
+        solids += [box((0, 0.02 - half, z), (2 * half - 0.05, 0.02, 0.07), paint) for z in (seat + 0.2, back - 0.09)]
     return Piece(tuple(solids), half, half, seat - 0.05, seat)
 
 
@@ -106,9 +98,7 @@ def desk(rng: Generator) -> Piece:
         box((0, -0.12, height), (0.05, 0.03, 0.16), dark),
         box((0, -0.1, height + 0.12), (wide, 0.04, tall), dark),
         box((0, -0.078, height + 0.135), (wide - 0.03, 0.004, tall - 0.03), screen(rng), gloss=0.5),
-        box(
-            (0, 0.14, height), (0.42, 0.14, 0.02), plain(rng, np.full(3, rng.choice([0.08, 0.7]), np.float32))
-        ),
+        box((0, 0.14, height), (0.42, 0.14, 0.02), plain(rng, np.full(3, rng.choice([0.08, 0.7]), np.float32))),
         *clutter(rng, x, y, height, 3),
     ]
     return Piece(tuple(solids), x, y, height - 0.1, height)

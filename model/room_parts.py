@@ -53,9 +53,7 @@ def solid(
     return Solid(kind, centre, half, turn(yaw), paint, gloss, emission, casts_shadow)
 
 
-def box(
-    at: tuple[float, float, float], size: tuple[float, float, float], paint: Paint, **more: float
-) -> Solid:
+def box(at: tuple[float, float, float], size: tuple[float, float, float], paint: Paint, **more: float) -> Solid:
     """A box standing on ``at``."""
     return solid("box", at, size, paint, **more)  # type: ignore[arg-type]
 
@@ -82,9 +80,7 @@ def clutter(rng: Generator, half_x: float, half_y: float, z: float, most: int) -
         x, y = rng.uniform(-half_x, half_x) * 0.8, rng.uniform(-half_y, half_y) * 0.75
         paint, kind = plain(rng, tint(rng, CLOTH_COLOURS, 0.15)), rng.integers(4)
         if kind == 0:
-            things.append(
-                solid("cylinder", (x, y, z), (0.08, 0.08, rng.uniform(0.09, 0.25)), paint, gloss=0.3)
-            )
+            things.append(solid("cylinder", (x, y, z), (0.08, 0.08, rng.uniform(0.09, 0.25)), paint, gloss=0.3))
         elif kind == 1:
             size = (rng.uniform(0.15, 0.3), rng.uniform(0.1, 0.22), rng.uniform(0.02, 0.12))
             things.append(box((x, y, z), size, paint, yaw=rng.uniform(0, 3)))

@@ -129,9 +129,7 @@ def _along_walls(
                 continue
             along = rng.uniform(piece.half_x + 0.03, length - piece.half_x - 0.03)
             low = piece.top < 0.9 and len(blocked[side]) and blocked[side][0][1] - blocked[side][0][0] > 1.3
-            if not low and any(
-                along + piece.half_x > a and along - piece.half_x < b for a, b in blocked[side]
-            ):
+            if not low and any(along + piece.half_x > a and along - piece.half_x < b for a, b in blocked[side]):
                 continue
             inward = piece.half_y + rng.uniform(0.03, 0.1)
             x, y = (np.array([along, inward, 0], np.float32) @ turn(yaw))[:2] + np.array([x0, y0])
@@ -142,9 +140,7 @@ def _along_walls(
                 break
 
 
-def _in_the_middle(
-    rng: Generator, kind: str, room: Array, solids: list[Solid], footprints: list[Footprint]
-) -> None:
+def _in_the_middle(rng: Generator, kind: str, room: Array, solids: list[Solid], footprints: list[Footprint]) -> None:
     """A table with chairs, or a low table, and perhaps a rug below."""
     low = kind in ("living", "bedroom") and rng.random() < 0.7
     piece: Piece = table(rng, low)
@@ -187,9 +183,7 @@ def _lamps(rng: Generator, room: Array, solids: list[Solid], windows: int) -> li
         at = (room[0] * rng.uniform(0.4, 0.6), room[1] * rng.uniform(0.4, 0.6), float(room[2]) - drop)
         glow = plain(rng, warm.astype(np.float32))
         size = (0.35, 0.35, 0.16)
-        solids.append(
-            solid("ellipsoid", (at[0], at[1], at[2] - 0.1), size, glow, emission=0.9, casts_shadow=False)
-        )
+        solids.append(solid("ellipsoid", (at[0], at[1], at[2] - 0.1), size, glow, emission=0.9, casts_shadow=False))
         if drop > 0.15:
             cord = plain(rng, np.full(3, 0.1, np.float32))
             solids.append(solid("cylinder", at, (0.015, 0.015, drop), cord, casts_shadow=False))

@@ -38,11 +38,7 @@ def render(scene: Scene, camera: Camera, size: int, rng: Generator) -> tuple[NDA
 def clean_depth(depth: Array) -> Array:
     """Quarter-size depth: per 4x4 block the mean of the rays within 5% of the median, so edges stay sharp."""
     rows, columns = depth.shape
-    blocks = (
-        depth.reshape(rows // 4, 4, columns // 4, 4)
-        .transpose(0, 2, 1, 3)
-        .reshape(rows // 4, columns // 4, 16)
-    )
+    blocks = depth.reshape(rows // 4, 4, columns // 4, 4).transpose(0, 2, 1, 3).reshape(rows // 4, columns // 4, 16)
     middle = np.partition(blocks, 7, axis=-1)[..., 7:8]
     near = np.abs(blocks - middle) < 0.05 * middle
     return ((blocks * near).sum(-1) / near.sum(-1)).astype(np.float32)
@@ -95,9 +91,7 @@ def _lighting(
             strength *= np.maximum(-(direction @ light.facing), 0) * 1.5
         rows = np.flatnonzero(strength > 1e-3)
         seen = np.zeros(len(points), np.float32)
-        seen[rows] = lit(
-            points[rows] + 0.004 * normals[rows], samples[rows], light.position, light.spread, casters
-        )
+        seen[rows] = lit(points[rows] + 0.004 * normals[rows], samples[rows], light.position, light.spread, casters)
         strength *= _box3(seen.reshape(size, size)).ravel()
         diffuse += strength[:, None] * light.colour
         shiny = np.flatnonzero((gloss > 0) & (strength > 1e-3))
@@ -148,9 +142,7 @@ def _expose(radiance: Array, rng: Generator) -> NDArray[np.uint8]:
     balance = np.exp(rng.normal(0, 0.07, 3)).astype(np.float32)
     balance /= balance.mean()
     luminance = radiance.mean(-1)
-    exposure = rng.uniform(0.2, 0.42) / max(
-        float(np.minimum(luminance, np.quantile(luminance, 0.9)).mean()), 1e-3
-    )
+    exposure = rng.uniform(0.2, 0.42) / max(float(np.minimum(luminance, np.quantile(luminance, 0.9)).mean()), 1e-3)
     grid = (np.arange(size, dtype=np.float32) + 0.5) / size * 2 - 1
     vignette = 1 - np.float32(rng.uniform(0.03, 0.16)) * (grid[:, None] ** 2 + grid[None] ** 2)
     signal = radiance * (np.float32(exposure) * balance) * vignette[..., None]

@@ -34,14 +34,11 @@ def add_openings(
         half, sill = rng.uniform(0.45, min(1.1, length / 2 - 0.4)), rng.uniform(0.75, 1.0)
         top = rng.uniform(1.9, float(room[2]) - 0.2)
         along, tall = rng.uniform(half + 0.3, length - half - 0.3), top - sill
-        parts = [
-            box((0, 0.004, sill), (2 * half, 0.008, tall), outdoors(rng), emission=1.0, casts_shadow=False)
-        ]
+        parts = [box((0, 0.004, sill), (2 * half, 0.008, tall), outdoors(rng), emission=1.0, casts_shadow=False)]
         bars = [-half, half, *np.linspace(-half, half, int(rng.integers(1, 4)) + 1)[1:-1]]
         parts += [box((b, 0.015, sill), (0.06, 0.04, tall), white, casts_shadow=False) for b in bars]
         parts += [
-            box((0, 0.015, z), (2 * half + 0.06, 0.04, 0.06), white, casts_shadow=False)
-            for z in (sill, top - 0.06)
+            box((0, 0.015, z), (2 * half + 0.06, 0.04, 0.06), white, casts_shadow=False) for z in (sill, top - 0.06)
         ]
         parts.append(box((0, 0.06, sill - 0.03), (2 * half + 0.2, 0.16, 0.03), white))
         if rng.random() < 0.5:
@@ -58,9 +55,7 @@ def add_openings(
         _on_wall(solids, room, side, along, parts)
         blocked[side].append((along - half - 0.25, along + half + 0.25))
         frame = turn(yaw)
-        centre = np.array([along, 0.12, sill + tall * 0.55], np.float32) @ frame + np.array(
-            [x0, y0, 0], np.float32
-        )
+        centre = np.array([along, 0.12, sill + tall * 0.55], np.float32) @ frame + np.array([x0, y0, 0], np.float32)
         sun = np.array([1.0, 1.0, 1.05]) * rng.uniform(1.5, 5.0) * half * tall
         lights.append(Light(centre, sun.astype(np.float32), 0.35 * half, frame[1]))
     side = order[3]
@@ -80,15 +75,10 @@ def add_openings(
             casts_shadow=False,
         )
     ]
-    parts += [
-        box((i * (half + 0.035), 0.02, 0), (0.07, 0.05, tall + 0.07), trim, casts_shadow=False)
-        for i in (-1, 1)
-    ]
+    parts += [box((i * (half + 0.035), 0.02, 0), (0.07, 0.05, tall + 0.07), trim, casts_shadow=False) for i in (-1, 1)]
     parts.append(box((0, 0.02, tall), (2 * half + 0.14, 0.05, 0.07), trim, casts_shadow=False))
     knob = (rng.choice([-1, 1]) * (half - 0.07), 0.06, 0.98)
-    parts.append(
-        solid("ellipsoid", knob, (0.06, 0.06, 0.06), plain(rng, np.full(3, 0.5, np.float32)), gloss=0.8)
-    )
+    parts.append(solid("ellipsoid", knob, (0.06, 0.06, 0.06), plain(rng, np.full(3, 0.5, np.float32)), gloss=0.8))
     _on_wall(solids, room, side, along, parts)
     blocked[side].append((along - half - 0.15, along + half + 0.15))
     return lights
@@ -110,7 +100,5 @@ def add_pictures(
                 continue
             blocked[side].append((along - half[0] - 0.05, along + half[0] + 0.05))
             at = (0, 0.012, rng.uniform(1.45, 1.65) - half[1])
-            thing = box(
-                at, (2 * half[0], 0.024, 2 * half[1]), picture(rng, half), gloss=0.1, casts_shadow=False
-            )
+            thing = box(at, (2 * half[0], 0.024, 2 * half[1]), picture(rng, half), gloss=0.1, casts_shadow=False)
             _on_wall(solids, room, side, along, [thing])

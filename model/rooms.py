@@ -43,9 +43,7 @@ def render_scene(
     for view in views:
         rng = np.random.default_rng([*key, view + 1])
         image, depth_m = render(scene, stand(rng, scene), size, rng)
-        frames.append(
-            Frame(image, depth_m, f"{split}/{scene_number}", f"rooms/{split}/{scene_number}/{view}")
-        )
+        frames.append(Frame(image, depth_m, f"{split}/{scene_number}", f"rooms/{split}/{scene_number}/{view}"))
     return frames
 
 
@@ -85,9 +83,7 @@ def _spawned(jobs: list, workers: int) -> Iterator[list[Frame]]:
 def _can_spawn() -> bool:
     """A spawned worker imports the main module again, which needs a file; daemons may have no children."""
     main_file = getattr(sys.modules["__main__"], "__file__", None)
-    return (
-        main_file is not None and Path(main_file).is_file() and not multiprocessing.current_process().daemon
-    )
+    return main_file is not None and Path(main_file).is_file() and not multiprocessing.current_process().daemon
 
 
 def contact_sheet(path: Path, columns: int = 6, rows: int = 4, size: int = 224, split: str = "test") -> None:

@@ -94,7 +94,8 @@ def finetune(
         progress({"epochs": spec.epochs, **history[-1]})
         save_epoch(scratch, history=history, best=best, network=prepared.state_dict(), optimizer=optimizer.state_dict())
     prepared.load_state_dict(best)
-    _freeze_(prepared, weights=False)
+    for quantizer in quantizers(prepared).values():
+        quantizer.set_mode("freeze")  # at the ranges of the best epoch
     prepared.eval()
     return history, asserted
 

@@ -2,18 +2,12 @@
 
 import csv
 import re
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from grid import plan as plan_module
-from grid.plan import READS_DATA, STAGE_SETTINGS, STAGE_VERSIONS, Cell, Plan, describe, make_plan
-from grid.settings import setting_types
+from grid.plan import Cell, Plan, describe, make_plan
 from grid.space import FOLDER, SearchSpace, load_space
 from grid.stages import StageStore, write_record
 from model.network import NetworkSpec
@@ -204,6 +198,7 @@ def test_a_node_knows_every_cell_that_needs_it():
     assert shared["calibrate"] == [2, 2, 2, 2]
     assert sorted(shared["evaluate"]) == [1] * 13 + [14]  # the float network's test is everyone's reference
     by_id = {node.id: node for node in plan.nodes}
+    assert all(len(set(node.cells)) == len(node.cells) for node in plan.nodes)
     for cell in plan.cells:
         for node in cell.nodes.values():
             needed = [node, *(parent for _, parent in by_id[node].inputs)]
@@ -235,163 +230,20 @@ def test_a_test_is_compared_with_the_float_network_and_a_latency_with_the_root()
             assert evaluate["network"] == list(cell.nodes.values())[-3]
 
 
+def test_fine_tuning_learns_from_the_float_network_that_the_cell_starts_from():
+    plan = full()
+    tuned = [dict(node.inputs) for node in plan.nodes if node.stage == "finetune"]
+    assert [inputs["teacher"] for inputs in tuned] == [plan.nodes[0].id] * 8
+    before = {node.id: node.stage for node in plan.nodes}
+    assert [before[inputs["network"]] for inputs in tuned] == (["equalize"] * 2 + ["calibrate"] * 2) * 2
+
+
 def test_the_float_reference_is_planned_without_baselines_too(space_of):
     plan = make_plan(space_of("baselines: false"), "sha", "data")
     assert [cell.name for cell in plan.cells] == ["per_channel-ptq"]
     tests = [node for node in plan.nodes if node.stage == "evaluate"]
     assert [dict(node.inputs).get("reference") for node in tests] == [None, tests[0].id]
     assert tests[0].cells == (plan.cells[0].key,)
-
-
-# ---- ids
-
-
-def changed(before: Plan, after: Plan) -> set[str]:
-    """The stages of which an id changed, over all cells of the full grid."""
-    pairs = zip(before.cells, after.cells, strict=True)
-    return {stage for a, b in pairs for stage in a.nodes if a.nodes[stage] != b.nodes[stage]}
-
-
-TESTED = {"evaluate", "profile"}
-QUANTIZED = {"finetune", "convert"} | TESTED
-EVERYTHING = set(STAGE_SETTINGS) - {"train"}
-
-
-@pytest.mark.parametrize(
-    ("override", "stages"),
-    [
-        ("train.epochs=3", set()),
-        ("latency.seconds=3", {"profile"}),
-        ("qat.epochs=9", QUANTIZED),
-        ("calibrate.percentile=99", {"calibrate"} | QUANTIZED),
-        ("calibrate.images=9", {"equalize", "calibrate"} | QUANTIZED),
-        ("equalize.iterations=9", {"equalize", "calibrate"} | QUANTIZED),
-        ("seed=9", {"equalize", "calibrate"} | QUANTIZED),
-        ("network.input_size=64", EVERYTHING),
-    ],
-)
-def test_a_setting_changes_the_stages_that_read_it_and_those_after_them_and_no_other(override, stages):
-    assert changed(full(), full(override)) == stages
-
-
-def test_the_number_of_training_epochs_matters_where_the_network_is_trained():
-    before, after = full(checkpoint=None), full("train.epochs=3", checkpoint=None)
-    assert changed(before, after) == (EVERYTHING - {"load"}) | {"train"}
-
-
-def test_granularity_enters_behind_equalization():
-    plan = full()
-    channel, tensor = (cell_of(plan, f"{name}-ptq").nodes for name in ("per_channel", "per_tensor"))
-    assert {stage for stage in channel if channel[stage] == tensor[stage]} == {"load", "equalize"}
-
-
-def test_ptq_and_ptq_qat_share_their_calibration_and_qat_starts_cold():
-    plan = full()
-    ptq, both, qat = (cell_of(plan, f"per_tensor-{name}").nodes for name in ("ptq", "ptq+qat", "qat"))
-    assert ptq["calibrate"] == both["calibrate"]
-    assert both["finetune"] != qat["finetune"]
-
-
-def test_another_checkpoint_changes_everything_and_other_data_what_looks_at_it():
-    assert changed(full(), full(checkpoint="other")) == EVERYTHING
-    assert changed(full(), full(fingerprint="other")) == EVERYTHING - {"load"}
-    assert cell_of(full(), "fp32").nodes["profile"] == cell_of(full(fingerprint="b"), "fp32").nodes["profile"]
-
-
-def test_a_new_version_of_a_stage_changes_it_and_what_follows(monkeypatch):
-    before = full()
-    monkeypatch.setitem(STAGE_VERSIONS, "finetune", 2)
-    after = full()
-    assert changed(before, after) == QUANTIZED
-    kept = cell_of(after, "per_channel-ptq").nodes
-    assert kept == cell_of(before, "per_channel-ptq").nodes
-
-
-def test_the_engine_enters_with_conversion(monkeypatch):
-    monkeypatch.setattr("grid.settings.ENGINES", ("qnnpack", "other"))
-    assert changed(full(), full("engine=other")) == {"convert"} | TESTED
-    assert cell_of(full(), "fp32").nodes == cell_of(full("engine=other"), "fp32").nodes
-
-
-def test_every_setting_is_read_by_a_stage_or_decides_which_stages_there_are():
-    read = [prefix for prefixes in STAGE_SETTINGS.values() for prefix in prefixes]
-    for key in setting_types():
-        decides = key in ("fuse_bn", "method")
-        assert decides or any(key == one or key.startswith(f"{one}.") for one in read), key
-    assert set(STAGE_VERSIONS) == set(STAGE_SETTINGS) >= set(READS_DATA)
-
-
-def test_a_node_holds_the_settings_that_it_reads_and_no_others():
-    for node in full().nodes:
-        own = {key for key in node.settings if key != "checkpoint_sha256"}
-        prefixes = STAGE_SETTINGS[node.stage]
-        assert own == {k for k in setting_types() if any(k == p or k.startswith(f"{p}.") for p in prefixes)} - {
-            "equalize"
-        }
-        assert ("checkpoint_sha256" in node.settings) == (node.stage == "load")
-
-
-def test_keys_follow_the_settings_that_matter():
-    before, after = full(), full("qat.epochs=9")
-    for old, new in zip(before.cells, after.cells, strict=True):
-        assert (old.key != new.key) == ("qat" in str(old.settings["method"]))
-    assert not {cell.key for cell in before.cells} & {cell.key for cell in full(fingerprint="other").cells}
-    assert len({cell.key for cell in before.cells}) == 14
-
-
-@given(st.sampled_from(sorted(set(setting_types()) - {"network.encoder"})), st.booleans())
-def test_cells_share_a_node_exactly_when_all_that_it_reads_is_equal(key, loads):
-    """Every stage's id is a function of its own settings and inputs, whatever setting is varied."""
-    values = {bool: "[true, false]", int: "[64, 96]", float: "[0.5, 0.75]"}
-    words = {"granularity": "[per_channel, per_tensor]", "method": "[ptq, qat]", "engine": "[qnnpack]"}
-    words |= {"equalize.ranges": "[weights, activations]", "calibrate.activation_range": "[mse, minmax]"}
-    words |= {"calibrate.weight_range": "[mse, minmax]", "train.init": "[imagenet, random]"}
-    words |= {"calibrate.percentile": "[99, 98]", "network.input_size": "[64]"}
-    override = f"{key}={words[key] if key in words else values[setting_types()[key]]}"
-    plan = full(override, checkpoint="sha" if loads else None)
-    by_content = {(n.stage, tuple(sorted(n.settings.items(), key=str)), n.inputs): n.id for n in plan.nodes}
-    assert len(by_content) == len(plan.nodes) == len({node.id for node in plan.nodes})
-
-
-def test_ids_are_the_same_in_another_process():
-    code = "from grid.plan import *; from grid.space import *; p = make_plan(load_space('full'), 'sha', 'data');"
-    code += "print(*[n.id for n in p.nodes], *[c.key for c in p.cells])"
-    environment = {"PYTHONHASHSEED": "1", "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"}
-    found = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
-    )
-    plan = full()
-    assert found.stdout.split() == [node.id for node in plan.nodes] + [cell.key for cell in plan.cells]
-
-
-def test_ten_thousand_cells_are_planned_with_one_hash_a_cell_and_one_a_node(space_of, monkeypatch):
-    space = space_of(
-        """
-        max_cells: 10000
-        baselines: false
-        axes:
-          granularity: [per_channel, per_tensor]
-          method: [ptq+qat]
-          qat.epochs: [1, 2, 3, 4, 5]
-          calibrate.images: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]
-          latency.warmup: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
-          seed: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
-        """
-    )
-    hashed = Counter()
-    real = plan_module._digest
-
-    def counting(content) -> str:
-        hashed[content[0]] += 1
-        return real(content)
-
-    monkeypatch.setattr(plan_module, "_digest", counting)
-    plan = make_plan(space, "sha", "data")
-    assert len(plan.cells) == 10_000
-    assert hashed.pop("cell") == 10_000
-    assert hashed == counts(plan)
-    assert counts(plan)["finetune"] == 1000
-    assert counts(plan)["equalize"] == 100
 
 
 # ---- the dry run
@@ -406,7 +258,7 @@ def test_the_description_tells_cells_sharing_exclusions_and_what_is_done(space_o
         empty = {"metrics": {}, "asserted": {}, "history": [], "seconds": 0.0}
         write_record(folder, {"stage": first.stage, "settings": {}, "inputs": [], **empty})
     lines = describe(plan, store)
-    assert lines[0] == "4 cells, 1 excluded; 16 stages (19 if not shared); 1 are in the store, 15 to compute"
+    assert lines[0] == "4 cells, 1 excluded; 15 stages (19 if not shared); 1 are in the store, 14 to compute"
     assert lines[1] == "1 combinations repeat a cell: they differ in settings that it ignores"
     cells = {line.split()[0]: line.split()[1:] for line in lines if line.startswith("  ")}
     assert cells["per_channel-ptq"] == [

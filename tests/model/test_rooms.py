@@ -6,7 +6,7 @@ from PIL import Image
 
 from model import rooms
 from model.raytrace import FAR, Camera, cast, intersect, lit
-from model.room_camera import _look, stand
+from model.room_camera import look_towards, stand
 from model.room_furniture import AGAINST_WALL
 from model.room_parts import place, solid
 from model.room_scene import make_scene
@@ -18,7 +18,7 @@ GREY = plain(np.random.default_rng(0), np.full(3, 0.5, np.float32))
 
 
 def camera(yaw=0.0, pitch=0.0, roll=0.0, position=(1.0, 3.0, 1.2)):
-    return Camera(np.array(position, np.float32), _look(yaw, pitch, roll), 0.45)
+    return Camera(np.array(position, np.float32), look_towards(yaw, pitch, roll), 0.45)
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +112,13 @@ def test_a_ray_beside_a_shape_misses_it():
         hit, miss = intersect(kind, origin, direction)
         assert hit == pytest.approx(4.0)
         assert miss == FAR
+
+
+def test_what_lies_behind_a_ray_or_around_its_start_is_not_hit():
+    away = np.array([[0.1, 0.2, 1.0]], np.float32)
+    for kind in ("box", "cylinder", "ellipsoid"):
+        for height in (5.0, 0.0):
+            assert intersect(kind, np.array([0.0, 0.0, height], np.float32), away) == FAR
 
 
 def test_small_depth_invents_no_value_between_two_sides_of_an_edge():

@@ -1,0 +1,232 @@
+"""The figures of a report as PNG files: accuracy against size and latency, and predictions side by side."""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import numpy as np
+from matplotlib import pyplot
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+
+from grid.ranking import LATENCY, SIZE, SSIM, Measure, Row, pareto_front, value
+
+COLOURS = {"fp32": "#555555", "ptq": "#d95f02", "qat": "#1f78b4", "ptq+qat": "#1b9e77"}
+MARKERS = {"per_channel": "o", "per_tensor": "s"}
+FLOAT_MARKER = "D"
+FRONT = "#e7298a"
+MOST_PICTURES, MOST_NETWORKS = 4, 30
+TILE = 112  # pixels a picture
+
+
+def scatter(rows: Sequence[Row], path: Path) -> Path | None:
+    """Draw SSIM against size and against latency, with the Pareto front; None where nothing was measured.
+
+    Filled markers are cells with fuse_bn. A cell's number is its line in the results table.
+    """
+    measures = (SSIM, SIZE, LATENCY)
+    numbered = [
+        (number, row)
+        for number, row in enumerate(rows, 1)
+        if row["status"] == "ok" and all(value(row, measure.column) is not None for measure in measures)
+    ]
+    if not numbered:
+        return None
+    front = set(pareto_front([row for _, row in numbered], measures))
+    height = max(5.5, 2.2 + 0.23 * len(numbered))
+    figure, (left, right, key) = pyplot.subplots(
+        1, 3, figsize=(15, height), width_ratios=(1, 1, 0.62), layout="constrained"
+    )
+    for axes, measure, label in (
+        (left, SIZE, "size of the state dict, MB"),
+        (right, LATENCY, "latency, multiple of the float network"),
+    ):
+        _panel(axes, numbered, measure, front)
+        axes.set_xlabel(f"{label} (left is better)")
+        axes.set_ylabel("test SSIM (up is better)")
+    _key(key, numbered, front)
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+    return path
+
+
+def _panel(axes: Axes, numbered: Sequence[tuple[int, Row]], measure: Measure, front: set[str]) -> None:
+    points = np.array([(float(row[measure.column]), float(row["test_ssim"])) for _, row in numbered])
+    for (_, row), (x, y) in zip(numbered, points, strict=True):
+        low, high = value(row, "latency_ratio_low"), value(row, "latency_ratio_high")
+        if measure is LATENCY and low is not None and high is not None:
+            axes.plot([low, high], [y, y], color="#bbbbbb", linewidth=1.5, zorder=1)
+        axes.scatter(
+            x,
+            y,
+            s=64,
+            marker=MARKERS.get(row["granularity"] or "", FLOAT_MARKER),
+            facecolor=COLOURS.get(row["method"], "black") if row["fuse_bn"] else "white",
+            edgecolor=COLOURS.get(row["method"], "black"),
+            linewidth=1.6,
+            zorder=3,
+        )
+    stairs: list[tuple[float, float]] = []
+    for x, y in sorted(points.tolist(), key=lambda point: (point[0], -point[1])):
+        if not stairs or y > stairs[-1][1]:
+            stairs.append((x, y))
+    axes.step(*zip(*stairs, strict=True), where="post", color=FRONT, alpha=0.35, linewidth=1.5, zorder=2)
+    rings = points[[row["cell"] in front for _, row in numbered]]
+    axes.scatter(rings[:, 0], rings[:, 1], s=190, facecolor="none", edgecolor=FRONT, linewidth=1.4, zorder=2)
+    axes.margins(0.12)
+    axes.grid(alpha=0.25)
+    _number_points(axes, points, [number for number, _ in numbered])
+
+
+def _number_points(axes: Axes, points: np.ndarray, numbers: Sequence[int]) -> None:
+    """Write each number near its point, where it covers neither a point nor another number."""
+    axes.figure.canvas.draw()  # the layout, and with it the pixels, is known only after drawing
+    pixels = axes.transData.transform(points)
+    taken = [(pixel, 9.0) for pixel in pixels]
+    angles = np.deg2rad(np.arange(0, 360, 30))
+    for point, pixel, number in zip(points, pixels, numbers, strict=True):
+        candidates = [
+            pixel + radius * np.array([np.cos(angle), np.sin(angle)])
+            for radius in (17, 25, 34, 45, 58, 74)
+            for angle in angles
+        ]
+        room = [min(np.hypot(*(spot - other)) - size for other, size in taken) for spot in candidates]
+        free = [spot for spot, gap in zip(candidates, room, strict=True) if gap >= 8]
+        spot = free[0] if free else candidates[int(np.argmax(room))]
+        taken.append((spot, 9.0))
+        axes.annotate(
+            str(number),
+            tuple(point),
+            (spot - pixel) * 72 / axes.figure.dpi,
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            fontsize=9,
+            arrowprops={"arrowstyle": "-", "color": "#999999", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 4},
+            zorder=4,
+        )
+
+
+def _key(axes: Axes, numbered: Sequence[tuple[int, Row]], front: set[str]) -> None:
+    axes.axis("off")
+    shapes = {**MARKERS, "float": FLOAT_MARKER}
+    looks: list[tuple[str, dict]] = [
+        *((method, {"color": colour, "marker": "o"}) for method, colour in COLOURS.items()),
+        ("filled: fuse_bn", {"color": "black", "marker": "o"}),
+        *((name, {"color": "black", "marker": mark, "mfc": "white"}) for name, mark in shapes.items()),
+        ("on the front of all three", {"color": FRONT, "marker": "o", "mfc": "none", "ms": 12}),
+        ("front of this panel", {"color": FRONT, "alpha": 0.35, "linestyle": "-"}),
+    ]
+    handles = [Line2D([], [], label=name, **{"linestyle": "", **look}) for name, look in looks]
+    axes.legend(handles=handles, loc="upper left", ncols=2, fontsize=9, frameon=False, borderaxespad=0)
+    lines = [f"{number:>3} {'*' if row['cell'] in front else ' '} {row['cell']}" for number, row in numbered]
+    height = axes.figure.get_figure(root=True).get_figheight()
+    text = "* on the front of SSIM, size and latency\n\n" + "\n".join(lines)
+    axes.text(0, 1 - 1.5 / height, text, family="monospace", fontsize=8.5, va="top", transform=axes.transAxes)
+
+
+def samples(files: Mapping[str, Path], rows: Sequence[Row], path: Path) -> Path | None:
+    """Draw test pictures, truth, and each network's prediction beside its error; None without sample files.
+
+    ``files`` maps a cell to its ``samples.npz``: image uint8 [K,H,W,3], truth and prediction [K,h,w] in metres.
+    All depth maps share one colour scale, all error maps another. Cells that are the same network as another
+    one are left out; so are those beyond the 30 best by SSIM.
+    """
+    shown = [row for row in rows if row["cell"] in files and row["status"] == "ok" and not row.get("same_as")]
+    if not shown:
+        return None
+    baseline = [row for row in shown if row["method"] == "fp32"][:1]
+    int8 = [row for row in shown if row["method"] != "fp32"]
+    if len(int8) > MOST_NETWORKS:
+        kept = sorted(int8, key=lambda row: -(value(row, "test_ssim") or 0.0))[:MOST_NETWORKS]
+        int8 = [row for row in int8 if row in kept]
+    shown = baseline + int8
+    loaded = {}
+    for row in shown:
+        with np.load(files[row["cell"]]) as file:
+            loaded[row["cell"]] = {name: file[name][:MOST_PICTURES] for name in file.files}
+    first = loaded[shown[0]["cell"]]
+    truth = first["truth"].astype(np.float32)
+    predictions = [loaded[row["cell"]]["prediction"].astype(np.float32) for row in shown]
+    errors = [np.abs(prediction - truth) for prediction in predictions]
+    nearest, farthest = np.percentile(truth, [1, 99])
+    worst = max(float(np.percentile(np.stack(errors), 99)), 1e-6)
+    depth = pyplot.Normalize(nearest, farthest), pyplot.get_cmap("viridis")
+    error = pyplot.Normalize(0, worst), pyplot.get_cmap("magma")
+    lines = [[_picture(first["image"][k]) for k in range(len(truth))]]
+    beside = [[_colour(truth[k], *depth) for k in range(len(truth))]]
+    for prediction, difference in zip(predictions, errors, strict=True):
+        lines.append([_colour(prediction[k], *depth) for k in range(len(truth))])
+        beside.append([_colour(difference[k], *error) for k in range(len(truth))])
+    _sheet(path, shown, lines, beside, errors, depth, error)
+    return path
+
+
+def _picture(image: np.ndarray) -> np.ndarray:
+    return _resized(image[..., :3] / 255.0)
+
+
+def _colour(values: np.ndarray, scale: pyplot.Normalize, colours: matplotlib.colors.Colormap) -> np.ndarray:
+    return _resized(colours(scale(values))[..., :3])
+
+
+def _resized(image: np.ndarray) -> np.ndarray:
+    """Nearest-neighbour resampling to TILE x TILE."""
+    rows = (np.arange(TILE) + 0.5) * image.shape[0] / TILE
+    columns = (np.arange(TILE) + 0.5) * image.shape[1] / TILE
+    return image[rows.astype(int)][:, columns.astype(int)]
+
+
+def _sheet(
+    path: Path,
+    shown: Sequence[Row],
+    lines: Sequence[Sequence[np.ndarray]],
+    beside: Sequence[Sequence[np.ndarray]],
+    errors: Sequence[np.ndarray],
+    depth: tuple,
+    error: tuple,
+) -> None:
+    """Lay the tiles out on one canvas: a line a network, a pair of columns a picture."""
+    gap, title, wide = 4, 16, 14
+    count = len(lines[0])
+    step_y, step_x = TILE + title + gap, 2 * TILE + gap + wide
+    canvas = np.ones((len(lines) * step_y, count * step_x - wide, 3))
+    for line, (pictures, partners) in enumerate(zip(lines, beside, strict=True)):
+        top = line * step_y + title
+        for k in range(count):
+            for tile, start in ((pictures[k], k * step_x), (partners[k], k * step_x + TILE + gap)):
+                canvas[top : top + TILE, start : start + TILE] = tile
+    margin, foot, dpi = 170, 90, 110
+    width, height = canvas.shape[1] + margin, canvas.shape[0] + foot
+    figure = pyplot.figure(figsize=(width / dpi, height / dpi), dpi=dpi)
+    axes = figure.add_axes((margin / width, foot / height, canvas.shape[1] / width, canvas.shape[0] / height))
+    axes.imshow(canvas, interpolation="nearest", aspect="auto")
+    axes.axis("off")
+    for line in range(len(lines)):
+        middle, top = line * step_y + title + TILE / 2, line * step_y + title - 3
+        if line:
+            row = shown[line - 1]
+            name = "\n".join(textwrap.wrap(row["cell"].replace("-", "- "), 20)).replace("- ", "-")
+            label = f"{name}\nSSIM {float(row['test_ssim']):.4f}"
+        else:
+            label = "test picture\nand true depth"
+        axes.text(-8, middle, label, ha="right", va="center", fontsize=8.5)
+        for k in range(count):
+            titles = ("picture", "true depth")
+            if line:
+                titles = ("prediction", f"error, mean {float(errors[line - 1][k].mean()):.2f} m")
+            for which, text in enumerate(titles):
+                axes.text(k * step_x + which * (TILE + gap), top, text, fontsize=6.5, va="bottom")
+    for place, (scale, colours), label in (
+        (0.08, depth, "depth, m"),
+        (0.56, error, "absolute error, m"),
+    ):
+        bar = figure.add_axes((place, 48 / height, 0.36, 14 / height))
+        mappable = matplotlib.cm.ScalarMappable(scale, colours)
+        figure.colorbar(mappable, cax=bar, orientation="horizontal").set_label(label, fontsize=9)
+    figure.savefig(path, dpi=dpi)
+    pyplot.close(figure)
