@@ -89,8 +89,11 @@ def _run_plan(
     console.print(recorder.summary(rows), markup=False, soft_wrap=True)
     bad = [row for row in rows if row["status"] not in ("ok", "excluded")]
     if interrupted or any(row["status"] == "skipped" for row in bad):
-        console.print(f"Finished stages are kept. Go on with: python runner.py --resume {run_name}"
-                      + (f" --storage {shlex.quote(asked.storage)}" if asked.storage != "results" else ""), soft_wrap=True)
+        console.print(
+            f"Finished stages are kept. Go on with: python runner.py --resume {run_name}"
+            + (f" --storage {shlex.quote(asked.storage)}" if asked.storage != "results" else ""),
+            soft_wrap=True,
+        )
     if interrupted:
         return EXIT_INTERRUPTED
     return EXIT_INCOMPLETE if bad else EXIT_OK
@@ -109,9 +112,13 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--tracking-uri", metavar="URI", help="MLflow store (default: SQLite in the storage)")
     parser.add_argument("--address", metavar="auto|HOST:PORT", help="connect to a running Ray cluster")
     parser.add_argument("--cpus-per-trial", type=int, default=1, metavar="N", help="CPUs and torch threads of a trial")
-    parser.add_argument("--gpus-per-trial", type=float, default=1.0, metavar="X", help="of a training trial, if any GPU")
+    parser.add_argument(
+        "--gpus-per-trial", type=float, default=1.0, metavar="X", help="of a training trial, if any GPU"
+    )
     parser.add_argument("--seeds", metavar="0,1,2", help="run every cell with each of these seeds")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting (repeatable)")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting (repeatable)"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     first = parser.parse_args(arguments)
     if not first.resume:
@@ -119,9 +126,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     saved = Path(first.storage) / _checked_name(first.resume) / "run.json"
     if not saved.is_file():
         runs = sorted(path.parent.name for path in Path(first.storage).glob("*/run.json"))
-        raise InputError("--resume", f"{first.resume!r} is no run in {first.storage}", f"one of {', '.join(runs)}" if runs
-                         else "a run, and there is none yet")
-    parser.set_defaults(**{key: value for key, value in json.loads(saved.read_text())["arguments"].items()})
+        raise InputError(
+            "--resume",
+            f"{first.resume!r} is no run in {first.storage}",
+            f"one of {', '.join(runs)}" if runs else "a run, and there is none yet",
+        )
+    parser.set_defaults(**json.loads(saved.read_text())["arguments"])
     return parser.parse_args(arguments)
 
 

@@ -30,7 +30,7 @@ class Recorder:
         self.plan, self.store, self.pack, self.run_dir = plan, store, pack, run_dir
         self.uri = uri or f"sqlite:///{store.root / 'mlflow.db'}"
         self.tracking = Tracking(self.uri, "quantization-grid", store.root / "mlflow-artifacts")
-        self.context = {
+        self.context: dict[str, str | int | float | bool | None] = {
             "command": command,
             "run": run_name,
             "origin": pack.origin,
@@ -55,12 +55,13 @@ class Recorder:
         """Write one finished, failed or excluded cell to MLflow."""
         params = {"cell": cell.name, **cell.relevant}
         figures = {
-            name: float(value)
-            for name, value in row.items()
-            if isinstance(value, float) and name not in ("seed",)
+            name: float(value) for name, value in row.items() if isinstance(value, float) and name not in ("seed",)
         }
-        artifacts = [self.store.path(cell.nodes[stage]) / name for stage, name in
-                     (("profile", "operators.txt"), ("evaluate", "samples.npz")) if stage in cell.nodes]
+        artifacts = [
+            self.store.path(cell.nodes[stage]) / name
+            for stage, name in (("profile", "operators.txt"), ("evaluate", "samples.npz"))
+            if stage in cell.nodes
+        ]
         model = None
         if row["status"] == "ok" and row["graph_hash"]:
             example = self.pack.images("test", [0]).numpy()

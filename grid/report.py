@@ -25,6 +25,7 @@ from grid.ranking import (
     value,
 )
 from grid.tables import DASH, plain, ratio_text, shown
+from grid.tracking_uri import masked
 
 RESULT_COLUMNS = (
     "cell", "status", "reason", "fuse_bn", "granularity", "method", "engine", "encoder", "seed",
@@ -195,7 +196,7 @@ def _trust(rows: Sequence[Row]) -> str:
 
 
 def _made(context: Mapping[str, Any]) -> str:
-    return "\n".join(f"- {plain(name)}: `{plain(fact)}`" for name, fact in context.items())
+    return "\n".join(f"- {plain(name)}: `{plain(masked(str(fact)))}`" for name, fact in context.items())
 
 
 def _replace(path: Path, text: str) -> Path:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import signal
 import time
@@ -32,7 +33,7 @@ from ray.tune.search import Searcher
 
 from grid.cores import CoreLease, own_cores, pinned
 from grid.plan import Node, Plan
-from grid.profiler import Profiler, start_profiler
+from grid.profiler import start_profiler
 from grid.stages import StageStore
 from grid.trial import Context, run_node
 
@@ -92,12 +93,14 @@ def cluster(resources: Resources) -> Iterator[Dashboard]:
         dashboard_host="127.0.0.1",
         num_cpus=None if resources.address else len(own_cores()),
         log_to_driver=False,
-        logging_level="ERROR",
+        logging_level=logging.ERROR,
         ignore_reinit_error=False,
     )
     try:
         token = Path.home() / ".ray" / "auth_token"
-        yield Dashboard(f"http://{found.dashboard_url}" if found.dashboard_url else "", token if token.exists() else None)
+        yield Dashboard(
+            f"http://{found.dashboard_url}" if found.dashboard_url else "", token if token.exists() else None
+        )
     finally:
         ray.shutdown()
 
@@ -212,7 +215,7 @@ class TrieSearcher(_DriverOnly, Searcher):
         """Whether nothing is left to run."""
         return not self.waiting and not self.running
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
         """The next node as a Tune config, None while all that is left has to wait, FINISHED at the end."""
         if self.is_done():
             return Searcher.FINISHED

@@ -130,6 +130,7 @@ class Tracking:
         if run is None:
             identity = {MLFLOW_PARENT_RUN_ID: parent_id, CELL_TAG: cell_key}
             run = self.client.create_run(self.experiment_id, run_name=cell_name, tags=identity)
+            children[cell_key] = run  # if writing fails below, the next try takes this run
         run_id = run.info.run_id
         # A repeated write of the same points is no second point only if they carry the same time.
         rewritten = run.info.status in RUN_STATUS.values()

@@ -8,9 +8,9 @@ from model.errors import InputError
 
 
 def masked(uri: str) -> str:
-    """Return the URI with user names, passwords and query values replaced, fit for a console or a report."""
-    without_user = re.sub(r"(://)[^/@]+@", r"\1***@", uri)
-    return re.sub(r"([?&][^=&]+=)[^&]+", r"\1***", without_user)
+    """Return a URI, or a text with URIs, without its user names, passwords and query values: fit to be shown."""
+    without_user = re.sub(r"(://)[^/?#\s]*@", r"\1***@", uri)
+    return re.sub(r"([?&][^=&\s]+=)[^&\s]+", r"\1***", without_user)
 
 
 def checked_uri(uri: str) -> str:
@@ -23,7 +23,7 @@ def checked_uri(uri: str) -> str:
             "sqlite:////absolute/path/mlflow.db or http(s)://host:port",
         )
     if scheme in ("http", "https"):
-        address = re.sub(r"://[^/@]+@", "://", uri).rstrip("/")
+        address = re.sub(r"://[^/?#\s]*@", "://", uri).rstrip("/")
         try:
             urllib.request.urlopen(f"{address}/health", timeout=5).close()
         except urllib.error.HTTPError:

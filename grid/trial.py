@@ -165,8 +165,13 @@ def _train(work: Work) -> Outcome:
     network = build_network(spec)
     load_pretrained_(network, spec, train_spec.init)
     history = train(
-        network, work.pack, train_spec, seed=int(work.node.settings["seed"] or 0), device=work.device,
-        scratch=work.scratch, progress=work.progress,
+        network,
+        work.pack,
+        train_spec,
+        seed=int(work.node.settings["seed"] or 0),
+        device=work.device,
+        scratch=work.scratch,
+        progress=work.progress,
     )
     save_network(work.out, network.cpu(), Form(spec, fused=False, form="float"))
     best = max(history, key=lambda row: row["val_ssim"])
@@ -185,7 +190,7 @@ def _fuse(work: Work) -> Outcome:
 def _equalize(work: Work) -> Outcome:
     network, form = load_network(work.inputs["network"]), read_form(work.inputs["network"])
     settings = work.node.settings
-    images, indices = calibration_images(work.pack, settings["calibrate.images"], int(settings["seed"] or 0))
+    images, indices = calibration_images(work.pack, int(settings["calibrate.images"] or 0), int(settings["seed"] or 0))
     equalized = equalize(network, work.group("equalize"), images)
     change = _float_change(network, equalized, images[:CHECK_IMAGES], "equalize")
     save_network(work.out, equalized, form)
@@ -206,9 +211,7 @@ def _calibrate(work: Work) -> Outcome:
     spec, settings = work.group("calibrate"), work.node.settings
     images, indices = calibration_images(work.pack, spec.images, int(settings["seed"] or 0))
     granularity = str(settings["granularity"])
-    prepared = calibrate(
-        network.to(work.device), granularity, spec, images.to(work.device), work.progress
-    ).cpu()
+    prepared = calibrate(network.to(work.device), granularity, spec, images.to(work.device), work.progress).cpu()
     save_network(work.out, prepared, Form(form.network, form.fused, "prepared", granularity))
     return Outcome(asserted={"images": indices, **quantizer_state(prepared)})
 

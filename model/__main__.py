@@ -40,9 +40,7 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     scratch = asked.out.with_suffix(".resume")
     started = time.monotonic()
-    history = train(
-        network, pack, spec, seed=asked.seed, device=device, scratch=scratch, progress=_Bar(started)
-    )
+    history = train(network, pack, spec, seed=asked.seed, device=device, scratch=scratch, progress=_Bar(started))
     metrics = depth_metrics(predict(network, pack.images("test"), device=device), pack.depth("test"))
     best = max(history, key=lambda row: row["val_ssim"])
     save_checkpoint(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -70,12 +71,14 @@ def train_epoch(
     """One epoch over ``batches`` of train images; returns the mean loss.
 
     ``on_step(i)`` runs before step i (schedules), ``progress`` gets step, steps and loss after it.
-    ``mixed_precision`` is bfloat16 autocast and only acts on a GPU. Raises FloatingPointError when the loss is not finite.
+    ``mixed_precision`` is bfloat16 autocast and only acts on a GPU. Raises FloatingPointError when the loss is
+    not finite.
     """
     torch.manual_seed(seed)
     total = 0.0
-    for step, indices in enumerate(batches):
+    for step, batch in enumerate(batches):
         on_step(step)
+        indices = batch.tolist()
         images = pack.images("train", indices).to(device, non_blocking=True)
         target = pack.depth("train", indices).to(device, non_blocking=True)
         images, target = augment(images, target)
@@ -163,21 +166,34 @@ def train(
             mixed_precision=True,
             seed=epoch_seed,
             on_step=lambda step: None,
-            progress=lambda info, epoch=epoch: progress({"epoch": epoch + 1, "epochs": spec.epochs, **info}),
+            progress=partial(in_epoch, progress, epoch + 1, spec.epochs),
         )
         metrics = validate(network, pack, device)
         rate = optimizer.param_groups[0]["lr"]
         scheduler.step(metrics["ssim"])
         if not history or metrics["ssim"] > max(row["val_ssim"] for row in history):
             best = {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
-        history.append({"epoch": epoch + 1, "train_loss": loss, "learning_rate": rate}
-                       | {f"val_{name}": value for name, value in metrics.items()})
+        history.append(
+            {"epoch": epoch + 1, "train_loss": loss, "learning_rate": rate}
+            | {f"val_{name}": value for name, value in metrics.items()}
+        )
         progress({"epochs": spec.epochs, **history[-1]})
-        save_epoch(scratch, history=history, best=best, network=network.state_dict(),
-                   optimizer=optimizer.state_dict(), scheduler=scheduler.state_dict())
+        save_epoch(
+            scratch,
+            history=history,
+            best=best,
+            network=network.state_dict(),
+            optimizer=optimizer.state_dict(),
+            scheduler=scheduler.state_dict(),
+        )
     network.load_state_dict(best)
     network.eval()
     return history
+
+
+def in_epoch(progress: Progress, epoch: int, epochs: int, info: dict[str, float]) -> None:
+    """Pass progress on with the epoch added."""
+    progress({"epoch": epoch, "epochs": epochs, **info})
 
 
 def save_epoch(scratch: Path | None, **state: object) -> None:

@@ -102,7 +102,9 @@ def _read_description(folder: Path) -> dict:
     try:
         description = json.loads((folder / _DESCRIPTION).read_text())
     except (OSError, json.JSONDecodeError) as error:
-        raise InputError(str(folder), f"no readable {_DESCRIPTION} ({error})", "a network folder of this tool") from error
+        raise InputError(
+            str(folder), f"no readable {_DESCRIPTION} ({error})", "a network folder of this tool"
+        ) from error
     if description.get("form") not in FORMS:
         raise InputError(str(folder), f"form={description.get('form')!r} is unknown", f"one of {', '.join(FORMS)}")
     return description

@@ -81,24 +81,30 @@ def channel_classes(graph_module: fx.GraphModule) -> ChannelClasses:
             assert isinstance(module, nn.Conv2d)
             if inputs[0] is not None:
                 reads.append((sites[node], inputs[0]))
-            channels[node] = union.new(module.out_channels)
-            writes.append((sites[node], channels[node]))
-        elif node in inside and not isinstance(module, nn.ReLU6):
-            channels[node] = inputs[0]
-        elif is_linear_in_place(graph_module, node):
+            written = channels[node] = union.new(module.out_channels)
+            writes.append((sites[node], written))
+        elif (node in inside and not isinstance(module, nn.ReLU6)) or is_linear_in_place(graph_module, node):
             channels[node] = inputs[0]
         elif node.target in ADDITIONS and len(inputs) == 2:
             channels[node] = _added(union, *inputs)
         elif node.target in PRODUCTS and len(inputs) == 2 and any(item is None for item in inputs):
             # A gate without a free scale (sigmoid of squeeze-and-excitation) only passes the other side's on.
             channels[node] = next((item for item in inputs if item is not None), None)
-        elif node.target is torch.cat and all(item is not None for item in inputs) and 1 in (*node.args[1:], node.kwargs.get("dim")):
+        elif (
+            node.target is torch.cat
+            and all(item is not None for item in inputs)
+            and 1 in (*node.args[1:], node.kwargs.get("dim"))
+        ):
             channels[node] = np.concatenate([item for item in inputs if item is not None])
         else:
             for item in inputs:
                 union.fix(item)
             channels[node] = None
     return _number(union, reads, writes, channels)
+
+
+def _is_over_channels(concatenation: fx.Node) -> bool:
+    return 1 in (*concatenation.args[1:], concatenation.kwargs.get("dim"))
 
 
 def _added(union: _Union, one: np.ndarray | None, other: np.ndarray | None) -> np.ndarray | None:

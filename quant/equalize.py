@@ -93,7 +93,7 @@ def _scale_(graph_module: fx.GraphModule, classes: ChannelClasses, factor: np.nd
     for use in classes.consumers:
         conv, _ = _conv_and_bn(graph_module, use)
         scale = _per_channel(1.0 / factor, use.classes).reshape(conv.groups, 1, -1, 1, 1)
-        out, inputs, *kernel = conv.weight.shape
+        _, inputs, *kernel = conv.weight.shape
         conv.weight.copy_((conv.weight.reshape(conv.groups, -1, inputs, *kernel) * scale).reshape(conv.weight.shape))
 
 
@@ -123,7 +123,9 @@ class _RangeRecorder(fx.Interpreter):
         return value
 
 
-def _activation_ranges(graph_module: fx.GraphModule, classes: ChannelClasses, images: Tensor, batch_size: int = 8) -> np.ndarray:
+def _activation_ranges(
+    graph_module: fx.GraphModule, classes: ChannelClasses, images: Tensor, batch_size: int = 8
+) -> np.ndarray:
     """Largest magnitude of each class over the images (count,)."""
     recorder = _RangeRecorder(graph_module, classes)
     for batch in images.split(batch_size):

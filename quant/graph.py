@@ -41,7 +41,8 @@ def trace(network: nn.Module) -> fx.GraphModule:
         graph_module = fx.symbolic_trace(copy.deepcopy(network))
     except (TypeError, fx.proxy.TraceError) as error:
         raise UnsupportedNetworkError(
-            f"{type(network).__name__} cannot be traced by torch.fx: {error}. Its forward must not branch on tensor values."
+            f"{type(network).__name__} cannot be traced by torch.fx: {error}. "
+            "Its forward must not branch on tensor values."
         ) from error
     modules = dict(graph_module.named_modules())
     for node in list(graph_module.graph.nodes):
@@ -144,7 +145,10 @@ def fuse_bn(network: nn.Module) -> fx.GraphModule:
         assert isinstance(conv, nn.Conv2d)
         assert isinstance(bn, nn.BatchNorm2d)
         weight, bias = fold(conv.weight, conv.bias, bn)
-        conv.weight, conv.bias = nn.Parameter(weight), nn.Parameter(bias if bias is not None else torch.zeros(len(weight)))
+        conv.weight, conv.bias = (
+            nn.Parameter(weight),
+            nn.Parameter(bias if bias is not None else torch.zeros(len(weight))),
+        )
         site.bn.replace_all_uses_with(site.conv)
         graph_module.graph.erase_node(site.bn)
     return finish(graph_module)

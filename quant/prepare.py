@@ -6,17 +6,17 @@ from torch import Tensor, fx, nn
 
 from quant.graph import (
     ConvSite,
+    bn_factor,
     conv_sites,
     finish,
     fold,
     is_linear_in_place,
-    bn_factor,
     module_of,
     set_module,
     trace,
 )
 from quant.quantizer import Quantizer
-from quant.recipe import require_one_of, GRANULARITIES
+from quant.recipe import GRANULARITIES, require_one_of
 
 _SIGMOID_QPARAMS = (1.0 / 256.0, 0)
 """Output scale and zero point that the int8 sigmoid kernel has."""

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, fx, nn
 
 from model.metrics import depth_loss
 from model.pack import Pack
-from model.training import Progress, epoch_batches, load_epoch, save_epoch, train_epoch, validate
+from model.training import Progress, epoch_batches, in_epoch, load_epoch, save_epoch, train_epoch, validate
 from quant.calibrate import set_weight_ranges_
 from quant.inspect import require_state
 from quant.prepare import prepare, quant_convs, quantizers
@@ -49,8 +50,9 @@ def finetune(
         scratch: folder in which every finished epoch is kept, so that a rerun resumes.
 
     Returns the history, an entry an epoch (validation metrics are those of the fake-quantized network), and the
-    quantizer state that was asserted at the start. Activation ranges freeze after ``freeze_ranges_after`` of
-    all steps, BatchNorm statistics (and weight ranges, which depend on them) after ``freeze_bn_after``; the learning rate falls along a cosine to a hundredth.
+    quantizer state that was asserted at the start. Activation ranges freeze after ``freeze_ranges_after`` of all
+    steps, BatchNorm statistics (and the weight ranges, which depend on them) after ``freeze_bn_after``; the
+    learning rate falls along a cosine to a hundredth.
     """
     prepared.to(device).train()
     teacher.to(device).eval()
@@ -82,7 +84,7 @@ def finetune(
             mixed_precision=False,  # bfloat16 is coarser than the int8 steps to be simulated
             seed=epoch_seed,
             on_step=_schedule(prepared, optimizer, spec, first_step=epoch * batch_counts, steps=steps),
-            progress=lambda info, epoch=epoch: progress({"epoch": epoch + 1, "epochs": spec.epochs, **info}),
+            progress=partial(in_epoch, progress, epoch + 1, spec.epochs),
         )
         metrics = _validate_frozen(prepared, pack, device)
         if not history or metrics["ssim"] > max(row["val_ssim"] for row in history):
@@ -119,7 +121,7 @@ def _schedule(
 
 
 def _distillation_loss(teacher: nn.Module, weight: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """Depth loss against the truth and, by ``weight``, against the float network (Hinton et al. 2015, arXiv:1503.02531)."""
+    """Depth loss against the truth and, by ``weight``, the float network (Hinton et al. 2015, arXiv:1503.02531)."""
 
     def loss(inputs: Tensor, prediction: Tensor, target: Tensor) -> Tensor:
         value = depth_loss(prediction, target)

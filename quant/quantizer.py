@@ -92,9 +92,7 @@ class Quantizer(nn.Module):
             return torch.fake_quantize_per_channel_affine(
                 x, self.scale, self.zero_point, 0, self.quant_min, self.quant_max
             )
-        return torch.fake_quantize_per_tensor_affine(
-            x, self.scale, self.zero_point, self.quant_min, self.quant_max
-        )
+        return torch.fake_quantize_per_tensor_affine(x, self.scale, self.zero_point, self.quant_min, self.quant_max)
 
     def _follow(self, x: Tensor) -> Tensor:
         on = torch.ones(1, dtype=torch.int64, device=x.device)
@@ -103,8 +101,19 @@ class Quantizer(nn.Module):
         if self.limit is not None:
             x = x.clamp(max=self.limit)
         return torch.fused_moving_avg_obs_fake_quant(
-            x, on, on, self.low, self.high, self.scale, self.zero_point, averaging,
-            self.quant_min, self.quant_max, 0, self.per_channel, self.weight,
+            x,
+            on,
+            on,
+            self.low,
+            self.high,
+            self.scale,
+            self.zero_point,
+            averaging,
+            self.quant_min,
+            self.quant_max,
+            0,
+            self.per_channel,
+            self.weight,
         )
 
     def quantize(self, x: Tensor) -> Tensor:

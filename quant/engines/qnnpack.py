@@ -84,7 +84,7 @@ def _convert_quantized(
     graph = graph_module.graph
     producer = call.args[0]
     assert isinstance(producer, fx.Node)
-    inputs = [arg for arg in producer.all_input_nodes]
+    inputs = list(producer.all_input_nodes)
     int8_inputs = all(arg in values.int8 for arg in inputs) and bool(inputs)
     module = module_of(prepared, producer)
     if quantizer.mode == "off" or not int8_inputs:
@@ -143,8 +143,14 @@ def int8_conv(conv: QuantConv, output: Quantizer) -> nn.Module:
     source, quantizer = conv.conv, conv.weight_quantizer
     kind = Conv2d if conv.limit is None else ConvReLU2d
     made = kind(
-        source.in_channels, source.out_channels, source.kernel_size, source.stride, source.padding,
-        source.dilation, source.groups, bias is not None,
+        source.in_channels,
+        source.out_channels,
+        source.kernel_size,
+        source.stride,
+        source.padding,
+        source.dilation,
+        source.groups,
+        bias is not None,
     )
     weight = weight.detach().float().cpu().contiguous()
     scales, zero_points = quantizer.scale.cpu(), quantizer.zero_point.cpu()

@@ -324,3 +324,11 @@ def test_numbers_in_the_scatter_do_not_cover_each_other():
     assert len(boxes) == 10
     for a, b in itertools.combinations(boxes, 2):
         assert abs(a.x0 + a.x1 - b.x0 - b.x1) / 2 > 6 or abs(a.y0 + a.y1 - b.y0 - b.y1) / 2 > 6
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_the_report_lists_how_it_was_made_but_no_password(tmp_path):
+    command = "python runner.py --tracking-uri https://me:secret@host/path --seeds 0,1"
+    text = write_report(tmp_path, grid_rows(), context(command=command, torch="2.15.0")).read_text()
+    assert "- command: `python runner.py --tracking-uri https://***@host/path --seeds 0,1`" in text
+    assert "- torch: `2.15.0`" in text
