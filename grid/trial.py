@@ -1,6 +1,8 @@
 """One node of the trie, and one whole cell, computed in this process: plain functions that run without Ray."""
 
+import hashlib
 import json
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from grid.latency import measure_pair, profile_operators
-from grid.plan import Cell, Node, Plan
+from grid.plan import STAGE_VERSIONS, Cell, Node, Plan
 from grid.settings import read_group
 from grid.stages import StageStore, write_record
 from model.checkpoint import checkpoint_sha256, load_checkpoint
@@ -31,6 +33,7 @@ from quant.qat import finetune, prepare_cold
 
 CHECK_IMAGES = 8
 SAMPLES = 4
+OPERATORS = "operators.txt"
 FLOAT_TOLERANCE = 1e-4
 
 
@@ -126,6 +129,10 @@ def _compute(node: Node, store: StageStore, context: Context, out: Path, progres
     work = Work(node, inputs, out, store.scratch(node.id), store, context, progress)
     started = time.monotonic()
     outcome = STAGES[node.stage](work)
+    _write(out, node, outcome, time.monotonic() - started)
+
+
+def _write(out: Path, node: Node, outcome: Outcome, seconds: float) -> None:
     write_record(
         out,
         {
@@ -135,16 +142,27 @@ def _compute(node: Node, store: StageStore, context: Context, out: Path, progres
             "metrics": outcome.metrics,
             "asserted": outcome.asserted,
             "history": outcome.history,
-            "seconds": time.monotonic() - started,
+            "seconds": seconds,
         },
     )
 
 
-def calibration_images(pack: Pack, count: int, seed: int) -> tuple[Tensor, list[int]]:
-    """``count`` train images, un-augmented and normalized, drawn by ``seed``; and their indices."""
-    order = torch.randperm(pack.size("train"), generator=torch.Generator().manual_seed(seed))
-    indices = sorted(order[:count].tolist())
-    return normalize(pack.images("train", indices)), indices
+class CalibrationImages:
+    """``count`` train images, un-augmented and normalized, drawn by ``seed``; read from the pack slice by slice."""
+
+    def __init__(self, pack: Pack, count: int, seed: int) -> None:
+        order = torch.randperm(pack.size("train"), generator=torch.Generator().manual_seed(seed))
+        self.pack, self.indices = pack, sorted(order[:count].tolist())
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, where: slice) -> Tensor:
+        return normalize(self.pack.images("train", self.indices[where]))
+
+
+def _check_images(work: "Work") -> Tensor:
+    return CalibrationImages(work.pack, CHECK_IMAGES, seed=0)[:]
 
 
 def _load(work: Work) -> Outcome:
@@ -181,8 +199,7 @@ def _train(work: Work) -> Outcome:
 def _fuse(work: Work) -> Outcome:
     network = load_network(work.inputs["network"])
     fused = fuse_bn(network)
-    images, _ = calibration_images(work.pack, CHECK_IMAGES, seed=0)
-    change = _float_change(network, fused, images, "fuse")
+    change = _float_change(network, fused, _check_images(work), "fuse")
     save_network(work.out, fused, Form(read_form(work.inputs["network"]).network, fused=True, form="float"))
     return Outcome(asserted={"float_change": change})
 
@@ -190,11 +207,11 @@ def _fuse(work: Work) -> Outcome:
 def _equalize(work: Work) -> Outcome:
     network, form = load_network(work.inputs["network"]), read_form(work.inputs["network"])
     settings = work.node.settings
-    images, indices = calibration_images(work.pack, int(settings["calibrate.images"] or 0), int(settings["seed"] or 0))
+    images = CalibrationImages(work.pack, int(settings["calibrate.images"] or 0), int(settings["seed"] or 0))
     equalized = equalize(network, work.group("equalize"), images)
-    change = _float_change(network, equalized, images[:CHECK_IMAGES], "equalize")
+    change = _float_change(network, equalized, _check_images(work), "equalize")
     save_network(work.out, equalized, form)
-    return Outcome(asserted={"float_change": change, "images": indices})
+    return Outcome(asserted={"float_change": change, "images": images.indices})
 
 
 @torch.inference_mode()
@@ -209,11 +226,11 @@ def _float_change(before: nn.Module, after: nn.Module, images: Tensor, stage: st
 def _calibrate(work: Work) -> Outcome:
     network, form = load_network(work.inputs["network"]), read_form(work.inputs["network"])
     spec, settings = work.group("calibrate"), work.node.settings
-    images, indices = calibration_images(work.pack, spec.images, int(settings["seed"] or 0))
+    images = CalibrationImages(work.pack, spec.images, int(settings["seed"] or 0))
     granularity = str(settings["granularity"])
-    prepared = calibrate(network.to(work.device), granularity, spec, images.to(work.device), work.progress).cpu()
+    prepared = calibrate(network.to(work.device), granularity, spec, images, work.progress).cpu()
     save_network(work.out, prepared, Form(form.network, form.fused, "prepared", granularity))
-    return Outcome(asserted={"images": indices, **quantizer_state(prepared)})
+    return Outcome(asserted={"images": images.indices, **quantizer_state(prepared)})
 
 
 def _finetune(work: Work) -> Outcome:
@@ -244,7 +261,7 @@ def _convert(work: Work) -> Outcome:
     int8 = qnnpack.convert(prepared)  # type: ignore[arg-type]
     engine = str(work.node.settings["engine"])
     save_network(work.out, int8, Form(form.network, form.fused, "int8", form.granularity, engine))
-    images, _ = calibration_images(work.pack, CHECK_IMAGES, seed=0)
+    images = _check_images(work)
     outputs = int8(images)
     if not torch.equal(outputs, load_network(work.out)(images)):
         raise StageError("convert: the saved int8 network computes something else after reloading")
@@ -261,7 +278,7 @@ def _evaluate(work: Work) -> Outcome:
     network = load_network(work.inputs["network"])
     images, target = work.pack.images("test"), work.pack.depth("test")
     state = require_state(network, "evaluate")
-    prediction = predict(network, images, device=torch.device("cpu"), progress=work.progress)
+    prediction = _test_prediction(work, network, images)
     metrics: dict[str, Any] = depth_metrics(prediction, target)
     if "reference" in work.inputs:
         reference = torch.from_numpy(np.load(work.inputs["reference"] / "predictions.npy"))
@@ -282,6 +299,42 @@ def _evaluate(work: Work) -> Outcome:
     return Outcome({"test_images": len(images), **metrics}, state)
 
 
+def _test_prediction(work: Work, network: nn.Module, images: Tensor) -> Tensor:
+    """The network's test predictions; for an int8 network found by its hash if another cell has the same one."""
+    graph_hash = _graph_hash(work)
+    if graph_hash is None:
+        return predict(network, images, device=torch.device("cpu"), progress=work.progress)
+
+    def compute(folder: Path) -> Outcome:
+        predicted = predict(network, images, device=torch.device("cpu"), progress=work.progress)
+        np.save(folder / "predictions.npy", predicted.numpy())
+        return Outcome()
+
+    found = _once(work, ["predictions", graph_hash, work.pack.fingerprint], compute)
+    return torch.from_numpy(np.load(work.store.path(found) / "predictions.npy"))
+
+
+def _graph_hash(work: Work) -> str | None:
+    """The identity of the int8 network to look at, or None for a float network."""
+    record = json.loads((work.inputs["network"] / "result.json").read_text())
+    return record["metrics"].get("graph_hash")
+
+
+def _once(work: Work, key: list[str], compute: Callable[[Path], Outcome]) -> str:
+    """Compute what depends on the effective int8 network alone, once for all cells that share it; its id.
+
+    Cells of equal hash are one network: their accuracy and latency are one measurement.
+    """
+    shared = hashlib.sha256(json.dumps([work.node.stage, STAGE_VERSIONS[work.node.stage], *key]).encode())
+    node_id = shared.hexdigest()[:20]
+    with work.store.claim(node_id) as done:
+        if not done or not work.store.verify(node_id):
+            with work.store.writer(node_id) as out:
+                started = time.monotonic()
+                _write(out, work.node, compute(out), time.monotonic() - started)
+    return node_id
+
+
 def _simulated_folder(work: Work) -> Path | None:
     """The prepared network that an int8 network was converted from, or None for a float network."""
     if read_form(work.inputs["network"]).form != "int8":
@@ -290,15 +343,27 @@ def _simulated_folder(work: Work) -> Path | None:
     return work.store.path(dict(record["inputs"])["network"])
 
 
-@torch.inference_mode()
 def _profile(work: Work) -> Outcome:
+    graph_hash = _graph_hash(work)
+    if graph_hash is None:
+        return _measure(work, work.out)
+    settings = json.dumps(dict(work.node.settings), sort_keys=True)
+    found = _once(work, [graph_hash, settings, str(work.inputs["reference"].name)], lambda out: _measure(work, out))
+    shutil.copy(work.store.path(found) / OPERATORS, work.out)
+    record = work.store.record(found)
+    return Outcome(record["metrics"], record["asserted"])
+
+
+@torch.inference_mode()
+def _measure(work: Work, out: Path) -> Outcome:
+    """Latency beside the float reference, and the profiler's table of operators."""
     network, reference = load_network(work.inputs["network"]), load_network(work.inputs["reference"])
     require_state(network, "evaluate")
     example = normalize(work.pack.images("test", [0]))
     spec = work.group("latency")
     latency = measure_pair(network, reference, example, spec)
     step_ms, table = profile_operators(network, example, spec.threads)
-    (work.out / "operators.txt").write_text(table)
+    (out / OPERATORS).write_text(table)
     return Outcome(
         {
             "latency_ms_p50": latency.p50_ms,

@@ -1,5 +1,6 @@
 """Training of the float network, and the epoch loop that quantization-aware training shares with it."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +15,7 @@ from model.metrics import depth_loss, depth_metrics
 from model.network import normalize
 from model.pack import Pack
 
+_PLATEAU_FACTOR = 0.3
 INITS = ("imagenet", "lite0", "random")
 Progress = Callable[[dict[str, float]], None]
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -24,7 +26,10 @@ Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 class TrainSpec:
     """Float training: AdamW with ReduceLROnPlateau and gradient clipping, as in the study.
 
-    ``images_per_epoch`` 0 means all; ``init`` is where the weights start from (imagenet, lite0, random).
+    ``images_per_epoch`` 0 means all; ``init`` is where the weights start from (imagenet, lite0, random). After the
+    fraction ``freeze_bn_after`` of the epochs BatchNorm uses its running statistics and the learning rate falls by
+    the plateau's factor: the network then learns in the form in which it ships, and unlearns activations that only
+    batch statistics kept in bounds.
     """
 
     epochs: int = 25
@@ -34,6 +39,7 @@ class TrainSpec:
     weight_decay: float = 0.01
     gradient_clip: float = 1.0
     plateau_patience: int = 2
+    freeze_bn_after: float = 1.0
     init: str = "imagenet"
 
     def __post_init__(self) -> None:
@@ -45,6 +51,8 @@ class TrainSpec:
         for name in ("images_per_epoch", "learning_rate", "weight_decay", "gradient_clip"):
             if getattr(self, name) < 0:
                 raise InputError(f"train.{name}", f"{getattr(self, name)!r} is out of range", "at least 0")
+        if not 0.0 < self.freeze_bn_after <= 1.0:
+            raise InputError("train.freeze_bn_after", f"{self.freeze_bn_after!r} is out of range", "above 0, at most 1")
 
 
 def epoch_batches(size: int, images_per_epoch: int, batch_size: int, seed: int) -> list[Tensor]:
@@ -143,7 +151,7 @@ def train(
     network.to(device)
     optimizer = torch.optim.AdamW(network.parameters(), spec.learning_rate, weight_decay=spec.weight_decay)
     scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
-        optimizer, mode="max", factor=0.3, patience=spec.plateau_patience
+        optimizer, mode="max", factor=_PLATEAU_FACTOR, patience=spec.plateau_patience
     )
     state = load_epoch(scratch)
     history: list[dict[str, float]] = state["history"] if state else []
@@ -152,8 +160,13 @@ def train(
         network.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])
         scheduler.load_state_dict(state["scheduler"])
+    first_frozen = math.ceil(spec.freeze_bn_after * spec.epochs)
     for epoch in range(len(history), spec.epochs):
         network.train()
+        if epoch >= first_frozen:
+            _freeze_bn_(network)
+        if epoch == first_frozen:
+            optimizer.param_groups[0]["lr"] *= _PLATEAU_FACTOR
         epoch_seed = seed * 100_003 + epoch
         loss = train_epoch(
             network,
@@ -189,6 +202,12 @@ def train(
     network.load_state_dict(best)
     network.eval()
     return history
+
+
+def _freeze_bn_(network: nn.Module) -> None:
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
 
 
 def in_epoch(progress: Progress, epoch: int, epochs: int, info: dict[str, float]) -> None:

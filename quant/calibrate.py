@@ -1,14 +1,25 @@
 """Calibration: run un-augmented images through the float function and set all quantizer ranges from what is seen."""
 
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor, fx
 
 from quant.inspect import require_state
-from quant.prepare import prepare, quant_convs, quantizers
+from quant.prepare import activation_readers, prepare, quant_convs, quantizers
 from quant.ranges import make_estimator
 from quant.recipe import CalibrateSpec
+
+
+class Images(Protocol):
+    """Normalized images by slice: a tensor Nx3xHxW, or what reads such slices from disk."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def __getitem__(self, where: slice) -> Tensor:
+        """Some of them."""
 
 
 @torch.no_grad()
@@ -16,22 +27,25 @@ def calibrate(
     network: torch.nn.Module,
     granularity: str,
     spec: CalibrateSpec,
-    images: Tensor,
+    images: Images,
     progress: Callable[[dict[str, float]], None] = lambda info: None,
 ) -> fx.GraphModule:
     """A prepared copy of the float ``network``, in eval mode, its quantizers frozen at the calibrated ranges.
 
-    ``images`` are normalized, Nx3xHxW, on the network's device. Raises QuantizerStateError if dropout or batch
-    statistics are live.
+    ``images`` are normalized and go to the network's device batch by batch. Raises QuantizerStateError if
+    dropout or batch statistics are live.
     """
-    prepared = prepare(network, granularity).to(images.device).eval()
+    device = next(network.parameters()).device
+    prepared = prepare(network, granularity).to(device).eval()
     set_weight_ranges_(prepared, spec.weight_range)
-    for quantizer in quantizers(prepared).values():
-        estimator = None if quantizer.weight else make_estimator(spec.activation_range, spec.percentile)
+    followers = activation_readers(prepared)
+    for name, quantizer in quantizers(prepared).items():
+        through = followers.get(name)
+        estimator = None if quantizer.weight else make_estimator(spec.activation_range, spec.percentile, through)
         quantizer.set_mode("calibrate", estimator)
     require_state(prepared, "calibrate")
     for start in range(0, len(images), spec.batch_size):
-        prepared(images[start : start + spec.batch_size])
+        prepared(images[start : start + spec.batch_size].to(device))
         progress({"step": min(start + spec.batch_size, len(images)), "steps": len(images)})
     for quantizer in quantizers(prepared).values():
         if quantizer.estimator is not None:

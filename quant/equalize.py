@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
+from quant.calibrate import Images
 from quant.channels import ChannelClasses, Use, channel_classes
 from quant.graph import bn_factor, finish, module_of, trace
 from quant.recipe import EqualizeSpec
@@ -17,7 +18,7 @@ _LARGEST_STEP = 1e4
 
 
 @torch.no_grad()
-def equalize(network: nn.Module, spec: EqualizeSpec, images: Tensor) -> fx.GraphModule:
+def equalize(network: nn.Module, spec: EqualizeSpec, images: Images) -> fx.GraphModule:
     """A traced copy whose channel classes are balanced; the float function stays the same.
 
     Args:
@@ -124,10 +125,10 @@ class _RangeRecorder(fx.Interpreter):
 
 
 def _activation_ranges(
-    graph_module: fx.GraphModule, classes: ChannelClasses, images: Tensor, batch_size: int = 8
+    graph_module: fx.GraphModule, classes: ChannelClasses, images: Images, batch_size: int = 8
 ) -> np.ndarray:
     """Largest magnitude of each class over the images (count,)."""
     recorder = _RangeRecorder(graph_module, classes)
-    for batch in images.split(batch_size):
-        recorder.run(batch)
+    for start in range(0, len(images), batch_size):
+        recorder.run(images[start : start + batch_size])
     return recorder.ranges

@@ -18,6 +18,7 @@ from quant.graph import (
 from quant.quantizer import Quantizer
 from quant.recipe import GRANULARITIES, require_one_of
 
+_ELEMENTWISE = (nn.SiLU, nn.Hardswish, nn.GELU, nn.Sigmoid, nn.Hardsigmoid)
 _SIGMOID_QPARAMS = (1.0 / 256.0, 0)
 """Output scale and zero point that the int8 sigmoid kernel has."""
 
@@ -150,3 +151,14 @@ def quantizers(network: nn.Module) -> dict[str, Quantizer]:
 def quant_convs(network: nn.Module) -> dict[str, QuantConv]:
     """All quantized convolutions by name."""
     return {name: module for name, module in network.named_modules() if isinstance(module, QuantConv)}
+
+
+def activation_readers(prepared: fx.GraphModule) -> dict[str, nn.Module]:
+    """Quantizers whose value is read by one elementwise activation (SiLU and its kin) alone: name -> activation."""
+    readers: dict[str, nn.Module] = {}
+    for node in prepared.graph.nodes:
+        if isinstance(module_of(prepared, node), Quantizer) and len(node.users) == 1:
+            reader = module_of(prepared, next(iter(node.users)))
+            if isinstance(reader, _ELEMENTWISE):
+                readers[str(node.target)] = reader
+    return readers

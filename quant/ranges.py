@@ -1,5 +1,6 @@
 """Range setting: which interval of real numbers the 8-bit integers stand for."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -32,13 +33,16 @@ def symmetric_qparams(low: Tensor, high: Tensor, quant_max: int) -> Tensor:
     return (torch.maximum(low.abs(), high.abs()) / quant_max).clamp_min(_EPS)
 
 
-def make_estimator(method: str, percentile: float) -> Estimator:
-    """The estimator for ``minmax``, ``moving_average``, ``percentile`` (of both tails) or ``mse``."""
+def make_estimator(method: str, percentile: float, through: Callable[[Tensor], Tensor] | None = None) -> Estimator:
+    """The estimator for ``minmax``, ``moving_average``, ``percentile`` (of both tails) or ``mse``.
+
+    ``through`` is the elementwise function that alone reads the values (SiLU): ``mse`` is then taken behind it.
+    """
     if method == "minmax":
         return MinMax()
     if method == "moving_average":
         return MovingAverage()
-    return Histogram(percentile if method == "percentile" else None)
+    return Histogram(percentile if method == "percentile" else None, through)
 
 
 class MinMax:
@@ -81,11 +85,14 @@ class Histogram:
     """A histogram that widens as needed; the range is cut at a percentile, or where the squared error is least.
 
     The squared error is that of rounding and clipping all seen values to 255 levels (as in the L2 range setting of
-    arXiv:2106.08295, section 3.1), searched over the upper end, then the lower, twice.
+    arXiv:2106.08295, section 3.1), searched over the upper end, then the lower, twice. Where only an activation
+    function ``through`` reads the values the error is measured behind it: SiLU flattens its negative side, on which
+    a range would be wasted.
     """
 
-    def __init__(self, percentile: float | None) -> None:
+    def __init__(self, percentile: float | None, through: Callable[[Tensor], Tensor] | None = None) -> None:
         self.percentile = percentile
+        self.through = through or (lambda values: values)
         self.counts: Tensor | None = None
         self.low = self.high = 0.0
 
@@ -138,7 +145,7 @@ class Histogram:
         return float(centres[first]), float(centres[last])
 
     def _least_error_limits(self, low: float, high: float) -> tuple[float, float]:
-        fractions = torch.linspace(0.2, 1.0, 81, dtype=torch.float64)
+        fractions = torch.linspace(0.05, 1.0, 96, dtype=torch.float64)
         for _ in range(2):
             if high > 0:
                 errors = self._errors(torch.full_like(fractions, low), high * fractions)
@@ -155,7 +162,7 @@ class Histogram:
         used = self.counts > 0
         values, counts = self.centres()[used], self.counts[used]
         rounded = ((values / scale).round() + zero).clamp(0, _LEVELS)
-        return (((rounded - zero) * scale - values) ** 2 * counts).sum(1)
+        return ((self.through((rounded - zero) * scale) - self.through(values)) ** 2 * counts).sum(1)
 
 
 def weight_limits(weight: Tensor, method: str, per_channel: bool, quant_max: int) -> tuple[Tensor, Tensor]:

@@ -80,21 +80,23 @@ def test_a_waiting_lease_goes_on_when_the_cores_become_free(tmp_path):
     assert got == [[0, 1]]
 
 
-def test_two_large_leases_at_once_do_not_block_each_other(tmp_path):
+def test_leases_that_wait_for_several_cores_do_not_block_each_other_half_filled(tmp_path):
     served = []
 
     def work(number: int) -> None:
-        lease = CoreLease(tmp_path, [0, 1, 2])
-        for _ in range(5):
-            with lease.lease(2, timeout_s=60):
-                served.append(number)
+        with CoreLease(tmp_path, [0, 1]).lease(2, timeout_s=20):
+            served.append(number)
 
-    workers = [threading.Thread(target=work, args=(number,)) for number in range(3)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(60)
-    assert len(served) == 15
+    waiting = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+    with CoreLease(tmp_path, [0, 1]).lease(1):
+        waiting[0].start()
+        time.sleep(0.2)  # it has one core now; whoever took the other one before it would wait for ever
+        for thread in waiting[1:]:
+            thread.start()
+        time.sleep(0.2)
+    for thread in waiting:
+        thread.join(20)
+    assert sorted(served) == list(range(6))
 
 
 @pytest.mark.parametrize("death", [signal.SIGKILL, signal.SIGTERM])

@@ -1,83 +1,17 @@
-"""The rules of a report: nothing vanishes, ties are ties, equal networks are no finding, gaps are en dashes."""
+"""The rules of a report: nothing vanishes, equal networks are no finding, gaps are en dashes."""
 
 import csv
 import itertools
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from report_rows import changed, context, grid_rows, row, sample_files
 
 from grid import figures, ranking, tables
 from grid.report import RESULT_COLUMNS, write_report, write_results_csv
 
-GAIN = {"ptq": 0.0, "qat": 0.006, "ptq+qat": 0.009}
-
-
-def row(cell: str, **given) -> dict:
-    empty = dict.fromkeys(RESULT_COLUMNS)
-    return {**empty, "cell": cell, "status": "ok", "engine": "qnnpack", "encoder": "efficientnet_b0", "seed": 0} | given
-
-
-def figures_of(ssim: float, size_mb: float, ratio: float) -> dict:
-    return {
-        "test_mse": 0.05 * (1 - ssim) ** 1.2,
-        "test_ssim": ssim,
-        "test_abs_rel": 0.1,
-        "test_rmse_m": 0.5,
-        "test_delta1": 0.9,
-        "size_mb": size_mb,
-        "latency_ms_p50": 20 * ratio,
-        "latency_ms_p90": 22 * ratio,
-        "latency_ratio": ratio,
-        "latency_ratio_low": ratio * 0.99,
-        "latency_ratio_high": ratio * 1.01,
-        "profiler_step_ms": 21 * ratio,
-    }
-
-
-def grid_rows() -> list[dict]:
-    """A made-up full grid: 2 baselines and 12 cells, with plausible figures; used in these tests only."""
-    rows = [
-        row("fp32", fuse_bn=False, method="fp32", **figures_of(0.8602, 5.045, 1.0)),
-        row("fp32-fuse_bn", fuse_bn=True, method="fp32", **figures_of(0.8602, 4.891, 0.93)),
-    ]
-    noise = np.random.default_rng(3)
-    for fuse_bn, granularity, method in itertools.product((False, True), ("per_channel", "per_tensor"), GAIN):
-        coarse = 0.03 / (1 + 80 * GAIN[method]) if granularity == "per_tensor" else 0.0
-        ssim = 0.845 + GAIN[method] - coarse + noise.normal(0, 0.0008)
-        size = (1.607 if granularity == "per_channel" else 1.379) - 0.002 * fuse_bn
-        cell = ("fuse_bn-" if fuse_bn else "") + f"{granularity}-{method}"
-        rows.append(
-            row(
-                cell, fuse_bn=fuse_bn, granularity=granularity, method=method, sqnr_db=24 + 400 * (ssim - 0.83),
-                simulated_ssim=ssim + 0.0004, graph_hash=f"{len(rows):016x}",
-                **figures_of(ssim, size, 1.62 + noise.normal(0, 0.03)),
-            )
-        )  # fmt: skip
-    return rows
-
-
-def context(**given) -> dict:
-    return {"run": "full-1", "command": "python runner.py --grid full", "origin": "rooms", "test_images": 128} | given
-
-
-def sample_files(folder: Path, rows: list[dict]) -> dict[str, Path]:
-    """A slanted wall with a box for every cell, each cell with noise of its own."""
-    y, x = np.mgrid[0:1:56j, 0:1:56j]
-    truth = np.stack([2 + 3 * x + shift + 2 * (np.hypot(x - 0.5, y - 0.6) > 0.25) for shift in (0, 1, 2, 3)])
-    image = (np.kron(truth, np.ones((1, 4, 4)))[..., None] * [25, 20, 15]).clip(0, 255).astype(np.uint8)
-    files = {}
-    for number, cell in enumerate(row["cell"] for row in rows):
-        wrong = np.random.default_rng(number).normal(0, 0.03 + 0.03 * number, truth.shape)
-        files[cell] = folder / f"{number}.npz"
-        maps = {"truth": truth.astype(np.float32), "prediction": (truth + wrong).astype(np.float32)}
-        np.savez(files[cell], image=image, **maps)
-    return files
-
-
-def changed(rows: list[dict], cell: str, **given) -> list[dict]:
-    return [{**row, **given} if row["cell"] == cell else row for row in rows]
+PUBLISHED = "fuse_bn,granularity,method,test_mse,test_ssim,size_mb,latency_ms,source\n"
 
 
 def line_of(text: str, cell: str) -> list[str]:
@@ -141,21 +75,6 @@ def test_best_int8_values_are_bold_and_float_baselines_never(tmp_path):
     assert "Most accurate int8: `per_tensor-ptq`" in text
 
 
-def test_ssim_within_a_thousandth_is_a_tie_and_beyond_it_is_not():
-    cells = [row("a", method="ptq", test_ssim=0.85), row("b", method="ptq", test_ssim=0.8495)]
-    cells.append(row("c", method="ptq", test_ssim=0.848))
-    assert ranking.best(cells, ranking.SSIM) == ("a", ["b"])
-    assert ranking.best(cells, ranking.SSIM, noise=0.003) == ("a", ["b", "c"])
-
-
-def test_latencies_tie_only_where_their_intervals_overlap():
-    def timed(cell, low, middle, high):
-        return row(cell, latency_ratio=middle, latency_ratio_low=low, latency_ratio_high=high)
-
-    cells = [timed("a", 0.98, 1.0, 1.02), timed("b", 1.01, 1.05, 1.09), timed("c", 1.03, 1.05, 1.07)]
-    assert ranking.best(cells, ranking.LATENCY) == ("a", ["b"])
-
-
 @pytest.mark.usefixtures("no_pictures")
 def test_the_same_network_is_called_so_and_never_ranked_twice(tmp_path):
     rows = changed(grid_rows(), "per_channel-qat", test_ssim=0.99, graph_hash="h")
@@ -164,57 +83,6 @@ def test_the_same_network_is_called_so_and_never_ranked_twice(tmp_path):
     assert line_of(text, "fuse_bn-per_channel-qat")[-1] == "same as `per_channel-qat`"
     assert line_of(text, "per_channel-qat")[6] == "**0.9900**"
     assert line_of(text, "fuse_bn-per_channel-qat")[6] == "0.9900"
-
-
-def test_an_axis_is_judged_by_cells_that_differ_in_it_alone():
-    rows = [
-        row("a", method="ptq", fuse_bn=False, granularity="per_channel", test_ssim=0.80, sqnr_db=20.0),
-        row("b", method="ptq", fuse_bn=True, granularity="per_channel", test_ssim=0.82, sqnr_db=21.0),
-        row("c", method="qat", fuse_bn=True, granularity="per_channel", test_ssim=0.90, sqnr_db=30.0),
-        row("d", method="qat", fuse_bn=True, granularity="per_tensor", seed=1, test_ssim=0.1, sqnr_db=3.0),
-        row("fp32", method="fp32", fuse_bn=False, test_ssim=0.99),
-        row("fp32-fuse_bn", method="fp32", fuse_bn=True, test_ssim=0.99),
-    ]
-    found = {(effect.axis, effect.start, effect.to): effect for effect in ranking.effects(rows)}
-    assert set(found) == {("fuse_bn", False, True), ("method", "ptq", "qat")}
-    assert found["fuse_bn", False, True].ssim == pytest.approx((0.02,))
-    assert found["method", "ptq", "qat"].sqnr_db == pytest.approx((9.0,))
-
-
-def test_an_axis_that_changes_no_network_is_no_finding():
-    rows = [
-        row("a", method="ptq", fuse_bn=False, test_ssim=0.8, graph_hash="x"),
-        row("b", method="ptq", fuse_bn=True, test_ssim=0.8, graph_hash="x", same_as="a"),
-    ]
-    (effect,) = ranking.effects(rows)
-    assert (effect.pairs, effect.identical) == (1, 1)
-    assert "the same" in ranking.verdict(effect)
-
-
-@pytest.mark.parametrize(
-    ("differences", "said"),
-    [
-        ((0.0005, -0.0009), "within noise"),
-        ((0.01, 0.02), "better in 2 of 2"),
-        ((-0.01, 0.0001), "worse in 1 of 2"),
-        ((0.01, -0.02), "depends"),
-    ],
-)
-def test_the_verdict_on_an_axis_claims_no_more_than_its_pairs_show(differences, said):
-    effect = ranking.Effect("fuse_bn", False, True, differences, (), 2, 0, noise=0.001)
-    assert said in ranking.verdict(effect)
-
-
-def test_further_axes_are_found_in_dotted_columns_and_not_averaged_away():
-    rows = [
-        row(f"per_channel-qat-qat.epochs={epochs}", method="qat", test_ssim=ssim) | {"qat.epochs": epochs}
-        for epochs, ssim in ((1, 0.8), (2, 0.9))
-    ]
-    assert ranking.axes_of(rows)[-1] == "qat.epochs"
-    assert [effect.axis for effect in ranking.effects(rows)] == ["qat.epochs"]
-    assert len(ranking.over_seeds(rows)) == 2
-    hidden = [{key: value for key, value in row.items() if key != "qat.epochs"} for row in rows]
-    assert ranking.effects(hidden) == [], "cells that differ in something unseen are no pair"
 
 
 @pytest.mark.usefixtures("no_pictures")
@@ -232,26 +100,6 @@ def test_several_seeds_give_means_and_deviations_and_set_the_tie(tmp_path):
     assert line[4].endswith("± 0.0200")
     assert line[4].startswith("≈"), "0.009 below the best is a tie where seeds spread 0.02"
     assert "With one seed" not in text
-
-
-def test_the_pareto_front_leaves_out_what_another_cell_beats():
-    def point(cell, ssim, size, ratio, spread=0.01):
-        bounds = {"latency_ratio_low": ratio - spread, "latency_ratio_high": ratio + spread}
-        return row(cell, method="ptq", test_ssim=ssim, size_mb=size, latency_ratio=ratio, **bounds)
-
-    cells = [
-        point("accurate", 0.90, 2.0, 1.0),
-        point("small", 0.80, 1.0, 1.0),
-        point("fast", 0.80, 2.0, 0.5),
-        point("beaten", 0.85, 2.0, 1.2),
-        point("tied", 0.8995, 2.001, 1.005),
-        row("unmeasured", method="ptq", test_ssim=1.0),
-    ]
-    front = ranking.pareto_front(cells, (ranking.SSIM, ranking.SIZE, ranking.LATENCY))
-    assert front == ["accurate", "small", "fast", "tied"]
-
-
-PUBLISHED = "fuse_bn,granularity,method,test_mse,test_ssim,size_mb,latency_ms,source\n"
 
 
 @pytest.mark.usefixtures("no_pictures")

@@ -1,0 +1,71 @@
+"""The settled networks of the quantization tests; tests only read them, the contract suite proves that steps do too."""
+
+import warnings
+
+import pytest
+import torch
+from networks import AllKinds, ReluPair, settled, smooth_images
+
+from model.network import NetworkSpec, build_network
+from quant.calibrate import calibrate
+from quant.engines import qnnpack
+from quant.graph import fuse_bn
+from quant.recipe import CalibrateSpec
+
+SIZE = 64
+
+
+@pytest.fixture(autouse=True)
+def _quiet_engine():
+    """PyTorch has deprecated its quantized tensors; that is known and no finding of these tests."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*quantized tensor creation functions.*")
+        yield
+
+
+@pytest.fixture(scope="session")
+def images():
+    return smooth_images(12, SIZE)
+
+
+@pytest.fixture(scope="session")
+def fresh_images():
+    """Images that no range was set from."""
+    return smooth_images(8, SIZE, seed=7)
+
+
+@pytest.fixture(scope="session")
+def depth_network(images):
+    """The network of the mission at 64x64 pixels, in eval mode."""
+    torch.manual_seed(0)
+    return settled(build_network(NetworkSpec(input_size=SIZE)), images)
+
+
+@pytest.fixture(scope="session")
+def relu_pair(images):
+    torch.manual_seed(0)
+    return settled(ReluPair(), images)
+
+
+@pytest.fixture(scope="session")
+def all_kinds(images):
+    torch.manual_seed(0)
+    return settled(AllKinds(), images)
+
+
+@pytest.fixture(scope="session")
+def calibrated(depth_network, images):
+    """The real network calibrated, by (fused, granularity)."""
+    made = {}
+    for fused in (False, True):
+        source = fuse_bn(depth_network) if fused else depth_network
+        for granularity in ("per_channel", "per_tensor"):
+            spec = CalibrateSpec(activation_range="minmax")
+            made[fused, granularity] = calibrate(source, granularity, spec, images)
+    return made
+
+
+@pytest.fixture(scope="session")
+def int8(calibrated):
+    """The real network on the engine, by (fused, granularity)."""
+    return {key: qnnpack.convert(prepared) for key, prepared in calibrated.items()}
