@@ -39,13 +39,29 @@ def equalize(network: nn.Module, spec: EqualizeSpec, images: Images) -> fx.Graph
         written = seen if seen is not None else _largest(graph_module, classes.producers, classes.count, _output_ranges)
         alive = (written > 0) & (read > 0)
         factor = np.where(alive, np.sqrt(np.where(alive, read / np.where(alive, written, 1.0), 1.0)), 1.0)
-        factor = factor.clip(1.0 / _LARGEST_STEP, _LARGEST_STEP)
+        factor = _centred(factor.clip(1.0 / _LARGEST_STEP, _LARGEST_STEP), classes)
         _scale_(graph_module, classes, factor)
         if seen is not None:
             seen = seen * factor
         if np.abs(np.log(factor)).max() < 1e-3:
             break
     return finish(graph_module)
+
+
+def _centred(factor: np.ndarray, classes: ChannelClasses) -> np.ndarray:
+    """The factors with geometric mean 1 in each tensor: a common factor changes no quantization, only the scale."""
+    group = np.arange(classes.count)
+    changed = True
+    while changed:  # classes that are written together, or tied by others that are, form one group
+        changed = False
+        for use in classes.producers:
+            known = use.classes[use.classes >= 0]
+            if len(known) and (group[known] != group[known].min()).any():
+                group[np.isin(group, group[known])] = group[known].min()
+                changed = True
+    logs = np.log(factor)
+    sums, counts = np.bincount(group, logs, classes.count), np.bincount(group, minlength=classes.count)
+    return np.exp(logs - (sums / np.maximum(counts, 1))[group])
 
 
 def _conv_and_bn(graph_module: fx.GraphModule, use: Use) -> tuple[nn.Conv2d, nn.BatchNorm2d | None]:

@@ -17,6 +17,8 @@ from quant.prepare import prepare, quant_convs, quantizers
 from quant.recipe import CalibrateSpec, QatSpec
 
 _GRADIENT_CLIP = 1.0
+_BN_MOMENTUM = 0.01
+"""Small batches are poor statistics: a float network's own 0.1 would carry their noise into the folded weights."""
 
 
 def prepare_cold(network: nn.Module, granularity: str, spec: CalibrateSpec) -> fx.GraphModule:
@@ -59,6 +61,9 @@ def finetune(
     if weight_range == "minmax":
         for conv in quant_convs(prepared).values():
             conv.weight_quantizer.set_mode("follow")
+    for conv in quant_convs(prepared).values():
+        if conv.bn is not None:
+            conv.bn.momentum = _BN_MOMENTUM
     parameters = [p for p in prepared.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, spec.learning_rate, weight_decay=spec.weight_decay)
     state = load_epoch(scratch)

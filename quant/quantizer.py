@@ -9,7 +9,7 @@ MODES = ("off", "calibrate", "follow", "freeze")
 """off: passes values through. calibrate: gathers statistics, passes through. follow: quantizes with ranges that
 follow the data. freeze: quantizes with fixed ranges."""
 
-_AVERAGING = 0.01
+_AVERAGING = 0.05
 
 
 class Quantizer(nn.Module):

@@ -88,11 +88,7 @@ def test_resizing_and_pooling_share_the_quantizer_of_their_input_and_others_have
 
 def test_clamps_are_absorbed_and_relu6_limits_its_quantizer(all_kinds):
     prepared = prepare(all_kinds, "per_tensor")
-    assert not [
-        module
-        for module in prepared.modules()
-        if isinstance(module, nn.ReLU | nn.ReLU6 | nn.BatchNorm2d) and not isinstance(module, nn.BatchNorm2d)
-    ]
+    assert not [module for module in prepared.modules() if isinstance(module, nn.ReLU | nn.ReLU6)]
     limits = {name: conv.limit for name, conv in quant_convs(prepared).items()}
     assert limits["depthwise"] == 6.0
     assert limits["one"] == limits["other"] == limits["gate.squeeze"] == float("inf")
@@ -100,6 +96,13 @@ def test_clamps_are_absorbed_and_relu6_limits_its_quantizer(all_kinds):
     assert limits["head"] is None
     limited = {name for name, quantizer in quantizers(prepared).items() if quantizer.limit is not None}
     assert limited == {"quantizers.depthwise"}
+
+
+def test_every_module_has_one_place(network):
+    """A BatchNorm that stayed at its old place too would be woken there by train(), and be saved twice."""
+    prepared = prepare(network, "per_channel")
+    places = [name for name, _ in prepared.named_modules(remove_duplicate=False)]
+    assert places == [name for name, _ in prepared.named_modules()]
 
 
 def test_the_sigmoid_has_the_fixed_output_of_the_int8_kernel(all_kinds):
@@ -202,8 +205,7 @@ def test_padding_other_than_zeros_is_refused_or_kept(images, padding_mode):
     network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, padding_mode=padding_mode), nn.ReLU()).eval()
     try:
         prepared = prepare(network, "per_channel")
-    except UnsupportedNetworkError as error:
-        assert padding_mode in str(error)
+    except UnsupportedNetworkError:
         return
     assert torch.allclose(reference(prepared, images), reference(network, images), atol=1e-5)
 

@@ -56,7 +56,7 @@ def test_activations_lie_on_at_most_256_levels_and_use_them_all():
     assert torch.allclose(steps, steps.round(), atol=1e-4)
     assert steps.min().round() == 0
     assert steps.max().round() == 255
-    assert (0.0 == levels).any()
+    assert (levels == 0.0).any()
 
 
 @pytest.mark.parametrize("per_channel", [False, True])
@@ -142,6 +142,21 @@ def test_a_followed_weight_has_the_range_of_this_very_weight(per_channel):
     alive = slice(0, 3) if per_channel else slice(None)
     assert torch.allclose(followed.scale[alive], frozen.scale[alive], rtol=1e-6)
     assert (followed.zero_point == 0).all()
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+def test_a_followed_weight_of_one_sign_stays_symmetric(per_channel, sign):
+    """int8 weights have zero point 0; an asymmetric range would train a grid that no engine has."""
+    weight = sign * WEIGHT.abs()
+    quantizer = weight_quantizer(per_channel)
+    quantizer.set_mode("follow")
+    out = quantizer(weight)
+    assert (quantizer.zero_point == 0).all()
+    quantizer.set_range_from_weight(weight, "minmax")
+    quantizer.set_mode("freeze")
+    assert (quantizer.zero_point == 0).all()
+    assert torch.allclose(out, quantizer(weight), atol=1e-6)
 
 
 @pytest.mark.parametrize("mode", MODES)

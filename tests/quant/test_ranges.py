@@ -5,8 +5,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from quant.ranges import Histogram, MinMax, MovingAverage, affine_qparams, make_estimator, symmetric_qparams
-from quant.ranges import weight_limits
+from quant.ranges import (
+    Histogram,
+    MinMax,
+    MovingAverage,
+    affine_qparams,
+    make_estimator,
+    symmetric_qparams,
+    weight_limits,
+)
 
 GENERATOR = torch.Generator().manual_seed(0)
 SAMPLES = {

@@ -1,0 +1,497 @@
+"""Which node may run when, and a tiny grid that really runs on Ray: every stage once, on cores of its own."""
+
+import itertools
+import json
+import random
+import threading
+import urllib.request
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray.tune.search import Searcher
+
+from grid import schedule
+from grid.cores import own_cores
+from grid.plan import Node, Plan
+from grid.schedule import Dashboard, Resources, TrieSearcher, cluster, run_plan
+from grid.stages import StageStore
+from tests.grid import tiny
+from tests.grid.tiny import flip_byte, put, sightings, space_of, world, written
+
+FULL = "{method: [ptq, qat, ptq+qat], granularity: [per_channel, per_tensor], fuse_bn: [false, true]}"
+
+
+@dataclass
+class Events:
+    """An observer that remembers."""
+
+    seen: list[tuple[str, str]] = field(default_factory=list)
+    reasons: dict[str, str] = field(default_factory=dict)
+    news: list[dict[str, Any]] = field(default_factory=list)
+
+    def started(self, node: Node) -> None:
+        self.seen.append(("started", node.id))
+
+    def progressed(self, node: Node, info: dict[str, Any]) -> None:
+        self.news.append(info)
+
+    def finished(self, node: Node) -> None:
+        self.seen.append(("finished", node.id))
+
+    def failed(self, node: Node, reason: str) -> None:
+        self.seen.append(("failed", node.id))
+        self.reasons[node.id] = reason
+
+    def times(self, kind: str) -> Counter:
+        return Counter(node for what, node in self.seen if what == kind)
+
+
+@dataclass
+class Machine:
+    """Plays Tune: starts what the searcher suggests on so many cores, and lets trials end in any order."""
+
+    searcher: TrieSearcher
+    plan: Plan
+    store: StageStore
+    cpus: float
+    numbers: Any = field(default_factory=itertools.count)
+    trials: dict[str, dict[str, Any]] = field(default_factory=dict)
+    order: list[str] = field(default_factory=list)
+    over: bool = False
+
+    def fill(self, most: int | None = None) -> None:
+        """Ask for trials while the cores last (as many as ``most``, where given)."""
+        while not self.over and (most is None or len(self.trials) < most):
+            name = f"trial{next(self.numbers)}"
+            found = self.searcher.suggest(name)
+            self.over = found == Searcher.FINISHED
+            if not isinstance(found, dict):
+                return
+            self.trials[name] = found
+            self.order.append(found["node"])
+
+    def node(self, name: str) -> Node:
+        return next(node for node in self.plan.nodes if node.id == self.trials[name]["node"])
+
+    def end(self, name: str, fail: bool = False) -> None:
+        """One trial ends, with its result in the store or without."""
+        node = self.node(name)
+        if not fail:
+            put(self.store, node)
+        del self.trials[name]
+        self.searcher.on_trial_complete(name, error=fail)
+
+    def stages(self) -> list[str]:
+        return sorted(config["stage"] for config in self.trials.values())
+
+
+@pytest.fixture
+def store(tmp_path) -> StageStore:
+    return StageStore(tmp_path / "storage")
+
+
+@pytest.fixture
+def plan(tmp_path, tmp_path_factory) -> Plan:
+    return world(tmp_path_factory).plan(space_of(tmp_path, FULL))
+
+
+@pytest.fixture
+def machine(store, monkeypatch) -> Callable[..., Machine]:
+    """Makes a machine with a searcher, without Ray."""
+
+    def make(plan: Plan, cpus: float = 2, gpus: float = 0, resources: Resources | None = None) -> Machine:
+        total = {"CPU": float(cpus)} | ({"GPU": float(gpus)} if gpus else {})
+        monkeypatch.setattr(schedule.ray, "cluster_resources", lambda: total)
+        searcher = TrieSearcher(plan, store, resources or Resources(), Events())
+        return Machine(searcher, plan, store, cpus)
+
+    return make
+
+
+def events_of(machine: Machine) -> Events:
+    assert isinstance(machine.searcher.observer, Events)
+    return machine.searcher.observer
+
+
+# ---- what may run when
+
+
+@pytest.mark.parametrize("cpus", [2, 16])
+@pytest.mark.parametrize("seed", range(4))
+def test_every_node_is_suggested_once_and_never_before_its_inputs_are_stored(machine, plan, store, cpus, seed):
+    draw = random.Random(seed)
+    tune = machine(plan, cpus)
+    while not tune.over:
+        tune.fill(most=cpus)
+        for config in tune.trials.values():
+            node = next(node for node in plan.nodes if node.id == config["node"])
+            assert all(store.has(upstream) for _, upstream in node.inputs)
+        if tune.trials:
+            tune.end(draw.choice(sorted(tune.trials)))
+    assert sorted(tune.order) == sorted(node.id for node in plan.nodes)
+    assert tune.searcher.failures == {}
+    assert events_of(tune).times("finished") == Counter(tune.order)
+
+
+@pytest.mark.parametrize("cpus", [2, 16])
+@pytest.mark.parametrize("seed", range(8))
+def test_a_failed_node_fails_all_behind_it_and_nothing_else(machine, plan, store, cpus, seed):
+    draw = random.Random(seed)
+    doomed = draw.choice(plan.nodes)
+    behind = {doomed.id}
+    for node in plan.nodes:
+        if any(upstream in behind for _, upstream in node.inputs):
+            behind.add(node.id)
+    tune = machine(plan, cpus)
+    while not tune.over:
+        tune.fill(most=cpus)
+        if tune.trials:
+            name = draw.choice(sorted(tune.trials))
+            if tune.trials[name]["node"] == doomed.id:
+                tune.searcher.reasons[doomed.id] = "stage: it broke"
+                tune.end(name, fail=True)
+            else:
+                tune.end(name)
+    assert set(tune.searcher.failures) == behind
+    assert set(tune.searcher.failures.values()) == {"stage: it broke"}
+    assert {node.id for node in plan.nodes if store.has(node.id)} == {node.id for node in plan.nodes} - behind
+    assert not behind - {doomed.id} & set(tune.order)
+    assert events_of(tune).times("failed") == Counter(behind)
+
+
+def test_nodes_in_the_store_do_not_run_again(machine, plan, store):
+    for node in plan.nodes[:7]:
+        put(store, node)
+    tune = machine(plan, 16)
+    while not tune.over:
+        tune.fill()
+        if tune.trials:
+            tune.end(min(tune.trials))
+    assert sorted(tune.order) == sorted(node.id for node in plan.nodes[7:])
+
+
+def test_a_damaged_result_runs_again(machine, plan, store):
+    for node in plan.nodes:
+        put(store, node)
+    flip_byte(store.path(plan.nodes[0].id) / "network.bin")
+    tune = machine(plan)
+    tune.fill()
+    assert tune.order == [plan.nodes[0].id]
+
+
+def test_a_whole_store_is_finished_at_once(machine, plan, store):
+    for node in plan.nodes:
+        put(store, node)
+    tune = machine(plan)
+    assert tune.searcher.is_done()
+    assert tune.searcher.suggest("trial") == Searcher.FINISHED
+
+
+def test_while_all_that_is_left_waits_nothing_is_suggested_and_it_is_not_the_end(machine, plan):
+    tune = machine(plan)
+    tune.fill()
+    assert tune.stages() == ["load"]
+    assert tune.searcher.suggest("other") is None
+    assert not tune.searcher.is_done()
+
+
+def test_an_input_that_is_lost_while_the_grid_runs_fails_what_needs_it_instead_of_waiting_for_ever(
+    machine, plan, store
+):
+    tune = machine(plan, 16)
+    lost = next(node for node in plan.nodes if node.stage == "load")
+    tune.fill()
+    tune.end(min(tune.trials))
+    tune.fill()
+    flip_byte(store.path(lost.id) / "network.bin")
+    assert not store.verify(lost.id)  # as the stage does that finds it
+    for _ in range(200):
+        if tune.trials:
+            tune.end(min(tune.trials), fail=True)
+        tune.fill()
+        if tune.over:
+            break
+    assert tune.over, "the searcher waits for an input that nobody will compute"
+    assert {node.id for node in plan.nodes} - set(tune.searcher.failures) == {lost.id}
+    assert all(reason for reason in tune.searcher.failures.values())
+
+
+def test_a_worker_that_died_without_a_word_is_the_reason_then(machine, plan):
+    tune = machine(plan)
+    tune.fill()
+    tune.end(min(tune.trials), fail=True)
+    assert set(tune.searcher.failures.values()) == {"load: the worker died 3 times"}
+
+
+def test_a_trial_that_another_run_has_finished_meanwhile_counts(machine, plan, store):
+    tune = machine(plan)
+    tune.fill()
+    name = min(tune.trials)
+    put(store, tune.node(name))
+    tune.searcher.on_trial_complete(name, error=True)
+    assert tune.searcher.failures == {}
+
+
+# ---- the order
+
+
+def test_the_longest_chain_goes_first(machine, plan, store):
+    tune = machine(plan, 16)
+    tune.fill()
+    tune.end(min(tune.trials))
+    tune.fill()
+    first = [next(node for node in plan.nodes if node.id == one).stage for one in tune.order[1:]]
+    assert first[0] == "fuse", "fusing comes before two trainings, an evaluation before none"
+    assert first[1] == "equalize"
+    assert set(first[2:]) == {"evaluate", "profile"}
+
+
+def test_training_goes_before_calibration_alone_and_measuring_comes_last(machine, plan, store):
+    ready = ("load", "fuse", "equalize")
+    for node in plan.nodes:
+        if node.stage in ready:
+            put(store, node)
+    tune = machine(plan, 16)
+    tune.fill()
+    order = [next(node for node in plan.nodes if node.id == one).stage for one in tune.order]
+    assert order[:4] == ["calibrate"] * 4, "a tuning follows each of them"
+    assert order[4:8] == ["finetune"] * 4
+    assert set(order[8:]) == {"evaluate", "profile"}
+
+
+@pytest.mark.parametrize("cpus", [1, 2, 3])
+def test_on_few_cores_measuring_waits_until_nothing_else_waits_or_runs(machine, plan, cpus):
+    tune = machine(plan, cpus)
+    others = {node.id for node in plan.nodes if node.stage != "profile"}
+    while not tune.over:
+        tune.fill(most=cpus)
+        if "profile" in tune.stages():
+            assert set(tune.order) >= others
+            assert set(tune.stages()) == {"profile"}
+        if tune.trials:
+            tune.end(max(tune.trials))
+    assert set(tune.order) == {node.id for node in plan.nodes}
+
+
+def test_on_few_cores_a_measurement_takes_all_of_them(machine, plan, store):
+    for node in plan.nodes:
+        if node.stage != "profile":
+            put(store, node)
+    tune = machine(plan, 3)
+    tune.fill(most=1)
+    assert [config["resources"] for config in tune.trials.values()] == [{"CPU": 3.0}]
+
+
+@pytest.mark.parametrize("cpus", [4, 64])
+def test_on_many_cores_measuring_does_not_wait_and_takes_its_own_threads_alone(machine, plan, cpus):
+    tune = machine(plan, cpus)
+    tune.fill()
+    tune.end(min(tune.trials))
+    tune.fill()
+    assert tune.stages() == ["equalize", "evaluate", "fuse", "profile"]
+    measuring = next(config for config in tune.trials.values() if config["stage"] == "profile")
+    assert measuring["resources"] == {"CPU": 1.0}
+
+
+def test_only_what_trains_or_calibrates_asks_for_a_gpu(machine, plan):
+    tune = machine(plan, 8, gpus=1, resources=Resources(cpus_per_trial=2, gpus_per_trial=0.25))
+    while not tune.over:
+        tune.fill()
+        for config in tune.trials.values():
+            wanted = {"CPU": 2.0, "GPU": 0.25} if config["stage"] in ("calibrate", "finetune") else {"CPU": 2.0}
+            assert config["resources"] == ({"CPU": 1.0} if config["stage"] == "profile" else wanted)
+        if tune.trials:
+            tune.end(min(tune.trials))
+
+
+@pytest.mark.parametrize("gpus", [0, 1])
+def test_no_gpu_is_asked_for_where_there_is_none_or_none_is_wanted(machine, plan, store, gpus):
+    for node in plan.nodes:
+        if node.stage in ("load", "fuse", "equalize"):
+            put(store, node)
+    tune = machine(plan, 8, gpus=gpus, resources=Resources(gpus_per_trial=0.0 if gpus else 1.0))
+    tune.fill()
+    assert "finetune" in tune.stages()
+    assert not any("GPU" in config["resources"] for config in tune.trials.values())
+
+
+@pytest.mark.parametrize("cpus", [2, 4])
+def test_nothing_asks_for_more_cpus_than_there_are_and_then_waits_for_ever(machine, tmp_path, tmp_path_factory, cpus):
+    space = space_of(tmp_path, "{method: [ptq]}", overrides=("latency.threads=32",))
+    tune = machine(world(tmp_path_factory).plan(space), cpus, resources=Resources(cpus_per_trial=32))
+    while not tune.over:
+        tune.fill(most=cpus)
+        assert all(config["resources"]["CPU"] <= cpus for config in tune.trials.values())
+        if tune.trials:
+            tune.end(min(tune.trials))
+
+
+# ---- on Ray
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A tiny grid that ran on Ray, once with a cell that fails, and then again."""
+
+    plan: Plan
+    store: StageStore
+    events: Events
+    failures: dict[str, str]
+    dashboard: Dashboard
+    status_without_token: int
+    before: dict[str, int]
+    again: Events
+    failures_again: dict[str, str]
+
+    def chain(self, cell: str) -> dict[str, str]:
+        return next(one.nodes for one in self.plan.cells if one.name == cell)
+
+
+AXES = "{method: [ptq, ptq+qat], qat.learning_rate: [1.0e-4, 1.0e+30]}"
+BROKEN, WHOLE = "fuse_bn-per_channel-ptq+qat-qat.learning_rate=1e_30", "fuse_bn-per_channel-ptq+qat"
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory) -> Any:
+    """One Ray session for all tests below: a cell fails by its learning rate, and a worker is killed once."""
+    here = world(tmp_path_factory)
+    folder = tmp_path_factory.mktemp("ray")
+    plan = here.plan(space_of(folder, AXES, overrides=("fuse_bn=true",)))
+    context = here.context(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(schedule, "stage_trial", tiny.sighted_stage_trial)
+        patch.setattr(schedule, "start_profiler", start_sighted_profiler)
+        with cluster(Resources()) as dashboard:
+            status = status_of(dashboard.url)
+            events, again = Events(), Events()
+            failures = run_plan(plan, context, Resources(cpus_per_trial=1), events)
+            before = written(folder)
+            failures_again = run_plan(plan, context, Resources(cpus_per_trial=min(2, len(own_cores()))), again)
+    return Ran(plan, StageStore(folder), events, failures, dashboard, status, before, again, failures_again)
+
+
+def start_sighted_profiler(core_folder: Path, cores: tuple[int, ...]) -> Any:
+    import ray
+
+    actor: Any = ray.remote(tiny.SightedProfiler).options(name="profiler", num_cpus=0)
+    return actor.remote(core_folder, tuple(cores))
+
+
+def status_of(url: str) -> int:
+    try:
+        with urllib.request.urlopen(f"{url}/api/version", timeout=10) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def broken_nodes(ran: Ran) -> set[str]:
+    return {ran.chain(next_broken(ran))[stage] for stage in ("finetune", "convert", "evaluate", "profile")}
+
+
+def next_broken(ran: Ran) -> str:
+    return next(cell.name for cell in ran.plan.cells if cell.settings["qat.learning_rate"] == 1e30)
+
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.mark.slow
+def test_a_grid_on_ray_ends_with_every_node_in_the_store_but_those_behind_the_failed_one(ran):
+    there = {node.id for node in ran.plan.nodes if ran.store.verify(node.id)}
+    assert {node.id for node in ran.plan.nodes} - there == broken_nodes(ran)
+    assert set(ran.failures) == broken_nodes(ran)
+
+
+def test_a_reason_is_one_line_that_names_stage_error_and_log(ran):
+    reason = ran.failures[ran.chain(next_broken(ran))["finetune"]]
+    assert reason.startswith("finetune: FloatingPointError: ")
+    assert "\n" not in reason
+    log = Path(reason.partition("(log: ")[2].rstrip(")"))
+    assert "Traceback" in log.read_text()
+    assert set(ran.failures.values()) == {reason}
+    assert ran.events.reasons == ran.failures
+
+
+def test_the_observer_is_told_once_that_a_node_started_and_ended(ran):
+    ids = {node.id for node in ran.plan.nodes}
+    assert ran.events.times("finished") == Counter(ids - broken_nodes(ran))
+    assert ran.events.times("failed") == Counter(broken_nodes(ran))
+    first = {what: [node for one, node in ran.events.seen if one == what] for what in ("started", "finished")}
+    for node in ran.plan.nodes:
+        if node.id in first["finished"]:
+            started = ran.events.seen.index(("started", node.id))
+            assert started < ran.events.seen.index(("finished", node.id))
+            for _, upstream in node.inputs:
+                assert ran.events.seen.index(("finished", upstream)) < started
+
+
+def test_training_sends_news_of_its_epochs(ran):
+    assert any(info.get("epoch") == 1 and "val_ssim" in info for info in ran.events.news)
+
+
+def test_a_worker_that_is_killed_is_replaced_and_its_node_computed(ran):
+    assert (ran.store.root / "died").exists()
+    fuse = next(node.id for node in ran.plan.nodes if node.stage == "fuse")
+    assert ran.store.verify(fuse)
+    assert ran.events.times("started")[fuse] == 2
+
+
+def test_no_two_workers_are_on_one_core_at_a_time(ran):
+    notes = sightings(ran.store.root)
+    assert {note["stage"] for note in notes} == {node.stage for node in ran.plan.nodes}
+    for one, other in itertools.combinations(notes, 2):
+        if one["start"] < other["end"] and other["start"] < one["end"]:
+            assert not set(one["cores"]) & set(other["cores"]), (one, other)
+
+
+def test_a_worker_has_as_many_torch_threads_as_cores_and_as_many_cores_as_asked_for(ran):
+    notes = sightings(ran.store.root)
+    again = min(2, len(own_cores()))
+    assert all(note["threads"] == len(note["cores"]) for note in notes)
+    assert all(set(note["cores"]) <= set(own_cores()) for note in notes)
+    tuned = [note for note in notes if note["stage"] == "finetune" and note["node"] in broken_nodes(ran)]
+    assert not tuned, "a failed stage leaves no note"
+    assert all(len(note["cores"]) == 1 for note in notes)
+    assert again
+
+
+def test_workers_are_as_nice_as_the_driver_so_that_others_do_not_slow_a_measurement(ran):
+    import os
+
+    assert {note["niceness"] for note in sightings(ran.store.root)} == {os.nice(0)}
+
+
+def test_a_second_run_tries_what_failed_and_nothing_else(ran):
+    assert written(ran.store.root) == ran.before
+    tuned = ran.chain(next_broken(ran))["finetune"]
+    assert ran.again.times("started") == Counter([tuned])
+    assert set(ran.failures_again) == broken_nodes(ran)
+
+
+def test_the_dashboard_answers_and_says_how_to_open_it(ran):
+    assert ran.dashboard.url.startswith("http://127.0.0.1:")
+    assert ran.status_without_token in (200, 401)
+    assert (ran.status_without_token == 401) == ("token" in ran.dashboard.how_to_open())
+
+
+def test_a_whole_store_needs_no_ray(tmp_path, tmp_path_factory):
+    here = world(tmp_path_factory)
+    plan = here.plan(space_of(tmp_path, "{method: [ptq]}"))
+    for node in plan.nodes:
+        put(StageStore(tmp_path), node)
+    assert not schedule.ray.is_initialized()
+    assert run_plan(plan, here.context(tmp_path), Resources(), Events()) == {}
+
+
+def test_records_are_json_that_other_tools_can_read(ran):
+    for node in ran.plan.nodes:
+        if ran.store.has(node.id):
+            assert json.loads((ran.store.path(node.id) / "result.json").read_text())["id"] == node.id
+
+
+assert threading
