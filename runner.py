@@ -68,8 +68,8 @@ def _run_plan(
 
     run_name = asked.resume or asked.run_name or f"{space.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     run_dir = store.root / _checked_name(run_name)
-    run_dir.mkdir(parents=True, exist_ok=True)
     recorder = Recorder(plan, store, pack, run_dir, run_name, asked.tracking_uri, _command(asked))
+    run_dir.mkdir(parents=True, exist_ok=True)
     (run_dir / "run.json").write_text(json.dumps(_saved(asked, run_name), indent=1))
     (run_dir / "plan.txt").write_text("\n".join(describe(plan, store)) + "\n")
     console.print(f"run        {run_dir}\nMLflow     {recorder.ui_command}", soft_wrap=True, markup=False)

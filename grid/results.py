@@ -7,6 +7,7 @@ from grid.plan import Cell, Plan
 from grid.stages import StageStore
 
 Row = dict[str, Any]
+_STANDARD = ("fuse_bn", "granularity", "method", "engine", "seed")
 _TEST = ("mse", "ssim", "abs_rel", "rmse_m", "delta1")
 _LATENCY = (
     "latency_ms_p50",
@@ -23,18 +24,34 @@ def result_rows(plan: Plan, store: StageStore, failures: Mapping[str, str]) -> l
 
     A cell whose int8 network has the hash of an earlier one says ``same_as``: it is the same arithmetic.
     """
-    rows = [_row(cell, store, failures) for cell in plan.cells]
+    varied = _varied(plan)
+    rows = [_row(cell, store, failures) | _further(cell, varied) for cell in plan.cells]
     first: dict[str, str] = {}
     for row in rows:
         if row["graph_hash"]:
             row["same_as"] = first.setdefault(row["graph_hash"], row["cell"])
             row["same_as"] = None if row["same_as"] == row["cell"] else row["same_as"]
-    return rows + [{**_settings(cell), "status": "excluded", "reason": cell.excluded} for cell in plan.excluded]
+    left_out = {"status": "excluded", "same_as": None, "graph_hash": None}
+    return rows + [
+        {**_settings(cell), **left_out, "reason": cell.excluded, **_further(cell, varied)} for cell in plan.excluded
+    ]
+
+
+def _varied(plan: Plan) -> list[str]:
+    """Settings beside the standard columns in which the cells of this grid differ: its further axes."""
+    values: dict[str, set[object]] = {}
+    for cell in (*plan.cells, *plan.excluded):
+        for key, value in cell.relevant.items():
+            values.setdefault(key, set()).add(value)
+    return [key for key, seen in values.items() if len(seen) > 1 and key not in (*_STANDARD, "network.encoder")]
+
+
+def _further(cell: Cell, varied: list[str]) -> Row:
+    return {key: cell.relevant[key] for key in varied if key in cell.relevant}
 
 
 def _settings(cell: Cell) -> Row:
-    keys = ("fuse_bn", "granularity", "method", "engine", "seed")
-    row: Row = {"cell": cell.name, **{key: cell.settings.get(key) for key in keys}}
+    row: Row = {"cell": cell.name, **{key: cell.settings.get(key) for key in _STANDARD}}
     row["encoder"] = cell.settings["network.encoder"]
     if row["method"] == "fp32":
         row["granularity"] = row["engine"] = None

@@ -229,10 +229,12 @@ def sighted(node: Node, storage: Path) -> Iterator[None]:
         "process": os.getpid(),
         "start": time.monotonic(),
     }
-    yield
-    line = json.dumps({**note, "end": time.monotonic()}) + "\n"
-    with (storage / "sightings.jsonl").open("a") as file:
-        file.write(line)
+    try:
+        yield
+    finally:
+        line = json.dumps({**note, "end": time.monotonic()}) + "\n"
+        with (storage / "sightings.jsonl").open("a") as file:
+            file.write(line)
 
 
 def sightings(storage: Path) -> list[dict[str, Any]]:

@@ -1,0 +1,165 @@
+"""Networks on disk come back as they were, and nothing else is taken for one."""
+
+import json
+import os
+
+import pytest
+import torch
+from networks import reference, same_tensors
+
+from model.errors import InputError
+from model.network import NetworkSpec
+from quant.artifact import Form, load_network, read_form, save_network, size_mb
+from quant.calibrate import calibrate
+from quant.engines import qnnpack
+from quant.equalize import equalize
+from quant.graph import fuse_bn
+from quant.inspect import require_state
+from quant.prepare import quant_convs, quantizers
+from quant.qat import prepare_cold
+from quant.recipe import CalibrateSpec, EqualizeSpec
+
+SPEC = NetworkSpec(input_size=64)
+MINMAX = CalibrateSpec(activation_range="minmax")
+SKIPPED = ("none", "qnnpack")
+ARMS = [(fused, granularity) for fused in (False, True) for granularity in ("per_channel", "per_tensor")]
+
+
+@pytest.fixture
+def saved(tmp_path, depth_network):
+    """A folder with the float network."""
+    save_network(tmp_path, depth_network, Form(SPEC, fused=False, form="float"))
+    return tmp_path
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("equalized", [False, True])
+def test_a_float_network_comes_back_bit_for_bit(depth_network, images, fresh_images, tmp_path, fused, equalized):
+    network = fuse_bn(depth_network) if fused else depth_network
+    if equalized:
+        network = equalize(network, EqualizeSpec(ranges="weights"), images)
+    form = Form(SPEC, fused=fused, form="float")
+    save_network(tmp_path, network, form)
+    loaded = load_network(tmp_path)
+    assert read_form(tmp_path) == form
+    assert not loaded.training
+    assert same_tensors(loaded.state_dict(), network.state_dict())
+    assert torch.equal(reference(loaded, fresh_images), reference(network, fresh_images))
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_a_prepared_network_comes_back_bit_for_bit_with_its_modes(calibrated, fresh_images, tmp_path, arm):
+    form = Form(SPEC, arm[0], "prepared", arm[1])
+    save_network(tmp_path, calibrated[arm], form)
+    loaded = load_network(tmp_path)
+    assert read_form(tmp_path) == form
+    assert require_state(loaded, "evaluate") == require_state(calibrated[arm], "evaluate")
+    assert same_tensors(loaded.state_dict(), calibrated[arm].state_dict())
+    assert torch.equal(reference(loaded, fresh_images), reference(calibrated[arm], fresh_images))
+
+
+def test_modes_come_back_one_by_one(depth_network, tmp_path):
+    prepared = prepare_cold(depth_network, "per_channel", MINMAX)
+    quantizers(prepared)["quantizers.images"].set_mode("off")
+    save_network(tmp_path, prepared, Form(SPEC, False, "prepared", "per_channel"))
+    modes = {name: quantizer.mode for name, quantizer in quantizers(load_network(tmp_path)).items()}
+    assert modes == {name: quantizer.mode for name, quantizer in quantizers(prepared).items()}
+    assert set(modes.values()) == {"off", "follow", "freeze"}
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_an_int8_network_comes_back_bit_for_bit_and_selects_its_engine(int8, fresh_images, tmp_path, arm):
+    form = Form(SPEC, arm[0], "int8", arm[1], "qnnpack")
+    save_network(tmp_path, int8[arm], form)
+    torch.backends.quantized.engine = next(e for e in torch.backends.quantized.supported_engines if e not in SKIPPED)
+    loaded = load_network(tmp_path)
+    assert torch.backends.quantized.engine == "qnnpack"
+    assert read_form(tmp_path) == form
+    assert torch.equal(reference(loaded, fresh_images), reference(int8[arm], fresh_images))
+    assert qnnpack.graph_hash(loaded) == qnnpack.graph_hash(int8[arm])
+
+
+def test_an_int8_network_of_mixed_precision_comes_back_too(depth_network, images, fresh_images, tmp_path):
+    prepared = calibrate(depth_network, "per_channel", MINMAX, images)
+    quant_convs(prepared)["head.layers.1"].weight_quantizer.set_mode("off")
+    quantizers(prepared)["quantizers.encoder_layer0_0_0"].set_mode("off")
+    mixed = qnnpack.convert(prepared)
+    save_network(tmp_path, mixed, Form(SPEC, False, "int8", "per_channel", "qnnpack"))
+    assert torch.equal(reference(load_network(tmp_path), fresh_images), reference(mixed, fresh_images))
+
+
+def test_saving_changes_nothing(calibrated, tmp_path):
+    before = {name: value.clone() for name, value in calibrated[False, "per_channel"].state_dict().items()}
+    save_network(tmp_path, calibrated[False, "per_channel"], Form(SPEC, False, "prepared", "per_channel"))
+    assert same_tensors(before, calibrated[False, "per_channel"].state_dict())
+
+
+def test_the_size_is_that_of_the_saved_state_dict_and_leaves_no_file(depth_network, tmp_path):
+    size = size_mb(depth_network, tmp_path)
+    assert not list(tmp_path.iterdir())
+    torch.save(depth_network.state_dict(), tmp_path / "by_hand.pt")
+    assert size == pytest.approx((tmp_path / "by_hand.pt").stat().st_size / 1e6, rel=0.01)  # names of files count
+
+
+def test_a_folder_without_a_network_is_named(tmp_path):
+    for folder in (tmp_path, tmp_path / "missing"):
+        with pytest.raises(InputError, match=str(folder)):
+            load_network(folder)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "{}", '{"form": "float"}', '{"form": "int4"}'])
+def test_a_description_that_is_none_is_named(saved, text):
+    (saved / "network.json").write_text(text)
+    with pytest.raises(InputError, match=str(saved)):
+        load_network(saved)
+
+
+def test_a_description_of_another_version_is_named(saved):
+    description = json.loads((saved / "network.json").read_text())
+    description["network"]["shoe_size"] = 43
+    (saved / "network.json").write_text(json.dumps(description))
+    with pytest.raises(InputError, match=str(saved)):
+        load_network(saved)
+
+
+def test_an_unknown_form_shows_its_value(saved):
+    description = json.loads((saved / "network.json").read_text())
+    (saved / "network.json").write_text(json.dumps({**description, "form": "int4"}))
+    with pytest.raises(InputError, match="'int4'"):
+        load_network(saved)
+
+
+DAMAGES = [(form, damage) for form in ("float", "int8") for damage in ("missing", "cut")]
+
+
+@pytest.mark.parametrize(("form", "damage"), [*DAMAGES, ("float", "of_another_network")])
+def test_tensors_that_are_missing_damaged_or_of_another_network_are_named(depth_network, int8, tmp_path, damage, form):
+    network = int8[False, "per_channel"] if form == "int8" else depth_network
+    save_network(tmp_path, network, Form(SPEC, False, form, "per_channel" if form == "int8" else None))
+    (file,) = (path for path in tmp_path.iterdir() if path.name != "network.json")
+    if damage == "missing":
+        file.unlink()
+    elif damage == "cut":
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    else:
+        save_network(tmp_path, fuse_bn(depth_network), Form(SPEC, False, form))
+    with pytest.raises(InputError, match=str(tmp_path)):
+        load_network(tmp_path)
+
+
+class Trap:
+    """Would make a folder when unpickled."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+def test_nothing_that_is_stored_is_executed(int8, tmp_path):
+    save_network(tmp_path, int8[False, "per_tensor"], Form(SPEC, False, "int8", "per_tensor", "qnnpack"))
+    torch.save({"trap": Trap(str(tmp_path / "sprung"))}, tmp_path / "network.pt")
+    with pytest.raises(Exception, match=r"."):
+        load_network(tmp_path)
+    assert not (tmp_path / "sprung").exists()
