@@ -199,7 +199,7 @@ def test_granularities_are_different_networks(int8):
 
 def test_the_hash_does_not_know_names(kinds, all_kinds, images):
     prepared = calibrate(nn.Sequential(all_kinds), "per_channel", MINMAX, images)
-    assert not quantizers(prepared).keys() & quantizers(kinds).keys()
+    assert not quant_convs(prepared).keys() & quant_convs(kinds).keys()
     assert qnnpack.graph_hash(qnnpack.convert(prepared)) == qnnpack.graph_hash(qnnpack.convert(kinds))
 
 
