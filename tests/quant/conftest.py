@@ -1,7 +1,5 @@
 """The settled networks of the quantization tests; tests only read them, the contract suite proves that steps do too."""
 
-import warnings
-
 import pytest
 import torch
 from networks import AllKinds, ReluPair, settled, smooth_images
@@ -15,12 +13,10 @@ from quant.recipe import CalibrateSpec
 SIZE = 64
 
 
-@pytest.fixture(autouse=True)
-def _quiet_engine():
+def pytest_itemcollected(item):
     """PyTorch has deprecated its quantized tensors; that is known and no finding of these tests."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*quantized tensor creation functions.*")
-        yield
+    for known in ("torch.quantize_per_tensor, torch.quantize_per_channel", "TypedStorage is deprecated"):
+        item.add_marker(pytest.mark.filterwarnings(f"ignore:{known}"))
 
 
 @pytest.fixture(scope="session")

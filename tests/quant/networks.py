@@ -62,6 +62,7 @@ class Gate(nn.Module):
         super().__init__()
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.squeeze = nn.Conv2d(channels, 4, 1)
+        nn.init.ones_(self.squeeze.bias)  # no channel is dead
         self.act = nn.ReLU()
         self.expand = nn.Conv2d(4, channels, 1)
         self.sigmoid = nn.Sigmoid()

@@ -22,7 +22,7 @@ from quant.recipe import CalibrateSpec, EqualizeSpec
 SPEC = NetworkSpec(input_size=64)
 MINMAX = CalibrateSpec(activation_range="minmax")
 SKIPPED = ("none", "qnnpack")
-ARMS = [(fused, granularity) for fused in (False, True) for granularity in ("per_channel", "per_tensor")]
+ARMS = [(False, "per_channel"), (True, "per_tensor")]
 
 
 @pytest.fixture

@@ -59,7 +59,8 @@ def test_a_network_in_train_mode_is_calibrated_with_dropout_and_batch_statistics
     expected = calibrate(network, "per_channel", MINMAX, images)
     found = calibrate(network.train(), "per_channel", MINMAX, images)
     assert network.training, "the argument keeps its mode"
-    assert all(torch.equal(q.scale, quantizers(expected)[name].scale) for name, q in quantizers(found).items())
+    scales = quantizers(expected)
+    assert all(torch.equal(q.scale, scales[name].scale) for name, q in quantizers(found).items())
 
 
 def test_minmax_ranges_are_the_extremes_of_the_float_function(all_kinds, images):

@@ -44,18 +44,22 @@ def test_with_all_quantizers_off_training_is_that_of_the_float_network(relu_pair
 def test_granularity_is_that_of_the_weight_quantizers_and_of_nothing_else(network):
     one, other = prepare(network, "per_channel"), prepare(network, "per_tensor")
     assert str(one.graph) == str(other.graph)
-    assert quantizers(one).keys() == quantizers(other).keys()
+    twins, conv_twins = quantizers(other), quant_convs(other)
+    assert quantizers(one).keys() == twins.keys()
     for name, quantizer in activation_quantizers(one).items():
-        twin = quantizers(other)[name]
+        twin = twins[name]
         assert not quantizer.per_channel
         assert not twin.per_channel
         assert (quantizer.fixed, quantizer.limit, quantizer.scale.shape) == (twin.fixed, twin.limit, twin.scale.shape)
     for name, conv in quant_convs(one).items():
         assert conv.weight_quantizer.scale.shape == (conv.conv.out_channels,)
-        assert quant_convs(other)[name].weight_quantizer.scale.shape == (1,)
+        assert conv_twins[name].weight_quantizer.scale.shape == (1,)
         assert (conv.weight_quantizer.quant_min, conv.weight_quantizer.quant_max) == (-127, 127)
-    kept = {name: value for name, value in one.state_dict().items() if "weight_quantizer" not in name}
-    assert same_tensors(kept, {name: other.state_dict()[name] for name in kept})
+    kept, twin_kept = (
+        {name: value for name, value in item.state_dict().items() if "weight_quantizer" not in name}
+        for item in (one, other)
+    )
+    assert same_tensors(kept, twin_kept)
 
 
 def test_every_value_between_operators_passes_one_quantizer(network):
