@@ -73,7 +73,7 @@ class QatSpec:
     learning_rate: float = 1e-4
     weight_decay: float = 0.0
     freeze_ranges_after: float = 0.34
-    freeze_bn_after: float = 0.34
+    freeze_bn_after: float = 0.1
     distillation: float = 0.5
 
     def __post_init__(self) -> None:
