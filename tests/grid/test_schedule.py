@@ -21,6 +21,7 @@ from grid.cores import own_cores
 from grid.plan import Node, Plan
 from grid.schedule import Dashboard, Resources, TrieSearcher, cluster, run_plan
 from grid.stages import StageStore
+from model.errors import InputError
 from tests.grid import tiny
 from tests.grid.tiny import flip_byte, put, sightings, space_of, world, written
 
@@ -299,11 +300,13 @@ def test_on_many_cores_measuring_does_not_wait_and_takes_its_own_threads_alone(m
 
 
 def test_only_what_trains_or_calibrates_asks_for_a_gpu(machine, plan):
-    tune = machine(plan, 8, gpus=1, resources=Resources(cpus_per_trial=2, gpus_per_trial=0.25))
+    tune = machine(plan, 8, gpus=1, resources=Resources(min(2, len(own_cores())), 0.25))
     while not tune.over:
         tune.fill()
         for config in tune.trials.values():
-            wanted = {"CPU": 2.0, "GPU": 0.25} if config["stage"] in ("calibrate", "finetune") else {"CPU": 2.0}
+            wanted = {"CPU": float(min(2, len(own_cores())))}
+            if config["stage"] in ("calibrate", "finetune"):
+                wanted["GPU"] = 0.25
             assert config["resources"] == ({"CPU": 1.0} if config["stage"] == "profile" else wanted)
         if tune.trials:
             tune.end(min(tune.trials))
@@ -321,14 +324,27 @@ def test_no_gpu_is_asked_for_where_there_is_none_or_none_is_wanted(machine, plan
 
 
 @pytest.mark.parametrize("cpus", [2, 4])
-def test_nothing_asks_for_more_cpus_than_there_are_and_then_waits_for_ever(machine, tmp_path, tmp_path_factory, cpus):
+def test_a_measurement_asks_for_no_more_cpus_than_there_are_and_would_wait_for_ever(
+    machine, tmp_path, tmp_path_factory, cpus
+):
     space = space_of(tmp_path, "{method: [ptq]}", overrides=("latency.threads=32",))
-    tune = machine(world(tmp_path_factory).plan(space), cpus, resources=Resources(cpus_per_trial=32))
+    tune = machine(world(tmp_path_factory).plan(space), cpus)
     while not tune.over:
         tune.fill(most=cpus)
         assert all(config["resources"]["CPU"] <= cpus for config in tune.trials.values())
         if tune.trials:
             tune.end(min(tune.trials))
+
+
+@pytest.mark.parametrize(("asked", "value"), [({"cpus_per_trial": 0}, "0"), ({"cpus_per_trial": 4096}, "4096")])
+def test_cpus_that_a_trial_could_never_get_are_refused(asked, value):
+    with pytest.raises(InputError, match=rf"--cpus-per-trial: {value} CPUs are asked for; expected 1 to \d+"):
+        Resources(**asked)
+
+
+def test_a_share_of_a_gpu_below_nothing_is_refused():
+    with pytest.raises(InputError, match=r"--gpus-per-trial: -0\.5"):
+        Resources(gpus_per_trial=-0.5)
 
 
 # ---- on Ray
