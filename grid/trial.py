@@ -1,29 +1,23 @@
 """One node of the trie, and one whole cell, computed in this process: plain functions that run without Ray."""
 
-import hashlib
-import json
-import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from grid.latency import measure_pair, profile_operators
-from grid.plan import STAGE_VERSIONS, Cell, Node, Plan
-from grid.settings import read_group
-from grid.stages import StageStore, write_record
+from grid.measure import evaluate, profile
+from grid.plan import Cell, Node, Plan
+from grid.stages import StageStore
+from grid.work import Context, Outcome, StageError, Work, write_outcome
 from model.checkpoint import checkpoint_sha256, load_checkpoint
-from model.metrics import MAX_DEPTH_M, depth_metrics, sqnr_db
 from model.network import NetworkSpec, build_network, normalize
 from model.pack import Pack
 from model.pretrained import load_pretrained_
-from model.training import Progress, predict, train
-from quant.artifact import Form, load_network, read_form, save_network, size_mb
+from model.training import Progress, train
+from quant.artifact import Form, load_network, read_form, save_network
 from quant.calibrate import calibrate
 from quant.engines import qnnpack
 from quant.equalize import equalize
@@ -32,59 +26,7 @@ from quant.inspect import quantizer_state, require_state
 from quant.qat import finetune, prepare_cold
 
 CHECK_IMAGES = 8
-SAMPLES = 4
-OPERATORS = "operators.txt"
 FLOAT_TOLERANCE = 1e-4
-
-
-class StageError(RuntimeError):
-    """A stage broke a promise (a changed float function, an artifact that reloads differently)."""
-
-
-@dataclass(frozen=True)
-class Context:
-    """Where a node runs: the store, the packed data, the checkpoint to load, and the torch device."""
-
-    storage: Path
-    pack: Path
-    checkpoint: Path | None = None
-    device: str = "cpu"
-
-
-@dataclass
-class Outcome:
-    """What a stage hands back beside its files: figures, what was asserted, and figures by epoch."""
-
-    metrics: dict[str, Any] = field(default_factory=dict)
-    asserted: dict[str, Any] = field(default_factory=dict)
-    history: list[dict[str, float]] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Work:
-    """All that a stage function gets: its node, the folders of its inputs by role, and where to write."""
-
-    node: Node
-    inputs: dict[str, Path]
-    out: Path
-    scratch: Path
-    store: StageStore
-    context: Context
-    progress: Progress
-
-    @property
-    def pack(self) -> Pack:
-        """The packed data."""
-        return Pack(self.context.pack)
-
-    @property
-    def device(self) -> torch.device:
-        """Where training and calibration run."""
-        return torch.device(self.context.device)
-
-    def group(self, name: str) -> Any:
-        """The spec of one settings group of this node."""
-        return read_group(self.node.settings, name)
 
 
 def run_node(node: Node, context: Context, progress: Progress = lambda info: None) -> dict[str, Any]:
@@ -129,22 +71,7 @@ def _compute(node: Node, store: StageStore, context: Context, out: Path, progres
     work = Work(node, inputs, out, store.scratch(node.id), store, context, progress)
     started = time.monotonic()
     outcome = STAGES[node.stage](work)
-    _write(out, node, outcome, time.monotonic() - started)
-
-
-def _write(out: Path, node: Node, outcome: Outcome, seconds: float) -> None:
-    write_record(
-        out,
-        {
-            "stage": node.stage,
-            "settings": dict(node.settings),
-            "inputs": [list(pair) for pair in node.inputs],
-            "metrics": outcome.metrics,
-            "asserted": outcome.asserted,
-            "history": outcome.history,
-            "seconds": seconds,
-        },
-    )
+    write_outcome(out, node, outcome, time.monotonic() - started)
 
 
 class CalibrationImages:
@@ -272,122 +199,6 @@ def _convert(work: Work) -> Outcome:
     )
 
 
-@torch.inference_mode()
-def _evaluate(work: Work) -> Outcome:
-    """Test metrics of the network as it ships, of its simulation, and its noise against the float network."""
-    network = load_network(work.inputs["network"])
-    images, target = work.pack.images("test"), work.pack.depth("test")
-    state = require_state(network, "evaluate")
-    prediction = _test_prediction(work, network, images)
-    metrics: dict[str, Any] = depth_metrics(prediction, target)
-    if "reference" in work.inputs:
-        reference = torch.from_numpy(np.load(work.inputs["reference"] / "predictions.npy"))
-        metrics["sqnr_db"] = sqnr_db(reference, prediction)
-    simulated = _simulated_folder(work)
-    if simulated is not None:
-        simulation = predict(load_network(simulated), images, device=torch.device("cpu"), progress=work.progress)
-        metrics["simulated_ssim"] = depth_metrics(simulation, target)["ssim"]
-    metrics["size_mb"] = size_mb(network, work.out)
-    np.save(work.out / "predictions.npy", prediction.numpy())
-    shown = torch.linspace(0, len(images) - 1, min(SAMPLES, len(images))).long()
-    np.savez(
-        work.out / "samples.npz",
-        image=images[shown].permute(0, 2, 3, 1).numpy(),
-        truth=target[shown, 0].numpy() * MAX_DEPTH_M,
-        prediction=prediction[shown, 0].numpy() * MAX_DEPTH_M,
-    )
-    return Outcome({"test_images": len(images), **metrics}, state)
-
-
-def _test_prediction(work: Work, network: nn.Module, images: Tensor) -> Tensor:
-    """The network's test predictions; for an int8 network found by its hash if another cell has the same one."""
-    graph_hash = _graph_hash(work)
-    if graph_hash is None:
-        return predict(network, images, device=torch.device("cpu"), progress=work.progress)
-
-    def compute(folder: Path) -> Outcome:
-        predicted = predict(network, images, device=torch.device("cpu"), progress=work.progress)
-        np.save(folder / "predictions.npy", predicted.numpy())
-        return Outcome()
-
-    found = _once(work, ["predictions", graph_hash, work.pack.fingerprint], compute)
-    return torch.from_numpy(np.load(work.store.path(found) / "predictions.npy"))
-
-
-def _graph_hash(work: Work) -> str | None:
-    """The identity of the int8 network to look at, or None for a float network."""
-    record = json.loads((work.inputs["network"] / "result.json").read_text())
-    return record["metrics"].get("graph_hash")
-
-
-def _once(work: Work, key: list[str], compute: Callable[[Path], Outcome]) -> str:
-    """Compute what depends on the effective int8 network alone, once for all cells that share it; its id.
-
-    Cells of equal hash are one network: their accuracy and latency are one measurement.
-    """
-    shared = hashlib.sha256(json.dumps([work.node.stage, STAGE_VERSIONS[work.node.stage], *key]).encode())
-    node_id = shared.hexdigest()[:20]
-    with work.store.claim(node_id) as done:
-        if not done or not work.store.verify(node_id):
-            with work.store.writer(node_id) as out:
-                started = time.monotonic()
-                _write(out, work.node, compute(out), time.monotonic() - started)
-    return node_id
-
-
-def _simulated_folder(work: Work) -> Path | None:
-    """The prepared network that an int8 network was converted from, or None for a float network."""
-    if read_form(work.inputs["network"]).form != "int8":
-        return None
-    record = json.loads((work.inputs["network"] / "result.json").read_text())
-    return work.store.path(dict(record["inputs"])["network"])
-
-
-def _profile(work: Work) -> Outcome:
-    graph_hash = _graph_hash(work)
-    if graph_hash is None:
-        return _measure(work, work.out)
-    settings = json.dumps(dict(work.node.settings), sort_keys=True)
-    found = _once(work, [graph_hash, settings, str(work.inputs["reference"].name)], lambda out: _measure(work, out))
-    shutil.copy(work.store.path(found) / OPERATORS, work.out)
-    record = work.store.record(found)
-    return Outcome(record["metrics"], record["asserted"])
-
-
-@torch.inference_mode()
-def _measure(work: Work, out: Path) -> Outcome:
-    """Latency beside the float reference, and the profiler's table of operators."""
-    network, reference = load_network(work.inputs["network"]), load_network(work.inputs["reference"])
-    require_state(network, "evaluate")
-    example = normalize(work.pack.images("test", [0]))
-    spec = work.group("latency")
-    latency = measure_pair(network, reference, example, spec)
-    step_ms, table = profile_operators(network, example, spec.threads)
-    (out / OPERATORS).write_text(table)
-    return Outcome(
-        {
-            "latency_ms_p50": latency.p50_ms,
-            "latency_ms_p90": latency.p90_ms,
-            "latency_ratio": latency.ratio,
-            "latency_ratio_low": latency.ratio_low,
-            "latency_ratio_high": latency.ratio_high,
-            "reference_ms_p50": latency.reference_p50_ms,
-            "pairs": latency.pairs,
-            "profiler_step_ms": step_ms,
-        },
-        {"cpu_model": cpu_model(), "threads": spec.threads},
-    )
-
-
-def cpu_model() -> str:
-    """The processor's name, as the kernel gives it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return "unknown"
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
-
-
 STAGES: dict[str, Callable[[Work], Outcome]] = {
     "load": _load,
     "train": _train,
@@ -396,6 +207,6 @@ STAGES: dict[str, Callable[[Work], Outcome]] = {
     "calibrate": _calibrate,
     "finetune": _finetune,
     "convert": _convert,
-    "evaluate": _evaluate,
-    "profile": _profile,
+    "evaluate": evaluate,
+    "profile": profile,
 }

@@ -23,7 +23,11 @@ import pytest
 import torch
 
 import runner
+from grid.plan import Plan
 from grid.report import RESULT_COLUMNS
+from grid.schedule import Dashboard, Observer, Resources, TrieSearcher
+from grid.stages import StageStore
+from grid.trial import Context, run_node
 from model.checkpoint import save_checkpoint
 from model.metrics import depth_metrics
 from model.network import build_network
@@ -562,18 +566,52 @@ def test_a_damaged_result_is_computed_again_by_the_next_run(story, tiny, tmp_pat
     assert "14 are in the store, 1 to compute" in text
 
 
-@pytest.mark.slow
-def test_a_failed_cell_is_a_row_with_its_reason_and_exit_status_1(story):
+def test_a_failed_cell_is_a_row_with_its_reason_and_exit_status_1(story, monkeypatch):
+    monkeypatch.setattr("grid.schedule.cluster", lambda resources: contextlib.nullcontext(Dashboard("", None)))
+    monkeypatch.setattr("grid.schedule.run_plan", run_plan_here)
     status, text = quietly(story.at.arguments(*SET, "--set", "qat.learning_rate=1e300", run_name="failing"))
     assert status == 1
     rows = {row["cell"]: row for row in story.rows("failing")}
     assert {cell: rows[cell]["status"] for cell in CELLS} == dict.fromkeys(CELLS[:3], "ok") | {CELLS[3]: "failed"}
     reason = rows[CELLS[3]]["reason"]
-    assert reason.startswith("finetune: ")
-    assert "(log: " in reason
-    assert reason in text
+    assert reason.startswith("finetune: RuntimeError: ")
+    assert reason in (story.at.storage / "failing" / "report.md").read_text()
     assert f"FAILED {CELLS[3]}: {reason}" in text
     runs = runs_of(story, "failing")
     assert runs["parents"][0].info.status == "FAILED"
     child = next(run for run in runs["children"] if run.info.run_name == CELLS[3])
     assert (child.info.status, child.data.tags["grid.reason"]) == ("FAILED", reason)
+
+
+def run_plan_here(plan: Plan, context: Context, resources: Resources, observer: Observer) -> dict[str, str]:
+    """The scheduler of ``grid.schedule`` with this process in Tune's place."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ray.cluster_resources", lambda: {"CPU": 1.0})
+        searcher = TrieSearcher(plan, StageStore(context.storage), resources, observer)
+        while not searcher.is_done():
+            config = searcher.suggest("trial")
+            assert isinstance(config, dict)
+            node = next(node for node in plan.nodes if node.id == config["node"])
+            observer.started(node)
+            try:
+                run_node(node, context)
+            except Exception as error:
+                searcher.reasons[node.id] = f"{node.stage}: {type(error).__name__}: {error}"
+            searcher.on_trial_complete("trial")
+    return searcher.failures
+
+
+def test_an_interrupted_run_says_how_to_go_on_and_is_not_called_finished(story, monkeypatch):
+    def interrupt(*_: Any) -> dict[str, str]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("grid.schedule.cluster", lambda resources: contextlib.nullcontext(Dashboard("", None)))
+    monkeypatch.setattr("grid.schedule.run_plan", interrupt)
+    status, text = quietly(story.at.arguments(*SET, "--set", "qat.epochs=7", run_name="cut"))
+    assert status == 130
+    assert f"python runner.py --resume cut --storage {story.at.storage}" in " ".join(text.split())
+    rows = {row["cell"]: row for row in story.rows("cut")}
+    assert (rows[CELLS[3]]["status"], rows[CELLS[2]]["status"]) == ("skipped", "ok")
+    runs = runs_of(story, "cut")
+    assert runs["parents"][0].info.status == "KILLED"
+    assert CELLS[3] not in {run.info.run_name for run in runs["children"]}

@@ -318,6 +318,21 @@ def test_a_resumed_training_equals_an_uninterrupted_one_bit_for_bit(pack, tmp_pa
     assert same(whole, resumed)
 
 
+def test_a_resumed_training_knows_how_long_validation_stood_still(pack, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "validate", lambda *_: {"ssim": 0.5})
+    spec = TrainSpec(epochs=5, batch_size=8, plateau_patience=1, init="random")
+
+    def kill(info):
+        if info["epoch"] == 3:
+            raise Killed
+
+    expected = run(tiny(), pack, spec)
+    with pytest.raises(Killed):
+        run(tiny(), pack, spec, scratch=tmp_path, progress=kill)
+    assert run(tiny(), pack, spec, scratch=tmp_path) == expected
+    assert expected[-1]["learning_rate"] < expected[0]["learning_rate"]
+
+
 def test_the_seed_decides_the_result_and_nothing_else_does(pack):
     results = []
     for number, seed in enumerate((1, 1, 2)):

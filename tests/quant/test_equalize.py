@@ -171,6 +171,17 @@ def test_classes_go_through_what_is_linear_and_stop_at_what_is_not(kind, images)
     assert channel_classes(trace(made(kind, images))).count == COUNTS[kind]
 
 
+def test_a_grouped_convolution_is_balanced_by_the_weights_that_read_each_channel(images):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 12, 1, groups=2)).eval()
+    changed = equalize(network, EqualizeSpec(ranges="weights"), images).state_dict()
+    written = changed["0.weight"].abs().amax((1, 2, 3))
+    reader = changed["2.weight"].abs().amax((2, 3))
+    read = torch.cat([reader[:6].amax(0), reader[6:].amax(0)])
+    ratio = written / read
+    assert ratio.max() / ratio.min() < 1.01
+
+
 @pytest.mark.parametrize("kind", [*COUNTS, SpatialGate], ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("ranges", EQUALIZE_RANGES)
 def test_the_float_function_stays_for_every_kind_of_graph(kind, ranges, images):

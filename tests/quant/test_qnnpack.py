@@ -185,6 +185,30 @@ def test_sizes_at_224_pixels_are_those_of_the_study():
     assert sizes == pytest.approx({"fp32": 5.05, "fused": 4.89, "per_channel": 1.61, "per_tensor": 1.38}, rel=0.02)
 
 
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+def test_weights_beyond_their_range_are_clipped_as_in_the_simulation(fresh_images, granularity):
+    """A range that training or least squares made smaller than the weight ends at -127, never at -128."""
+    torch.manual_seed(0)
+    prepared = prepare(nn.Sequential(nn.Conv2d(3, 8, 3)).eval(), granularity).eval()
+    freeze_at_unit_ranges_(prepared)
+    (conv,) = quant_convs(prepared).values()
+    size = conv.weight_quantizer.low.shape
+    conv.weight_quantizer.set_range(torch.full(size, -0.05), torch.full(size, 0.05))
+    integers = qnnpack.convert(prepared).get_submodule("0").weight().int_repr().int()
+    assert (integers.min(), integers.max()) == (-127, 127)
+    assert torch.equal(integers, conv.weight_quantizer.quantize(conv.conv.weight))
+
+
+def test_relu_cuts_at_zero_also_where_the_output_range_goes_below(fresh_images):
+    torch.manual_seed(0)
+    prepared = prepare(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()).eval(), "per_tensor").eval()
+    freeze_at_unit_ranges_(prepared)
+    shipped = reference(qnnpack.convert(prepared), fresh_images)
+    assert shipped.min() == 0.0
+    assert shipped.max() > 0.5
+    assert (shipped - reference(prepared, fresh_images)).abs().max() <= 1.01 * 2 / 255
+
+
 # -- the hash
 
 
