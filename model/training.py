@@ -100,7 +100,7 @@ def train_epoch(
         value.backward()
         nn.utils.clip_grad_norm_(network.parameters(), gradient_clip)
         optimizer.step()
-        total += float(value)
+        total += float(value.detach())
         progress({"step": step + 1, "steps": len(batches), "loss": total / (step + 1)})
     return total / max(len(batches), 1)
 

@@ -7,10 +7,12 @@ torch.save'd and only ever read with ``weights_only=True``.
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import fx, nn
 
 from model.errors import InputError
 from model.network import NetworkSpec, build_network
@@ -41,7 +43,9 @@ class Form:
 def save_network(folder: Path, network: nn.Module, form: Form) -> None:
     """Write ``network`` into ``folder`` (which exists)."""
     modes = {name: quantizer.mode for name, quantizer in quantizers(network).items()}
-    description = {**asdict(form), "modes": modes if form.form == "prepared" else {}}
+    if isinstance(network, fx.GraphModule) and form.form == "int8":
+        modes = network.meta["modes"]
+    description = {**asdict(form), "modes": modes}
     if form.form == "int8":
         torch.save(network.state_dict(), folder / _INT8_TENSORS)
     else:
@@ -53,13 +57,18 @@ def save_network(folder: Path, network: nn.Module, form: Form) -> None:
 def read_form(folder: Path) -> Form:
     """The form of the network saved in ``folder``; raises InputError where there is none."""
     description = _read_description(folder)
-    return Form(
-        NetworkSpec(**description["network"]),
-        description["fused"],
-        description["form"],
-        description["granularity"],
-        description["engine"],
-    )
+    try:
+        return Form(
+            NetworkSpec(**description["network"]),
+            description["fused"],
+            description["form"],
+            description["granularity"],
+            description["engine"],
+        )
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            str(folder), f"{_DESCRIPTION} does not fit ({error})", "a network folder of this version"
+        ) from error
 
 
 def load_network(folder: str | Path) -> nn.Module:
@@ -73,20 +82,31 @@ def load_network(folder: str | Path) -> nn.Module:
     if form.fused:
         network = fuse_bn(network)
     if form.form == "float":
-        network.load_state_dict(load_file(folder / _FLOAT_TENSORS))
+        _load_tensors_(network, folder, _FLOAT_TENSORS)
         return network.eval()
     assert form.granularity is not None
     prepared = prepare(trace(network), form.granularity).eval()
-    if form.form == "prepared":
-        prepared.load_state_dict(load_file(folder / _FLOAT_TENSORS))
-        for name, mode in _read_description(folder)["modes"].items():
-            quantizers(prepared)[name].set_mode(mode)
-        return prepared
-    for quantizer in quantizers(prepared).values():
+    named = quantizers(prepared)
+    for quantizer in named.values():
         quantizer.set_mode("freeze")
+    for name, mode in _read_description(folder)["modes"].items():
+        named[name].set_mode(mode)
+    if form.form == "prepared":
+        _load_tensors_(prepared, folder, _FLOAT_TENSORS)
+        return prepared
     int8 = qnnpack.convert(prepared)
-    int8.load_state_dict(torch.load(folder / _INT8_TENSORS, weights_only=True))
+    _load_tensors_(int8, folder, _INT8_TENSORS)
     return int8
+
+
+def _load_tensors_(network: nn.Module, folder: Path, name: str) -> None:
+    path = folder / name
+    try:
+        network.load_state_dict(load_file(path) if name == _FLOAT_TENSORS else torch.load(path, weights_only=True))
+    except (OSError, RuntimeError, KeyError, SafetensorError, UnpicklingError) as error:
+        raise InputError(
+            str(path), f"cannot be read ({error})", "the tensors of the network that is described"
+        ) from error
 
 
 def size_mb(network: nn.Module, folder: Path) -> float:
@@ -105,6 +125,7 @@ def _read_description(folder: Path) -> dict:
         raise InputError(
             str(folder), f"no readable {_DESCRIPTION} ({error})", "a network folder of this tool"
         ) from error
-    if description.get("form") not in FORMS:
-        raise InputError(str(folder), f"form={description.get('form')!r} is unknown", f"one of {', '.join(FORMS)}")
+    form = description.get("form") if isinstance(description, dict) else None
+    if form not in FORMS:
+        raise InputError(str(folder), f"form={form!r} is unknown", f"one of {', '.join(FORMS)}")
     return description

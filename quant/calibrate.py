@@ -35,6 +35,8 @@ def calibrate(
     ``images`` are normalized and go to the network's device batch by batch. Raises QuantizerStateError if
     dropout or batch statistics are live.
     """
+    if not len(images):
+        raise ValueError("calibration needs at least one image")
     device = next(network.parameters()).device
     prepared = prepare(network, granularity).to(device).eval()
     set_weight_ranges_(prepared, spec.weight_range)

@@ -87,15 +87,19 @@ def channel_classes(graph_module: fx.GraphModule) -> ChannelClasses:
             channels[node] = inputs[0]
         elif node.target in ADDITIONS and len(inputs) == 2:
             channels[node] = _added(union, *inputs)
-        elif node.target in PRODUCTS and len(inputs) == 2 and any(item is None for item in inputs):
-            # A gate without a free scale (sigmoid of squeeze-and-excitation) only passes the other side's on.
-            channels[node] = next((item for item in inputs if item is not None), None)
         elif (
-            node.target is torch.cat
-            and all(item is not None for item in inputs)
-            and 1 in (*node.args[1:], node.kwargs.get("dim"))
+            node.target in PRODUCTS
+            and len(inputs) == 2
+            and any(item is None for item in inputs)
+            and not any(item is not None and len(item) == 1 for item in inputs)
         ):
-            channels[node] = np.concatenate([item for item in inputs if item is not None])
+            # A gate without a free scale (sigmoid of squeeze-and-excitation) only passes the other side's on. (One
+            # channel may be spread over many.)
+            channels[node] = next((item for item in inputs if item is not None), None)
+        elif node.target is torch.cat and _is_over_channels(node) and all(item is not None for item in inputs):
+            # The list itself: all_input_nodes names a value once, and it may be there twice.
+            parts = node.args[0] if node.args else node.kwargs["tensors"]
+            channels[node] = np.concatenate([channels[part] for part in parts])
         else:
             for item in inputs:
                 union.fix(item)

@@ -15,6 +15,8 @@ from quant.graph import bn_factor, finish, module_of, trace
 from quant.recipe import EqualizeSpec
 
 _LARGEST_STEP = 1e4
+_DEAD = 1e-9
+"""Above what a BatchNorm factor of zero leaves of a weight (``bn_factor``)."""
 
 
 @torch.no_grad()
@@ -37,9 +39,9 @@ def equalize(network: nn.Module, spec: EqualizeSpec, images: Images) -> fx.Graph
     for _ in range(spec.iterations):
         read = _largest(graph_module, classes.consumers, classes.count, _input_ranges)
         written = seen if seen is not None else _largest(graph_module, classes.producers, classes.count, _output_ranges)
-        alive = (written > 0) & (read > 0)
+        alive = (written > _DEAD) & (read > _DEAD)
         factor = np.where(alive, np.sqrt(np.where(alive, read / np.where(alive, written, 1.0), 1.0)), 1.0)
-        factor = _centred(factor.clip(1.0 / _LARGEST_STEP, _LARGEST_STEP), classes)
+        factor = _centred(factor.clip(1.0 / _LARGEST_STEP, _LARGEST_STEP), alive, classes)
         _scale_(graph_module, classes, factor)
         if seen is not None:
             seen = seen * factor
@@ -48,7 +50,7 @@ def equalize(network: nn.Module, spec: EqualizeSpec, images: Images) -> fx.Graph
     return finish(graph_module)
 
 
-def _centred(factor: np.ndarray, classes: ChannelClasses) -> np.ndarray:
+def _centred(factor: np.ndarray, alive: np.ndarray, classes: ChannelClasses) -> np.ndarray:
     """The factors with geometric mean 1 in each tensor: a common factor changes no quantization, only the scale."""
     group = np.arange(classes.count)
     changed = True
@@ -60,8 +62,8 @@ def _centred(factor: np.ndarray, classes: ChannelClasses) -> np.ndarray:
                 group[np.isin(group, group[known])] = group[known].min()
                 changed = True
     logs = np.log(factor)
-    sums, counts = np.bincount(group, logs, classes.count), np.bincount(group, minlength=classes.count)
-    return np.exp(logs - (sums / np.maximum(counts, 1))[group])
+    sums, counts = np.bincount(group, logs, classes.count), np.bincount(group, alive, classes.count)
+    return np.where(alive, np.exp(logs - (sums / np.maximum(counts, 1))[group]), 1.0)
 
 
 def _conv_and_bn(graph_module: fx.GraphModule, use: Use) -> tuple[nn.Conv2d, nn.BatchNorm2d | None]:

@@ -82,10 +82,17 @@ def _only_user(graph_module: fx.GraphModule, node: fx.Node, kinds: tuple[type, .
 
 def conv_sites(graph_module: fx.GraphModule) -> list[ConvSite]:
     """All convolutions in execution order, each with its BatchNorm and its clamp activation."""
-    sites = []
+    sites: list[ConvSite] = []
+    seen: set[nn.Module] = set()
     for node in graph_module.graph.nodes:
-        if not isinstance(module_of(graph_module, node), nn.Conv2d):
+        conv = module_of(graph_module, node)
+        if not isinstance(conv, nn.Conv2d):
             continue
+        if conv in seen:
+            raise UnsupportedNetworkError(f"convolution {node.target} is called twice; give each call its own copy.")
+        if conv.padding_mode != "zeros":
+            raise UnsupportedNetworkError(f"convolution {node.target} pads by {conv.padding_mode}; expected zeros.")
+        seen.add(conv)
         bn = _only_user(graph_module, node, (nn.BatchNorm2d,))
         activation = _only_user(graph_module, bn or node, ACTIVATIONS)
         sites.append(ConvSite(node, bn, activation))

@@ -113,6 +113,8 @@ def _swap_conv(graph_module: fx.GraphModule, site: ConvSite, granularity: str) -
         if absorbed is not None:
             absorbed.replace_all_uses_with(site.conv)
             graph_module.graph.erase_node(absorbed)
+    if site.bn is not None:  # it lives in the QuantConv now; its old place would wake it in train() and save it twice
+        graph_module.delete_submodule(str(site.bn.target))
 
 
 def _limit(graph_module: fx.GraphModule, node: fx.Node) -> float | None:
@@ -155,10 +157,12 @@ def quant_convs(network: nn.Module) -> dict[str, QuantConv]:
 
 def activation_readers(prepared: fx.GraphModule) -> dict[str, nn.Module]:
     """Quantizers whose value is read by one elementwise activation (SiLU and its kin) alone: name -> activation."""
-    readers: dict[str, nn.Module] = {}
+    users: dict[str, list[nn.Module | None]] = {}
     for node in prepared.graph.nodes:
-        if isinstance(module_of(prepared, node), Quantizer) and len(node.users) == 1:
-            reader = module_of(prepared, next(iter(node.users)))
-            if isinstance(reader, _ELEMENTWISE):
-                readers[str(node.target)] = reader
-    return readers
+        if isinstance(module_of(prepared, node), Quantizer):  # several nodes where the quantizer is shared
+            users.setdefault(str(node.target), []).extend(module_of(prepared, user) for user in node.users)
+    return {
+        name: readers[0]
+        for name, readers in users.items()
+        if len(readers) == 1 and isinstance(readers[0], _ELEMENTWISE)
+    }

@@ -72,6 +72,8 @@ def finetune(
     if state:
         prepared.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])
+        for name, quantizer in quantizers(prepared).items():
+            quantizer.set_mode(state["modes"][name])
     asserted = require_state(prepared, "finetune")
     batch_counts = len(epoch_batches(pack.size("train"), spec.images_per_epoch, spec.batch_size, 0))
     steps = batch_counts * spec.epochs
@@ -99,7 +101,14 @@ def finetune(
             | {f"val_{name}": value for name, value in metrics.items()}
         )
         progress({"epochs": spec.epochs, **history[-1]})
-        save_epoch(scratch, history=history, best=best, network=prepared.state_dict(), optimizer=optimizer.state_dict())
+        save_epoch(
+            scratch,
+            history=history,
+            best=best,
+            network=prepared.state_dict(),
+            optimizer=optimizer.state_dict(),
+            modes={name: quantizer.mode for name, quantizer in quantizers(prepared).items()},
+        )
     prepared.load_state_dict(best)
     for quantizer in quantizers(prepared).values():
         quantizer.set_mode("freeze")  # at the ranges of the best epoch

@@ -86,7 +86,10 @@ class Quantizer(nn.Module):
             if self.estimator is not None:
                 self.estimator.update(x.detach())
             return x
-        if self.mode == "follow":
+        if self.mode == "follow" and self.weight:
+            # Known exactly: the range of this very weight. (The fused operator makes weights of one sign affine.)
+            self.set_range_from_weight(x, "minmax")
+        elif self.mode == "follow":
             return self._follow(x)
         if self.per_channel:
             return torch.fake_quantize_per_channel_affine(
@@ -96,8 +99,6 @@ class Quantizer(nn.Module):
 
     def _follow(self, x: Tensor) -> Tensor:
         on = torch.ones(1, dtype=torch.int64, device=x.device)
-        # Weights are known exactly: their range is that of this step. Activations average over steps.
-        averaging = 1.0 if self.weight else _AVERAGING
         if self.limit is not None:
             x = x.clamp(max=self.limit)
         return torch.fused_moving_avg_obs_fake_quant(
@@ -108,12 +109,12 @@ class Quantizer(nn.Module):
             self.high,
             self.scale,
             self.zero_point,
-            averaging,
+            _AVERAGING,
             self.quant_min,
             self.quant_max,
             0,
-            self.per_channel,
-            self.weight,
+            False,
+            False,
         )
 
     def quantize(self, x: Tensor) -> Tensor:

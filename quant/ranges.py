@@ -1,5 +1,6 @@
 """Range setting: which interval of real numbers the 8-bit integers stand for."""
 
+import math
 from collections.abc import Callable
 from typing import Protocol
 
@@ -99,6 +100,8 @@ class Histogram:
     def update(self, x: Tensor) -> None:
         """Take in one batch."""
         low, high = (float(value) for value in x.aminmax())
+        if not math.isfinite(high - low):
+            raise FloatingPointError(f"a calibration batch holds values from {low} to {high}")
         if self.counts is None:
             self.low, self.high = min(low, 0.0), max(high, _EPS)
             self.counts = torch.zeros(_BINS, dtype=torch.float64)
@@ -140,7 +143,7 @@ class Histogram:
         cumulative = self.counts.cumsum(0) / self.counts.sum()
         tail = 1.0 - self.percentile / 100.0
         centres = self.centres()
-        first = int((cumulative >= tail).nonzero()[0])
+        first = int((cumulative > tail).nonzero()[0])
         last = int((cumulative >= 1.0 - tail).nonzero()[0])
         return float(centres[first]), float(centres[last])
 

@@ -262,6 +262,13 @@ def test_an_unreadable_checkpoint_is_named_with_what_is_wrong(at, capsys):
         assert message in shown
 
 
+def test_a_checkpoint_that_no_cell_starts_from_is_refused_instead_of_training_another_network(at, capsys):
+    other = ("--set", "network.input_size=32", "--set", "data.input_size=32")
+    message = refused(at.arguments(*other), capsys, at)
+    assert message.startswith(f"{at.folder / 'tiny.safetensors'}: ")
+    assert "64" in message
+
+
 @pytest.mark.parametrize("kind", ["torch", "pickle"])
 def test_a_checkpoint_that_runs_code_is_refused_and_not_run(at, capsys, kind):
     path, mark = at.folder / "bomb.pth", at.folder / "exploded"
@@ -276,6 +283,14 @@ def test_a_checkpoint_that_runs_code_is_refused_and_not_run(at, capsys, kind):
     if kind == "torch":
         assert "posix.system" in message
         assert "It was not run." in message
+
+
+def test_ctrl_c_before_the_grid_runs_ends_without_a_traceback(at, monkeypatch):
+    def interrupt(*_: Any) -> Path:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "prepare_pack", interrupt)
+    assert runner.main(at.arguments()) == 130
 
 
 # ---- the plan alone
@@ -601,9 +616,12 @@ def run_plan_here(plan: Plan, context: Context, resources: Resources, observer: 
     return searcher.failures
 
 
-def test_an_interrupted_run_says_how_to_go_on_and_is_not_called_finished(story, monkeypatch):
+@pytest.mark.parametrize("loud", [False, True])
+def test_an_interrupted_run_says_how_to_go_on_and_is_not_called_finished(story, monkeypatch, loud):
     def interrupt(*_: Any) -> dict[str, str]:
-        raise KeyboardInterrupt
+        if loud:
+            raise KeyboardInterrupt
+        return {}  # Tune takes the first Ctrl-C as the end of its work
 
     monkeypatch.setattr("grid.schedule.cluster", lambda resources: contextlib.nullcontext(Dashboard("", None)))
     monkeypatch.setattr("grid.schedule.run_plan", interrupt)

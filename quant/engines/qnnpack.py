@@ -13,7 +13,7 @@ from torch.ao.nn.intrinsic.quantized import ConvReLU2d
 from torch.ao.nn.quantized import Conv2d
 
 from quant.graph import ADDITIONS, PRODUCTS, finish, is_linear_in_place, module_of, set_module
-from quant.prepare import QuantConv
+from quant.prepare import QuantConv, quantizers
 from quant.quantizer import Quantizer
 
 ENGINE = "qnnpack"
@@ -61,6 +61,8 @@ def convert(prepared: fx.GraphModule) -> fx.GraphModule:
             raise NotImplementedError(f"operator {node.format_node()} has no quantizer")
     graph_module = finish(graph_module)
     graph_module.eval()
+    # What the structure depends on, kept for whoever rebuilds it.
+    graph_module.meta["modes"] = {name: quantizer.mode for name, quantizer in quantizers(prepared).items()}
     return graph_module
 
 
@@ -104,7 +106,8 @@ def _convert_quantized(
         new = graph.call_function(quantized, (*(values.int8[arg] for arg in inputs), *qparams))
     elif producer.target is torch.cat:
         dim = producer.args[1] if len(producer.args) > 1 else producer.kwargs.get("dim", 0)
-        parts = [values.int8[arg] for arg in inputs]
+        listed = producer.args[0] if producer.args else producer.kwargs["tensors"]
+        parts = [values.int8[arg] for arg in listed]  # type: ignore[index, union-attr]
         new = graph.call_function(torch.ops.quantized.cat, (parts, dim, *_qparams(graph_module, call, quantizer)))
     elif is_linear_in_place(prepared, producer) or isinstance(module, nn.Sigmoid):
         new = graph.node_copy(producer, lambda arg: values.int8[arg])
@@ -185,13 +188,20 @@ def graph_hash(network: fx.GraphModule) -> str:
         module = module_of(network, node)
         target = type(module).__name__ if module is not None else getattr(node.target, "__name__", str(node.target))
         arguments = fx.map_arg((node.args, dict(node.kwargs)), lambda arg: f"%{position[arg]}")
+        if node.op == "placeholder":
+            target = ""
         if node.op == "get_attr":
             target = str(getattr(network, str(node.target)).item())
         digest.update(f"{node.op} {target} {arguments}\n".encode())
         if isinstance(module, Conv2d):
-            weight = module.weight()
+            weight, bias = module.weight(), module.bias()
             digest.update(weight.int_repr().numpy().tobytes())
             scales = weight.q_per_channel_scales() if weight.qscheme() == torch.per_channel_affine else weight.q_scale()
             digest.update(str(weight.qscheme()).encode() + str(torch.as_tensor(scales).tolist()).encode())
-            digest.update(f"{module.scale} {module.zero_point} {module.bias()}".encode())
+            digest.update(b"" if bias is None else bias.detach().numpy().tobytes())
+            digest.update(f"{module.scale} {module.zero_point} {module.extra_repr()}".encode())
+        elif module is not None:
+            digest.update(repr(module).encode())
+            for value in module.state_dict().values():
+                digest.update(value.cpu().numpy().tobytes())
     return digest.hexdigest()

@@ -103,6 +103,17 @@ def test_a_float_row_has_no_granularity_and_no_engine(plan, store):
     assert (row["method"], row["granularity"], row["engine"], row["fuse_bn"]) == ("fp32", None, None, False)
 
 
+def test_further_axes_are_columns_where_a_cell_depends_on_them(tmp_path, tmp_path_factory, store):
+    axes = "{method: [ptq, qat], qat.weight_decay: [0.0, 0.5], equalize: [true, false]}"
+    plan = world(tmp_path_factory).plan(space_of(tmp_path, axes))
+    rows = by_name(result_rows(plan, store, {}))
+    assert rows["per_channel-qat-qat.weight_decay=0.5-equalize=off"]["qat.weight_decay"] == 0.5
+    assert {row.get("qat.weight_decay") for row in rows.values() if row["method"] != "qat"} == {None}
+    shown = {name: row.get("equalize") for name, row in rows.items()}
+    assert shown == {name: None if "fp32" in name else "equalize=on" in name for name in rows}
+    assert not any("latency.seconds" in row for row in rows.values()), "what is equal everywhere is no column"
+
+
 # ---- one network, two rows
 
 
