@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from grid.plan import Cell, Plan
+from grid.settings import groups
 from grid.stages import StageStore
 
 Row = dict[str, Any]
@@ -41,13 +42,25 @@ def _varied(plan: Plan) -> list[str]:
     """Settings beside the standard columns in which the cells of this grid differ: its further axes."""
     values: dict[str, set[object]] = {}
     for cell in (*plan.cells, *plan.excluded):
-        for key, value in cell.relevant.items():
+        for key, value in _chosen(cell).items():
             values.setdefault(key, set()).add(value)
     return [key for key, seen in values.items() if len(seen) > 1 and key not in (*_STANDARD, "network.encoder")]
 
 
 def _further(cell: Cell, varied: list[str]) -> Row:
-    return {key: cell.relevant[key] for key in varied if key in cell.relevant}
+    chosen = _chosen(cell)
+    return {key: chosen[key] for key in varied if key in chosen}
+
+
+def _chosen(cell: Cell) -> Row:
+    """What the cell depends on, as search spaces write it: a group that may be off is also true or false."""
+    chosen: Row = dict(cell.relevant)
+    for name, (_, optional) in groups().items():
+        if optional and name in cell.relevant:
+            chosen[name] = False
+        elif optional and any(key.startswith(f"{name}.") for key in cell.relevant):
+            chosen[name] = True
+    return chosen
 
 
 def _settings(cell: Cell) -> Row:

@@ -174,9 +174,10 @@ def flip_byte(path: Path) -> None:
 
 
 def sighted_stage_trial(config: dict[str, Any], nodes: dict[str, Node], context: Context, **more: Any) -> None:
-    """The trainable of ``grid.schedule``, with a note of where each node ran; the first fuse stage kills its worker.
+    """The trainable of ``grid.schedule``, with a note of where each node ran.
 
-    Runs in a worker: what it patches is patched there.
+    The first fuse stage kills its worker. Where there are two cores, the two tunings of a grid wait for each
+    other, so that two workers are busy at a time. Runs in a worker: what it patches is patched there.
     """
     from grid import schedule
     from grid.trial import run_node
@@ -187,10 +188,21 @@ def sighted_stage_trial(config: dict[str, Any], nodes: dict[str, Node], context:
             if node.stage == "fuse" and not deadly.exists():
                 deadly.touch()
                 os.kill(os.getpid(), 9)
+            if node.stage == "finetune" and len(more["cores"]) > config["resources"]["CPU"]:
+                meet(where.storage / "meeting", node.id)
             return run_node(node, where, progress)
 
     schedule.run_node = look
     schedule.stage_trial(config, nodes=nodes, context=context, **more)
+
+
+def meet(folder: Path, name: str) -> None:
+    """Wait until a second one is there, at most a minute."""
+    folder.mkdir(exist_ok=True)
+    (folder / name).touch()
+    end = time.monotonic() + 60
+    while len(list(folder.iterdir())) < 2 and time.monotonic() < end:
+        time.sleep(0.05)
 
 
 class SightedProfiler:
