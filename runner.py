@@ -26,6 +26,18 @@ from model.pack import Pack, prepare_pack
 
 ROOT = Path(__file__).resolve().parent
 ROOMS_CHECKPOINT = ROOT / "checkpoints" / "efficientnet_b0-rooms.safetensors"
+STORE_NAMES = (
+    "stages",
+    "scratch",
+    "locks",
+    "quarantine",
+    "packs",
+    "cores",
+    "ray",
+    "logs",
+    "mlflow-artifacts",
+    "mlflow.db",
+)
 EXIT_OK, EXIT_INCOMPLETE, EXIT_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 
@@ -48,6 +60,11 @@ def run(asked: argparse.Namespace) -> int:
     store = StageStore(storage)
     pack = Pack(prepare_pack(asked.data, storage / "packs", _pack_spec(space, asked), _pack_progress(console)))
     plan = make_plan(space, checkpoint and checkpoint_sha256(checkpoint), pack.fingerprint, checkpoint_network)
+    if asked.checkpoint and checkpoint_network and not any(node.stage == "load" for node in plan.nodes):
+        problem = f"holds the network {dataclasses.asdict(checkpoint_network)}, which no cell of this grid has"
+        raise InputError(str(checkpoint), problem, "a checkpoint of the grid's network, or --checkpoint none")
+    for node in plan.nodes:
+        store.verify(node.id)  # a damaged result counts as missing, in the plan that is shown as well
     if asked.dry_run:
         print("\n".join(describe(plan, store)))
         return EXIT_OK
@@ -66,6 +83,7 @@ def _run_plan(
     from grid.recorder import Recorder  # imports mlflow: seconds that a wrong command line need not wait for
     from grid.schedule import Context, Resources, cluster, run_plan
 
+    resources = Resources(asked.cpus_per_trial, asked.gpus_per_trial, asked.address)
     run_name = asked.resume or asked.run_name or f"{space.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     run_dir = store.root / _checked_name(run_name)
     recorder = Recorder(plan, store, pack, run_dir, run_name, asked.tracking_uri, _command(asked))
@@ -76,13 +94,14 @@ def _run_plan(
     failures: dict[str, str] = {}
     interrupted = False
     context = Context(store.root, pack.path, checkpoint and checkpoint.absolute())
-    resources = Resources(asked.cpus_per_trial, asked.gpus_per_trial, asked.address)
     try:
         with Progress(plan, store, console) as progress:
             if progress.to_do:
                 with cluster(resources) as dashboard:
                     console.print(f"dashboard  {dashboard.how_to_open()}", soft_wrap=True, markup=False)
                     failures = run_plan(plan, context, resources, recorder.beside(progress))
+                    # Tune takes Ctrl-C as the end of its work and returns as if all were well.
+                    interrupted = not all(store.has(node.id) or node.id in failures for node in plan.nodes)
     except KeyboardInterrupt:
         interrupted = True
     rows = recorder.finish(failures, interrupted)
@@ -139,8 +158,9 @@ def _saved(asked: argparse.Namespace, run_name: str) -> dict[str, Any]:
     """What a resumed run needs of this command; no secrets (the tracking URI is asked for again)."""
     left_out = ("resume", "dry_run", "run_name", "tracking_uri", "storage")
     arguments = {key: value for key, value in vars(asked).items() if key not in left_out}
-    if asked.data != "rooms":
-        arguments["data"] = str(Path(asked.data).absolute())
+    for key in ("data", "checkpoint", "grid"):
+        if asked.__dict__[key] is not None and Path(asked.__dict__[key]).exists():  # else a name: rooms, none, full
+            arguments[key] = str(Path(asked.__dict__[key]).absolute())
     return {"run_name": run_name, "arguments": arguments}
 
 
@@ -190,6 +210,8 @@ def _seeds(text: str) -> list[int]:
 def _checked_name(name: str) -> str:
     if not re.fullmatch(r"[\w.+=-]{1,100}", name) or name.startswith("."):
         raise InputError("--run-name", f"{name!r} cannot be a folder", "letters, digits, and _ . + = -")
+    if name in STORE_NAMES:
+        raise InputError("--run-name", f"{name!r} is a part of the storage", f"none of {', '.join(STORE_NAMES)}")
     return name
 
 

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import time
 import traceback
 from collections.abc import Iterator
@@ -36,6 +37,7 @@ from grid.plan import Node, Plan
 from grid.profiler import start_profiler
 from grid.stages import StageStore
 from grid.trial import Context, run_node
+from model.errors import InputError
 
 DEVICE_STAGES = ("train", "calibrate", "finetune")
 """Stages that use a GPU where the cluster has one; all others run on CPUs only."""
@@ -52,6 +54,28 @@ class Resources:
     cpus_per_trial: int = 1
     gpus_per_trial: float = 0.0
     address: str | None = None
+
+    def __post_init__(self) -> None:
+        cores = len(own_cores())
+        if self.cpus_per_trial < 1 or (self.address is None and self.cpus_per_trial > cores):
+            expected = f"1 to {cores}, the cores this run may use" if self.address is None else "at least 1"
+            raise InputError("--cpus-per-trial", f"{self.cpus_per_trial} CPUs are asked for", expected)
+        if self.gpus_per_trial < 0:
+            raise InputError("--gpus-per-trial", f"{self.gpus_per_trial} is out of range", "at least 0")
+        if self.address not in (None, "auto"):
+            _check_answers(str(self.address))
+
+
+def _check_answers(address: str) -> None:
+    """Raise InputError where nobody listens: Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise InputError("--address", f"{address!r} is no address", "auto or HOST:PORT")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, OverflowError) as error:
+        hint = "`ray start --head` starts one."
+        raise InputError("--address", f"nobody answers at {address} ({error})", "a running Ray cluster", hint) from None
 
 
 class Observer(Protocol):
@@ -220,6 +244,9 @@ class TrieSearcher(_DriverOnly, Searcher):
         if self.is_done():
             return Searcher.FINISHED
         node = self._next()
+        if node is None and not self.running:
+            self._fail_stuck()
+            return Searcher.FINISHED
         if node is None:
             return None
         del self.waiting[node.id]
@@ -245,6 +272,14 @@ class TrieSearcher(_DriverOnly, Searcher):
                 del self.waiting[other.id]
                 self._fail(other, reason)
 
+    def _fail_stuck(self) -> None:
+        """Nothing runs and nothing is ready: results were found damaged, and taken out, while the grid ran."""
+        for node in list(self.waiting.values()):
+            lost = [one for _, one in node.inputs if one not in self.waiting and not self.store.has(one)]
+            if node.id in self.waiting and lost:
+                del self.waiting[node.id]
+                self._fail(node, f"{node.stage}: its input {lost[0]} is no longer in the store; --resume computes it")
+
     def _next(self) -> Node | None:
         """Of the ready nodes the one with the longest chain behind it; measurements last on small machines."""
         ready = [n for n in self.waiting.values() if all(self.store.has(upstream) for _, upstream in n.inputs)]
@@ -260,7 +295,9 @@ class TrieSearcher(_DriverOnly, Searcher):
     def _resources(self, node: Node) -> dict[str, float]:
         total = ray.cluster_resources()
         if node.stage == "profile":
-            return {"CPU": total.get("CPU", 1) if self._few_cores() else float(node.settings["latency.threads"] or 1)}
+            # More threads than cores fail in the profiler, with a reason; asking Ray for them would wait for ever.
+            threads = min(float(node.settings["latency.threads"] or 1), total.get("CPU", 1))
+            return {"CPU": total.get("CPU", 1) if self._few_cores() else threads}
         if node.stage in DEVICE_STAGES and total.get("GPU", 0) > 0 and self.resources.gpus_per_trial > 0:
             return {"CPU": float(self.resources.cpus_per_trial), "GPU": self.resources.gpus_per_trial}
         return {"CPU": float(self.resources.cpus_per_trial)}

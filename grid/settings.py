@@ -46,7 +46,7 @@ class Settings:
         require_one_of("granularity", self.granularity, GRANULARITIES)
         require_one_of("method", self.method, METHODS)
         require_one_of("engine", self.engine, ENGINES)
-        require_range("seed", self.seed, 0)
+        require_range("seed", self.seed, 0, 2**32 - 1)
 
 
 def field_types(spec: type) -> dict[str, Any]:
