@@ -46,7 +46,7 @@ ERRORS = [
         "axes: {qat.learning_rate: [1, 1.0]}",
         "axes.qat.learning_rate[1]=1.0 is there twice; expected each value once.",
     ),
-    ("axes: {seed: [-1]}", "axes.seed[0]=-1 is out of range; expected at least 0."),
+    ("axes: {seed: [-1]}", "axes.seed[0]=-1 is out of range; expected between 0 and 4294967295."),
     ("axes: {qat.epocs: [1]}", "axes.qat.epocs is an unknown key; expected one of qat.epochs, "),
     ("axes: {qat: [1]}", "axes.qat is an unknown key; expected one of qat.epochs, "),
     ("axes: {equalize: [1]}", "axes.equalize[0]=1 has the wrong type; expected true or false."),
