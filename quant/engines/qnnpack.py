@@ -132,11 +132,37 @@ def _quantize(graph_module: fx.GraphModule, value: fx.Node, call: fx.Node, quant
 
 
 def _float_operator(graph_module: fx.GraphModule, producer: fx.Node, values: _Values) -> fx.Node:
-    """The producer in float: as it is, with a QuantConv back to a plain (fake-quantized) convolution."""
+    """The producer in float: as it is, a QuantConv as a plain convolution."""
     if producer in values.float:
         return values.float[producer]
+    module = module_of(graph_module, producer)
+    if isinstance(module, QuantConv):
+        set_module(graph_module, str(producer.target), float_conv(module))
     sources = {arg: values.as_float(arg) for arg in producer.all_input_nodes}
     return graph_module.graph.node_copy(producer, lambda arg: sources[arg])
+
+
+@torch.no_grad()
+def float_conv(conv: QuantConv) -> nn.Module:
+    """The convolution in float, as it ships: BatchNorm folded in, the weight rounded already where its quantizer is on."""
+    weight, bias = conv.folded()
+    source = conv.conv
+    made = nn.Conv2d(
+        source.in_channels,
+        source.out_channels,
+        source.kernel_size,
+        source.stride,
+        source.padding,
+        source.dilation,
+        source.groups,
+        bias is not None,
+    )
+    made.weight.copy_(conv.weight_quantizer(weight))
+    if made.bias is not None and bias is not None:
+        made.bias.copy_(bias)
+    if conv.limit is None:
+        return made
+    return nn.Sequential(made, nn.ReLU() if conv.limit == float("inf") else nn.Hardtanh(0.0, conv.limit))
 
 
 @torch.no_grad()
