@@ -57,7 +57,7 @@ def run(asked: argparse.Namespace) -> int:
     """One grid from the search space to the report."""
     console = Console(highlight=False)
     seeds = None if asked.seeds is None else _seeds(asked.seeds)
-    space = load_space(asked.grid, asked.set, seeds)
+    space = load_space(asked.grid, [*asked.set, *(["analyze=true"] if asked.analyze else [])], seeds)
     storage = Path(asked.storage).absolute()
     checkpoint, checkpoint_network = _checkpoint(asked)
     store = StageStore(storage)
@@ -140,6 +140,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--seeds", metavar="0,1,2", help="run every cell with each of these seeds")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting (repeatable)"
+    )
+    parser.add_argument(
+        "--analyze", action="store_true", help="also find the layers that lose the accuracy (= --set analyze=true)"
     )
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     first = parser.parse_args(arguments)

@@ -5,6 +5,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from grid.analysis import FILES as ANALYSIS_FILES
 from grid.plan import Cell, Node, Plan
 from grid.report import write_report, write_results_csv
 from grid.results import Row, history, result_rows
@@ -15,6 +16,7 @@ from grid.tracking_uri import ui_command
 from model.pack import Pack
 
 PUBLISHED = Path(__file__).resolve().parent.parent / "search_spaces" / "published_results.csv"
+_FILES = (("profile", "operators.txt"), ("evaluate", "samples.npz"), *(("analyze", name) for name in ANALYSIS_FILES))
 _PACKAGES = ("torch", "torchvision", "timm", "ray", "mlflow")
 
 
@@ -55,13 +57,11 @@ class Recorder:
         """Write one finished, failed or excluded cell to MLflow."""
         params = {"cell": cell.name, **cell.relevant}
         figures = {
-            name: float(value) for name, value in row.items() if isinstance(value, float) and name not in ("seed",)
+            name: float(value)
+            for name, value in row.items()
+            if isinstance(value, float) or (name == "float_sites" and value is not None)
         }
-        artifacts = [
-            self.store.path(cell.nodes[stage]) / name
-            for stage, name in (("profile", "operators.txt"), ("evaluate", "samples.npz"))
-            if stage in cell.nodes
-        ]
+        artifacts = [self.store.path(cell.nodes[stage]) / name for stage, name in _FILES if stage in cell.nodes]
         model = None
         if row["status"] == "ok" and row["graph_hash"]:
             example = self.pack.images("test", [0]).numpy()
@@ -98,7 +98,10 @@ class Recorder:
             for row in rows
             if row["status"] == "ok"
         }
-        report = write_report(self.run_dir, rows, self.context, PUBLISHED, samples)
+        analyses = {
+            row["cell"]: Path(row["analysis"]) for row in rows if row.get("analysis") and not row.get("same_as")
+        }
+        report = write_report(self.run_dir, rows, self.context, PUBLISHED, samples, analyses)
         done = all(row["status"] in ("ok", "excluded") for row in rows)
         files = [report, self.run_dir / "results.csv", self.run_dir / "plan.txt", *self.run_dir.glob("*.png")]
         status = "FINISHED" if done else "KILLED" if interrupted else "FAILED"

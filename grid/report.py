@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from grid import figures, tables
+from grid import analysis, figures, tables
 from grid.ranking import (
     LATENCY,
     MEASURES,
@@ -30,8 +30,8 @@ from grid.tracking_uri import masked
 RESULT_COLUMNS = (
     "cell", "status", "reason", "fuse_bn", "granularity", "method", "engine", "encoder", "seed",
     "test_mse", "test_ssim", "test_abs_rel", "test_rmse_m", "test_delta1", "sqnr_db", "simulated_ssim",
-    "size_mb", "latency_ms_p50", "latency_ms_p90", "latency_ratio", "latency_ratio_low", "latency_ratio_high",
-    "profiler_step_ms", "graph_hash", "same_as", "train_s", "artifact", "mlflow_run_id",
+    "float_sites", "size_mb", "latency_ms_p50", "latency_ms_p90", "latency_ratio", "latency_ratio_low",
+    "latency_ratio_high", "profiler_step_ms", "graph_hash", "same_as", "train_s", "artifact", "mlflow_run_id",
 )  # fmt: skip
 
 
@@ -56,12 +56,14 @@ def write_report(
     context: Mapping[str, Any],
     published: Path | None = None,
     samples: Mapping[str, Path] | None = None,
+    analyses: Mapping[str, Path] | None = None,
 ) -> Path:
     """Write ``report.md`` and its PNG files into ``run_dir`` and return its path.
 
     Every row is in the report, measured or not. ``context`` holds at least ``run``, ``origin`` (of the data) and
     ``test_images``; all of it is listed at the end. ``published`` is a CSV of another study's rows on NYUv2,
-    shown beside ours only when the origin is one of NYUv2. ``samples`` maps cells to their ``samples.npz``.
+    shown beside ours only when the origin is one of NYUv2. ``samples`` maps cells to their ``samples.npz``,
+    ``analyses`` to the folder of their per-layer analysis.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     seeds = {row.get("seed") for row in rows if is_int8(row)}
@@ -82,6 +84,8 @@ def write_report(
         parts += ["## Beside the published study", _published(rows, published, context)]
     if any(is_int8(row) for row in rows):
         parts += ["## Can the int8 figures be trusted?", _trust(rows), tables.trust_table(rows)]
+    if analyses:
+        parts += ["## Where the noise comes from", analysis.section(run_dir, analyses)]
     if figures.samples(samples or {}, rows, run_dir / "samples.png"):
         text = "Test pictures; all depth maps share one colour scale, all error maps another. "
         text += "Cells that are the same network as another one are left out."

@@ -90,6 +90,12 @@ def _row(cell: Cell, store: StageStore, failures: Mapping[str, str]) -> Row:
     if "convert" in metrics:
         row["graph_hash"] = metrics["convert"]["graph_hash"]
         row["artifact"] = str(store.path(cell.nodes["convert"]))
+        state = records["convert"]["asserted"]
+        row["float_sites"] = sum(count for name, count in state.items() if name.endswith("_off"))
+    if "mix" in records:
+        row["kept_float"] = " ".join(records["mix"]["asserted"]["float_sites"])
+    if "analyze" in records:
+        row["analysis"] = str(store.path(cell.nodes["analyze"]))
     row["train_s"] = sum(records[stage]["seconds"] for stage in ("train", "finetune") if stage in records)
     row["seconds"] = sum(record["seconds"] for record in records.values())
     return row

@@ -317,6 +317,16 @@ def test_a_dry_run_prints_cells_and_stages_and_starts_nothing(at):
     assert not (at.storage / "mlflow.db").exists()
 
 
+def test_the_flag_for_an_analysis_is_the_setting_and_plans_one_for_each_int8_cell(at):
+    _, plain = quietly(at.arguments("--dry-run"))
+    _, by_flag = quietly(at.arguments("--analyze", "--dry-run"))
+    _, by_setting = quietly(at.arguments("--set", "analyze=true", "--dry-run"))
+    assert by_flag == by_setting
+    planned = [line.split()[:2] for line in by_flag.splitlines() if line.startswith("  analyze")]
+    assert planned == [["analyze", str(plain.count(" convert("))]]
+    assert "analyze" not in plain
+
+
 # ---- a grid that is killed, resumed, and run again
 
 

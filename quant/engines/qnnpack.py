@@ -144,22 +144,11 @@ def _float_operator(graph_module: fx.GraphModule, producer: fx.Node, values: _Va
 
 @torch.no_grad()
 def float_conv(conv: QuantConv) -> nn.Module:
-    """The convolution in float, as it ships: BatchNorm folded in, the weight rounded already where its quantizer is on."""
+    """The convolution as it ships in float: BatchNorm folded in, and the weight rounded if its quantizer is on."""
     weight, bias = conv.folded()
-    source = conv.conv
-    made = nn.Conv2d(
-        source.in_channels,
-        source.out_channels,
-        source.kernel_size,
-        source.stride,
-        source.padding,
-        source.dilation,
-        source.groups,
-        bias is not None,
-    )
-    made.weight.copy_(conv.weight_quantizer(weight))
-    if made.bias is not None and bias is not None:
-        made.bias.copy_(bias)
+    made = copy.deepcopy(conv.conv)
+    made.weight = nn.Parameter(conv.weight_quantizer(weight), requires_grad=False)
+    made.bias = None if bias is None else nn.Parameter(bias.detach().clone(), requires_grad=False)
     if conv.limit is None:
         return made
     return nn.Sequential(made, nn.ReLU() if conv.limit == float("inf") else nn.Hardtanh(0.0, conv.limit))
