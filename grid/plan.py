@@ -14,25 +14,31 @@ from model.network import NetworkSpec
 
 STAGE_SETTINGS: dict[str, tuple[str, ...]] = {
     # Which settings a stage reads; a prefix stands for its whole group. All else reaches a stage through the
-    # ids of its inputs: fuse_bn and method by which stages there are, granularity through calibrate or
+    # ids of its inputs: fuse_bn and method by which stages there are, granularity through equalize, calibrate or
     # finetune, the engine through convert.
     "load": ("network",),  # and the checkpoint's sha256
     "train": ("network", "train", "seed"),
     "fuse": (),
-    # Only ranges == activations looks at calibration images; the list is the same for both to keep one rule.
-    "equalize": ("equalize", "calibrate.images", "calibrate.batch_size", "seed"),
+    # The objective weights needs neither images nor granularity; the list is the same for all to keep one rule.
+    "equalize": ("granularity", "equalize", "calibrate.images", "calibrate.batch_size", "seed"),
     "calibrate": ("granularity", "calibrate", "seed"),
+    "round": ("rounding", "calibrate.images", "seed"),
+    "correct_bias": ("bias_correction", "calibrate.images", "seed"),
+    "mix": ("mixed_precision", "seed"),
     # A cold start (method qat) initialises its ranges by the rules of calibrate as well.
     "finetune": ("granularity", "calibrate", "qat", "seed"),
     "convert": ("engine",),
     "evaluate": (),
     "profile": ("latency",),
+    "analyze": ("analyze", "seed"),
 }
 STAGE_VERSIONS = dict.fromkeys(STAGE_SETTINGS, 1) | {}
 """Where a stage's code changes its results, raise its number, ``| {"finetune": 2}``: old ones are left."""
 
-READS_DATA = ("train", "fuse", "equalize", "calibrate", "finetune", "convert", "evaluate", "profile")
+READS_DATA = tuple(stage for stage in STAGE_SETTINGS if stage != "load")
 """Their ids hold the data's fingerprint: they learn from it, or are checked or measured on it."""
+LEAVES = ("evaluate", "profile", "analyze")
+"""They look at a network; no stage works on what they leave."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,8 @@ class Node:
     """One stage to compute: ``inputs`` are (role, node id), ``cells`` the keys of all cells that need it.
 
     Roles: ``network`` (what the stage works on), ``teacher`` (finetune: the float root), ``reference`` (evaluate:
-    the float root's test; profile: the float root).
+    the float root's test; profile: the float root), ``original`` (mix, analyze: the calibrated network, whose weights
+    no stage has written to).
     """
 
     id: str
@@ -89,10 +96,17 @@ def chain(settings: Flat, root: str) -> tuple[str, ...]:
             stages.append("equalize")
         if settings["method"] in ("ptq", "ptq+qat"):
             stages.append("calibrate")
+            if "rounding" not in settings:
+                stages.append("round")
+            if "bias_correction" not in settings:
+                stages.append("correct_bias")
+            if "mixed_precision" not in settings:
+                stages.append("mix")
         if settings["method"] in ("qat", "ptq+qat"):
             stages.append("finetune")
         stages.append("convert")
-    return (*stages, "evaluate", "profile")
+    analyzed = "convert" in stages and "analyze" not in settings
+    return (*stages, "evaluate", "profile", "analyze") if analyzed else (*stages, "evaluate", "profile")
 
 
 def make_plan(
@@ -192,8 +206,9 @@ class _Draft:
         return part
 
     def cell_key(self, stages: tuple[str, ...], parts: list[_Part]) -> str:
-        """The hash of all that the cell's result depends on."""
-        return _digest(["cell", stages, [part.text for part in parts], self.fingerprint])[:12]
+        """The hash of all that the cell's result depends on; an analysis looks at it and changes nothing."""
+        own = [(part.stage, part.text) for part in parts if part.stage != "analyze"]
+        return _digest(["cell", own, self.fingerprint])[:12]
 
     def add_(self, cell: str, stages: tuple[str, ...], parts: list[_Part]) -> dict[str, str]:
         """Add the chain of one cell; gives its node ids by stage."""
@@ -201,16 +216,25 @@ class _Draft:
         root = network = self._node(parts[0], (), cell)
         float_test = self._node(own["evaluate"], (("network", root),), cell)
         nodes = {stages[0]: root}
-        for part in parts[1:-2]:
+        prepared = root
+        for part in parts[1:]:
+            if part.stage in LEAVES:
+                continue
             # Fine-tuning also learns from the float network's predictions.
-            teacher = (("teacher", root),) if part.stage == "finetune" else ()
-            network = nodes[part.stage] = self._node(part, (("network", network), *teacher), cell)
+            further = (("teacher", root),) if part.stage == "finetune" else ()
+            further = (("original", nodes["calibrate"]),) if part.stage == "mix" else further
+            prepared = network if part.stage == "convert" else prepared
+            network = nodes[part.stage] = self._node(part, (("network", network), *further), cell)
         nodes["evaluate"] = float_test
         if network != root:
             compared = (("network", network), ("reference", float_test))
             nodes["evaluate"] = self._node(own["evaluate"], compared, cell)
         compared = (("network", network), ("reference", root))
         nodes["profile"] = self._node(own["profile"], compared, cell)
+        if "analyze" in own:  # fine-tuning trains the weights: there is no other original behind it
+            tuned = "finetune" in nodes
+            original = () if tuned else (("original", nodes["calibrate"]),)
+            nodes["analyze"] = self._node(own["analyze"], (("network", prepared), *original), cell)
         return nodes
 
     def _node(self, part: _Part, inputs: tuple[tuple[str, str], ...], cell: str) -> str:
@@ -254,8 +278,10 @@ def _stage_keys(stages: tuple[str, ...], keys: tuple[str, ...]) -> tuple[tuple[s
 def _relevant_keys(stages: tuple[str, ...], keys: tuple[str, ...]) -> tuple[str, ...]:
     """What a cell's result depends on: its stages' settings, and those that gave it these stages."""
     prefixes = {prefix for stage in stages for prefix in STAGE_SETTINGS[stage]}
-    decide = ("fuse_bn", "method", "equalize") if "convert" in stages else ("fuse_bn", "method")
-    return _matching(prefixes.union(decide), keys)
+    prefixes.update(("fuse_bn", "method"))
+    prefixes.update(("equalize", "analyze") if "convert" in stages else ())
+    prefixes.update(("rounding", "bias_correction", "mixed_precision") if "calibrate" in stages else ())
+    return _matching(prefixes, keys)
 
 
 def _all_settings(space: SearchSpace) -> Iterator[Flat]:

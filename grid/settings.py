@@ -15,9 +15,13 @@ from quant.recipe import (
     ENGINES,
     GRANULARITIES,
     METHODS,
+    AnalyzeSpec,
+    BiasCorrectionSpec,
     CalibrateSpec,
     EqualizeSpec,
+    MixedPrecisionSpec,
     QatSpec,
+    RoundingSpec,
     require_one_of,
     require_range,
 )
@@ -39,8 +43,12 @@ class Settings:
     train: TrainSpec = field(default_factory=TrainSpec)
     equalize: EqualizeSpec | None = field(default_factory=EqualizeSpec)
     calibrate: CalibrateSpec = field(default_factory=CalibrateSpec)
+    rounding: RoundingSpec | None = None
+    bias_correction: BiasCorrectionSpec | None = field(default_factory=BiasCorrectionSpec)
+    mixed_precision: MixedPrecisionSpec | None = None
     qat: QatSpec = field(default_factory=QatSpec)
     latency: LatencySpec = field(default_factory=LatencySpec)
+    analyze: AnalyzeSpec | None = None
 
     def __post_init__(self) -> None:
         require_one_of("granularity", self.granularity, GRANULARITIES)

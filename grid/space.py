@@ -84,7 +84,7 @@ def load_space(
         fixed.pop("seed", None)
         axes["seed"] = axis_entries("--seeds", "seed", "seed", list(seeds), errors)
 
-    for key in [key for key in axes if key.partition(".")[0] in _off(fixed)]:
+    for key in [key for key in axes if key.partition(".")[0] in _turned_off(fixed)]:
         entry = fixed[key.partition(".")[0]]
         errors.append(entry.error(f"turns off what axes.{key} varies", "it on, or an axis of its own"))
     cells, limit = math.prod(len(values) for values in axes.values()), top["max_cells"]
@@ -98,7 +98,7 @@ def load_space(
 
     chosen = {key: entry.value for key, entry in fixed.items()}
     chosen |= {key: values[0].value for key, values in axes.items()}  # any value: an axis is set cell by cell
-    base = _settings(chosen, _off(fixed))
+    base = _settings(chosen, _turned_off(fixed) | _never_named(chosen))
     sizes = [entry.value for entry in axes.get("network.input_size", [])] or [base.network.input_size]
     pack = _pack({"input_size": sizes[0], **_of_group(chosen, "data")}, sizes, where)
     crossed = tuple((key, tuple(entry.value for entry in entries)) for key, entries in axes.items())
@@ -210,7 +210,17 @@ def _exclusion(where: str, at: str, item: Any, errors: list[InputError]) -> Excl
     return Exclusion({key: tuple(entry.value for entry in entries) for key, entries in when.items()}, reason)
 
 
-def _off(fixed: Mapping[str, Entry]) -> set[str]:
+def _never_named(chosen: Iterable[str]) -> set[str]:
+    """The groups that are off by default and that neither a setting nor an axis names."""
+    named = {key.partition(".")[0] for key in chosen}
+    return {name for name, (_, optional) in groups().items() if optional and name not in named and _is_none(name)}
+
+
+def _is_none(group: str) -> bool:
+    return getattr(Settings(), group) is None
+
+
+def _turned_off(fixed: Mapping[str, Entry]) -> set[str]:
     """The groups that are turned off."""
     return {name for name in groups() if name in fixed and fixed[name].value is False}
 

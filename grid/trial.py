@@ -1,5 +1,6 @@
 """One node of the trie, and one whole cell, computed in this process: plain functions that run without Ray."""
 
+import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from grid.analysis import write_analysis
 from grid.measure import evaluate, profile
 from grid.plan import Cell, Node, Plan
 from grid.stages import StageStore
@@ -17,13 +19,17 @@ from model.network import NetworkSpec, build_network, normalize
 from model.pack import Pack
 from model.pretrained import load_pretrained_
 from model.training import Progress, train
+from quant.analysis import analyze
 from quant.artifact import Form, load_network, read_form, save_network
+from quant.bias_correction import correct_bias
 from quant.calibrate import calibrate
 from quant.engines import qnnpack
 from quant.equalize import equalize
 from quant.graph import fuse_bn
 from quant.inspect import quantizer_state, require_state
+from quant.mixed_precision import mix
 from quant.qat import finetune, prepare_cold
+from quant.rounding import learn_rounding
 
 CHECK_IMAGES = 8
 FLOAT_TOLERANCE = 1e-4
@@ -135,9 +141,10 @@ def _equalize(work: Work) -> Outcome:
     network, form = load_network(work.inputs["network"]), read_form(work.inputs["network"])
     settings = work.node.settings
     images = CalibrationImages(work.pack, int(settings["calibrate.images"] or 0), int(settings["seed"] or 0))
-    equalized = equalize(network, work.group("equalize"), images)
+    spec = work.group("equalize")
+    equalized = equalize(network, spec, images, str(settings["granularity"]))
     change = _float_change(network, equalized, _check_images(work), "equalize")
-    save_network(work.out, equalized, form)
+    save_network(work.out, equalized, dataclasses.replace(form, scaled_silu=spec.silu))
     return Outcome(asserted={"float_change": change, "images": images.indices})
 
 
@@ -156,8 +163,54 @@ def _calibrate(work: Work) -> Outcome:
     images = CalibrationImages(work.pack, spec.images, int(settings["seed"] or 0))
     granularity = str(settings["granularity"])
     prepared = calibrate(network.to(work.device), granularity, spec, images, work.progress).cpu()
-    save_network(work.out, prepared, Form(form.network, form.fused, "prepared", granularity))
+    save_network(work.out, prepared, dataclasses.replace(form, form="prepared", granularity=granularity))
     return Outcome(asserted={"images": images.indices, **quantizer_state(prepared)})
+
+
+def _round(work: Work) -> Outcome:
+    network, form = load_network(work.inputs["network"]), read_form(work.inputs["network"])
+    spec, settings = work.group("rounding"), work.node.settings
+    seed = int(settings["seed"] or 0)
+    images = CalibrationImages(work.pack, min(spec.images, int(settings["calibrate.images"] or 0)), seed)
+    prepared = network.to(work.device)
+    rounded, layers = learn_rounding(prepared, spec, images, seed=seed, progress=work.progress)  # type: ignore[arg-type]
+    save_network(work.out, rounded.cpu(), form)
+    metrics = {"layers": [dataclasses.asdict(layer) for layer in layers]}
+    return Outcome(metrics, {"images": images.indices, **quantizer_state(rounded)})
+
+
+def _correct_bias(work: Work) -> Outcome:
+    network, form = load_network(work.inputs["network"]), read_form(work.inputs["network"])
+    spec, settings = work.group("bias_correction"), work.node.settings
+    count = min(spec.images, int(settings["calibrate.images"] or 0))
+    images = CalibrationImages(work.pack, count, int(settings["seed"] or 0))
+    corrected = correct_bias(network.to(work.device), spec, images, work.progress)  # type: ignore[arg-type]
+    save_network(work.out, corrected.cpu(), form)
+    return Outcome(asserted={"images": images.indices, **quantizer_state(corrected)})
+
+
+def _mix(work: Work) -> Outcome:
+    network, form = load_network(work.inputs["network"]), read_form(work.inputs["network"])
+    spec = work.group("mixed_precision")
+    images = CalibrationImages(work.pack, spec.images, int(work.node.settings["seed"] or 0))
+    mixed, mixture = mix(
+        network,  # type: ignore[arg-type]
+        spec,
+        images,
+        work.pack.depth("train", images.indices),
+        original=load_network(work.inputs["original"]),  # type: ignore[arg-type]
+        progress=work.progress,
+    )
+    save_network(work.out, mixed, form)
+    metrics = {"sqnr_db": mixture.sqnr_db, "ssim_loss": mixture.ssim_loss, "sites": mixture.sites}
+    asserted = {"float_sites": mixture.names, "tried": mixture.tried, "images": images.indices}
+    return Outcome(metrics, {**asserted, **quantizer_state(mixed)})
+
+
+def _kept_float(work: Work) -> list[str]:
+    """The sites that mixed precision has left in float, where it made the network that the stage works on."""
+    record = work.store.record(dict(work.node.inputs)["network"])
+    return record["asserted"]["float_sites"] if record["stage"] == "mix" else []
 
 
 def _finetune(work: Work) -> Outcome:
@@ -170,13 +223,13 @@ def _finetune(work: Work) -> Outcome:
         load_network(work.inputs["teacher"]),
         work.pack,
         work.group("qat"),
-        weight_range=spec.weight_range,
         seed=int(settings["seed"] or 0),
         device=work.device,
         scratch=work.scratch,
         progress=work.progress,
+        kept_float=_kept_float(work),
     )
-    save_network(work.out, prepared.cpu(), Form(form.network, form.fused, "prepared", granularity))
+    save_network(work.out, prepared.cpu(), dataclasses.replace(form, form="prepared", granularity=granularity))
     best = max(history, key=lambda row: row["val_ssim"])
     return Outcome({"best_epoch": best["epoch"], "val_ssim": best["val_ssim"]}, state, history)
 
@@ -187,7 +240,7 @@ def _convert(work: Work) -> Outcome:
     state = require_state(prepared, "evaluate")
     int8 = qnnpack.convert(prepared)  # type: ignore[arg-type]
     engine = str(work.node.settings["engine"])
-    save_network(work.out, int8, Form(form.network, form.fused, "int8", form.granularity, engine))
+    save_network(work.out, int8, dataclasses.replace(form, form="int8", engine=engine))
     images = _check_images(work)
     outputs = int8(images)
     if not torch.equal(outputs, load_network(work.out)(images)):
@@ -199,14 +252,28 @@ def _convert(work: Work) -> Outcome:
     )
 
 
+def _analyze(work: Work) -> Outcome:
+    prepared = load_network(work.inputs["network"])
+    original = load_network(work.inputs["original"]) if "original" in work.inputs else None
+    images = CalibrationImages(work.pack, work.group("analyze").images, int(work.node.settings["seed"] or 0))
+    errors = analyze(prepared, images, work.progress, original=original)  # type: ignore[arg-type]
+    write_analysis(work.out, errors, len(images))
+    metrics = {"sites": len(errors), "sqnr_db": errors[-1].cumulative_sqnr_db if errors else None}
+    return Outcome(metrics, {"images": images.indices, **quantizer_state(prepared)})
+
+
 STAGES: dict[str, Callable[[Work], Outcome]] = {
     "load": _load,
     "train": _train,
     "fuse": _fuse,
     "equalize": _equalize,
     "calibrate": _calibrate,
+    "round": _round,
+    "correct_bias": _correct_bias,
+    "mix": _mix,
     "finetune": _finetune,
     "convert": _convert,
     "evaluate": evaluate,
     "profile": profile,
+    "analyze": _analyze,
 }

@@ -19,6 +19,7 @@ from model.network import NetworkSpec, build_network
 from quant.engines import qnnpack
 from quant.graph import fuse_bn, trace
 from quant.prepare import prepare, quantizers
+from quant.silu import scale_silus
 
 FORMS = ("float", "prepared", "int8")
 _DESCRIPTION = "network.json"
@@ -30,12 +31,14 @@ _INT8_TENSORS = "network.pt"
 class Form:
     """What a saved network is: which network, whether BatchNorm is folded, and how far it has come.
 
-    ``granularity`` and ``modes`` (quantizer name -> mode) belong to prepared and int8 networks only.
+    ``scaled_silu``: its SiLUs carry scales. ``granularity`` and ``modes`` (quantizer name -> mode) belong to prepared
+    and int8 networks only.
     """
 
     network: NetworkSpec
     fused: bool
     form: str
+    scaled_silu: bool = False
     granularity: str | None = None
     engine: str | None = None
 
@@ -62,6 +65,7 @@ def read_form(folder: Path) -> Form:
             NetworkSpec(**description["network"]),
             description["fused"],
             description["form"],
+            description["scaled_silu"],
             description["granularity"],
             description["engine"],
         )
@@ -81,6 +85,8 @@ def load_network(folder: str | Path) -> nn.Module:
     network: nn.Module = build_network(form.network).eval()
     if form.fused:
         network = fuse_bn(network)
+    if form.scaled_silu:
+        network = scale_silus(trace(network))
     if form.form == "float":
         _load_tensors_(network, folder, _FLOAT_TENSORS)
         return network.eval()

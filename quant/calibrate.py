@@ -10,6 +10,7 @@ from quant.inspect import require_state
 from quant.prepare import activation_readers, prepare, quant_convs, quantizers
 from quant.ranges import make_estimator
 from quant.recipe import CalibrateSpec
+from quant.silu import ScaledSiLU
 
 
 class Images(Protocol):
@@ -43,6 +44,8 @@ def calibrate(
     followers = activation_readers(prepared)
     for name, quantizer in quantizers(prepared).items():
         through = followers.get(name)
+        if isinstance(through, ScaledSiLU):
+            through = None  # its channels have scales of their own, which one histogram does not tell apart
         estimator = None if quantizer.weight else make_estimator(spec.activation_range, spec.percentile, through)
         quantizer.set_mode("calibrate", estimator)
     require_state(prepared, "calibrate")

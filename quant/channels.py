@@ -1,8 +1,8 @@
 """Which channels share one free scale: channel classes of the float graph.
 
 A positive factor on a channel passes through ReLU, resizing, pooling and concatenation, ties both sides of an
-addition, and is undone in the convolutions that read the channel. SiLU, ReLU6, sigmoid, and the network's own input
-and output admit none. Cross-layer equalization works on the classes that are left.
+addition, and is undone in the convolutions that read the channel. A ScaledSiLU takes it into its own scale. Plain SiLU,
+ReLU6, sigmoid, and the network's own input and output admit none. Equalization works on the classes that are left.
 """
 
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ import torch
 from torch import fx, nn
 
 from quant.graph import ADDITIONS, PRODUCTS, ConvSite, conv_sites, is_linear_in_place, module_of
+from quant.silu import ScaledSiLU
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,13 @@ class ChannelClasses:
     """The classes of a graph: ``count`` of them, who writes and who reads their channels, and where they are seen.
 
     A class number of -1 marks a channel without a free scale. ``values`` are the nodes whose output channels carry
-    classes.
+    classes; ``silus`` are those among them that keep the factor in a scale of their own.
     """
 
     count: int
     producers: tuple[Use, ...]
     consumers: tuple[Use, ...]
+    silus: tuple[fx.Node, ...]
     values: dict[fx.Node, np.ndarray]
 
 
@@ -83,7 +85,11 @@ def channel_classes(graph_module: fx.GraphModule) -> ChannelClasses:
                 reads.append((sites[node], inputs[0]))
             written = channels[node] = union.new(module.out_channels)
             writes.append((sites[node], written))
-        elif (node in inside and not isinstance(module, nn.ReLU6)) or is_linear_in_place(graph_module, node):
+        elif (
+            (node in inside and not isinstance(module, nn.ReLU6))
+            or isinstance(module, ScaledSiLU)
+            or is_linear_in_place(graph_module, node)
+        ):
             channels[node] = inputs[0]
         elif node.target in ADDITIONS and len(inputs) == 2:
             channels[node] = _added(union, *inputs)
@@ -104,7 +110,8 @@ def channel_classes(graph_module: fx.GraphModule) -> ChannelClasses:
             for item in inputs:
                 union.fix(item)
             channels[node] = None
-    return _number(union, reads, writes, channels)
+    silus = tuple(node for node in channels if isinstance(module_of(graph_module, node), ScaledSiLU))
+    return _number(union, reads, writes, silus, channels)
 
 
 def _is_over_channels(concatenation: fx.Node) -> bool:
@@ -124,6 +131,7 @@ def _number(
     union: _Union,
     reads: list[tuple[ConvSite, np.ndarray]],
     writes: list[tuple[ConvSite, np.ndarray]],
+    silus: tuple[fx.Node, ...],
     channels: dict[fx.Node, np.ndarray | None],
 ) -> ChannelClasses:
     """Give the free classes that are both written and read the numbers 0, 1, ..., and all others -1."""
@@ -137,5 +145,6 @@ def _number(
         count=len(free),
         producers=tuple(Use(site, number[roots[used]]) for site, used in writes),
         consumers=tuple(Use(site, number[roots[used]]) for site, used in reads),
+        silus=silus,
         values={node: number[roots[used]] for node, used in channels.items() if used is not None},
     )

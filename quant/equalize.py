@@ -1,8 +1,9 @@
 """Cross-layer equalization (Nagel et al. 2019, arXiv:1906.04721), over whole channel classes instead of layer pairs.
 
-The paper scales pairs of convolutions with a ReLU between. Here a class (``quant.channels``) may have several
-writers and readers, so that the decoder's branches, chains of residual additions and the depth head are equalized
-too, with BatchNorm live or folded.
+The paper scales pairs of convolutions with a ReLU between, so that the ranges of their weights meet. Here a class
+(``quant.channels``) may have several writers and readers, so that the decoder's branches, chains of residual
+additions and the depth head are equalized too, through SiLU as well (``quant.silu``), with BatchNorm live or folded;
+and the scales may be those of least output noise (``quant.noise_model``).
 """
 
 import numpy as np
@@ -12,42 +13,95 @@ from torch import Tensor, fx, nn
 from quant.calibrate import Images
 from quant.channels import ChannelClasses, Use, channel_classes
 from quant.graph import bn_factor, finish, module_of, trace
+from quant.noise_model import FIXED, NoiseModel, QuantizedTensor
 from quant.recipe import EqualizeSpec
+from quant.sensitivity import ChannelStats, sensitivity
+from quant.silu import ScaledSiLU, scale_silus
 
 _LARGEST_STEP = 1e4
+_LEVELS, _WEIGHT_LEVELS = 255, 127
 _DEAD = 1e-9
 """Above what a BatchNorm factor of zero leaves of a weight (``bn_factor``)."""
 
 
 @torch.no_grad()
-def equalize(network: nn.Module, spec: EqualizeSpec, images: Images) -> fx.GraphModule:
+def equalize(network: nn.Module, spec: EqualizeSpec, images: Images, granularity: str) -> fx.GraphModule:
     """A traced copy whose channel classes are balanced; the float function stays the same.
 
     Args:
         network: float network in eval mode, BatchNorm live or folded.
-        spec: what to balance, and how many sweeps.
-        images: normalized calibration images Nx3xHxW (used by ``ranges: activations``).
+        spec: what to balance, and how.
+        images: normalized calibration images Nx3xHxW (the objective ``weights`` does not look at them).
+        granularity: of the weight quantizers to come (the objective ``noise`` asks for it).
 
-    Each class is scaled so that the range of its channel and the range of the weights that read it meet at their
-    geometric mean. Channels that are dead on either side keep their scale.
+    Channels that are dead on either side keep their scale.
     """
     graph_module = trace(network).eval()
+    if spec.silu:
+        scale_silus(graph_module)
     classes = channel_classes(graph_module)
     if classes.count == 0:
         return graph_module
-    seen = _activation_ranges(graph_module, classes, images) if spec.ranges == "activations" else None
-    for _ in range(spec.iterations):
+    if spec.objective == "noise":
+        factor = np.exp(noise_model(graph_module, classes, images, spec.images, granularity).solve().numpy())
+        _scale_(graph_module, classes, _bounded(factor, factor != 1.0, classes))
+        return finish(graph_module)
+    seen = _activation_ranges(graph_module, classes, images) if spec.objective == "activations" else None
+    for _ in range(spec.sweeps):
         read = _largest(graph_module, classes.consumers, classes.count, _input_ranges)
         written = seen if seen is not None else _largest(graph_module, classes.producers, classes.count, _output_ranges)
         alive = (written > _DEAD) & (read > _DEAD)
         factor = np.where(alive, np.sqrt(np.where(alive, read / np.where(alive, written, 1.0), 1.0)), 1.0)
-        factor = _centred(factor.clip(1.0 / _LARGEST_STEP, _LARGEST_STEP), alive, classes)
+        factor = _bounded(factor, alive, classes)
         _scale_(graph_module, classes, factor)
         if seen is not None:
             seen = seen * factor
         if np.abs(np.log(factor)).max() < 1e-3:
             break
     return finish(graph_module)
+
+
+def noise_model(
+    graph_module: fx.GraphModule, classes: ChannelClasses, images: Images, count: int, granularity: str
+) -> NoiseModel:
+    """The predicted output noise over the scales of the classes, from the first ``count`` images."""
+    inside = _inside(classes)
+    found = sensitivity(graph_module, [node for node in classes.values if node not in inside], images, count)
+    tensors = [_activation(stats, classes.values[node]) for node, stats in found.values.items()]
+    reads = {use.site.conv: use.classes for use in classes.consumers}
+    for use in classes.producers:
+        conv, _ = _conv_and_bn(graph_module, use)
+        size = _folded_weight(graph_module, use).abs().amax((2, 3))  # (out, in / groups)
+        inputs = reads.get(use.site.conv, np.full(conv.in_channels, FIXED)).reshape(conv.groups, 1, -1)
+        tensors.append(
+            QuantizedTensor(
+                low=None,
+                high=size,
+                squared=found.weights[use.site.conv].sum((2, 3)),
+                up=torch.from_numpy(use.classes)[:, None],
+                down=torch.from_numpy(inputs.repeat(len(size) // conv.groups, 1).reshape(size.shape)),
+                levels=_WEIGHT_LEVELS,
+                per_row=granularity == "per_channel",
+            )
+        )
+    return NoiseModel(tensors, classes.count)
+
+
+def _activation(stats: ChannelStats, classes: np.ndarray) -> QuantizedTensor:
+    """A value's one quantizer, its channels as columns."""
+    up = torch.from_numpy(classes)[None]
+    low, high = stats.low.clamp(max=0.0).neg()[None], stats.high.clamp(min=0.0)[None]
+    return QuantizedTensor(low, high, stats.squared[None], up, torch.full_like(up, FIXED), _LEVELS, per_row=False)
+
+
+def _inside(classes: ChannelClasses) -> set[fx.Node]:
+    """Nodes within a convolution site: nothing is rounded before its last node."""
+    nodes = ((use.site, node) for use in classes.producers for node in (use.site.conv, use.site.bn))
+    return {node for site, node in nodes if node is not None and node is not site.last}
+
+
+def _bounded(factor: np.ndarray, alive: np.ndarray, classes: ChannelClasses) -> np.ndarray:
+    return _centred(factor.clip(1.0 / _LARGEST_STEP, _LARGEST_STEP), alive, classes)
 
 
 def _centred(factor: np.ndarray, alive: np.ndarray, classes: ChannelClasses) -> np.ndarray:
@@ -115,6 +169,11 @@ def _scale_(graph_module: fx.GraphModule, classes: ChannelClasses, factor: np.nd
         _, inputs, *kernel = conv.weight.shape
         conv.weight.copy_((conv.weight.reshape(conv.groups, -1, inputs, *kernel) * scale).reshape(conv.weight.shape))
 
+    for node in classes.silus:
+        silu = module_of(graph_module, node)
+        assert isinstance(silu, ScaledSiLU)
+        silu.inverse_scale.div_(_per_channel(factor, classes.values[node]).reshape(-1, 1, 1))
+
 
 def _per_channel(factor: np.ndarray, classes: np.ndarray) -> Tensor:
     return torch.from_numpy(np.where(classes >= 0, factor[classes], 1.0)).float()
@@ -127,10 +186,7 @@ class _RangeRecorder(fx.Interpreter):
         super().__init__(graph_module)
         self.classes = classes
         self.ranges = np.zeros(classes.count)
-        # Inside a convolution site nothing is rounded before its last node.
-        self.skipped = {
-            node for use in classes.producers for node in (use.site.conv, use.site.bn) if node is not use.site.last
-        }
+        self.skipped = _inside(classes)
 
     def run_node(self, n: fx.Node) -> object:
         value = super().run_node(n)

@@ -1,6 +1,7 @@
-"""What state a network's quantizers are in, asserted before each phase, and the int8 network's identity."""
+"""What state a network's quantizers are in, asserted before each phase. (Their errors are in ``quant.analysis``.)"""
 
 from collections import Counter
+from collections.abc import Collection
 
 from torch import nn
 
@@ -28,18 +29,23 @@ def quantizer_state(network: nn.Module) -> dict[str, int | bool]:
     }
 
 
-def require_state(network: nn.Module, phase: str) -> dict[str, int | bool]:
+def require_state(network: nn.Module, phase: str, kept_float: Collection[str] = ()) -> dict[str, int | bool]:
     """Assert what ``phase`` (calibrate, finetune, evaluate) needs, and return the state for the record.
 
     Calibration: eval mode, every activation observed, nothing quantized. Fine-tuning: train mode, every quantizer
-    quantizing. Evaluation: eval mode, nothing observing or following, dropout and batch statistics off. Raises
-    QuantizerStateError naming the first offenders.
+    quantizing but those named in ``kept_float``, which may be off (mixed precision). Evaluation: eval mode, nothing
+    observing or following, dropout and batch statistics off. Raises QuantizerStateError naming the first offenders.
     """
     if phase not in PHASES:
         raise ValueError(f"phase {phase!r} is unknown; expected one of {', '.join(PHASES)}")
-    wanted = {"calibrate": ("calibrate",), "finetune": ("follow", "freeze"), "evaluate": ("freeze", "off")}[phase]
+    quantizing = ("follow", "freeze", "learn")
+    wanted = {"calibrate": ("calibrate",), "finetune": quantizing, "evaluate": ("freeze", "off")}[phase]
     state = quantizer_state(network)
-    wrong = [f"{name} is {q.mode}" for name, q in quantizers(network).items() if q.mode not in wanted]
+    wrong = [
+        f"{name} is {q.mode}"
+        for name, q in quantizers(network).items()
+        if q.mode not in wanted and not (phase == "finetune" and q.mode == "off" and name in kept_float)
+    ]
     if phase == "finetune" and not quantizers(network):
         wrong.append("the network has no quantizers")
     if network.training != (phase == "finetune"):

@@ -17,8 +17,9 @@ from quant.graph import (
 )
 from quant.quantizer import Quantizer
 from quant.recipe import GRANULARITIES, require_one_of
+from quant.silu import ScaledSiLU
 
-_ELEMENTWISE = (nn.SiLU, nn.Hardswish, nn.GELU, nn.Sigmoid, nn.Hardsigmoid)
+_ELEMENTWISE = (ScaledSiLU, nn.SiLU, nn.Hardswish, nn.GELU, nn.Sigmoid, nn.Hardsigmoid)
 _SIGMOID_QPARAMS = (1.0 / 256.0, 0)
 """Output scale and zero point that the int8 sigmoid kernel has."""
 
@@ -33,6 +34,8 @@ class QuantConv(nn.Module):
 
     def __init__(self, conv: nn.Conv2d, bn: nn.BatchNorm2d | None, limit: float | None, granularity: str) -> None:
         super().__init__()
+        if bn is None and conv.bias is None:
+            conv.bias = nn.Parameter(conv.weight.new_zeros(conv.out_channels))  # a place for corrections
         self.conv, self.bn = conv, bn
         self.limit = limit
         """None: no activation; inf: ReLU; 6: ReLU6."""
@@ -43,6 +46,18 @@ class QuantConv(nn.Module):
     def folded(self) -> tuple[Tensor, Tensor | None]:
         """Float weight and bias with BatchNorm folded in."""
         return fold(self.conv.weight, self.conv.bias, self.bn)
+
+    def rounded(self) -> tuple[Tensor, Tensor | None]:
+        """The same with the weight as its quantizer gives it back."""
+        weight, bias = self.folded()
+        return self.weight_quantizer(weight), bias
+
+    @torch.no_grad()
+    def add_to_bias_(self, shift: Tensor) -> None:
+        """Shift the outputs in front of the activation by one number a channel (out,)."""
+        bias = self.conv.bias if self.bn is None else self.bn.bias
+        assert bias is not None
+        bias += shift
 
     def freeze_bn_(self) -> None:
         """From now on use the running statistics, also in train mode."""
@@ -61,19 +76,25 @@ class QuantConv(nn.Module):
         conv = self.conv
         if self.bn is not None and self.bn.training:
             factor = bn_factor(self.bn)
-            weight = self.weight_quantizer(conv.weight * factor.reshape(-1, 1, 1, 1))
-            y = F.conv2d(x, weight, None, conv.stride, conv.padding, conv.dilation, conv.groups)
+            y = self.linear(x, self.weight_quantizer(conv.weight * factor.reshape(-1, 1, 1, 1)), None)
             y = y / factor.reshape(1, -1, 1, 1)
             y = self.bn(y if conv.bias is None else y + conv.bias.reshape(1, -1, 1, 1))
         else:
-            weight, bias = self.folded()
-            weight = self.weight_quantizer(weight)
-            y = F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
-        if self.limit is not None:
-            y = F.relu(y)
-            # The upper clamp of ReLU6 is the end of the output quantizer's range; without it, clamp here.
-            y = y.clamp(max=self.limit) if self.limit != float("inf") else y
-        return y
+            y = self.linear(x, *self.rounded())
+        return self.clamp(y)
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The convolution alone with a folded weight and bias."""
+        conv = self.conv
+        return F.conv2d(x, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+
+    def clamp(self, y: Tensor) -> Tensor:
+        """The activation alone."""
+        if self.limit is None:
+            return y
+        y = F.relu(y)
+        # The upper clamp of ReLU6 is the end of the output quantizer's range; without it, clamp here.
+        return y.clamp(max=self.limit) if self.limit != float("inf") else y
 
 
 def prepare(network: nn.Module, granularity: str) -> fx.GraphModule:

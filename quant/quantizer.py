@@ -3,11 +3,12 @@
 import torch
 from torch import Tensor, nn
 
+from quant.learned_scales import LearnedRange
 from quant.ranges import Estimator, affine_qparams, symmetric_qparams, weight_limits
 
-MODES = ("off", "calibrate", "follow", "freeze")
+MODES = ("off", "calibrate", "follow", "freeze", "learn")
 """off: passes values through. calibrate: gathers statistics, passes through. follow: quantizes with ranges that
-follow the data. freeze: quantizes with fixed ranges."""
+follow the data. freeze: quantizes with fixed ranges. learn: quantizes with ranges that are parameters."""
 
 _AVERAGING = 0.05
 
@@ -41,6 +42,7 @@ class Quantizer(nn.Module):
         self.limit = limit
         self.mode = "off"
         self.estimator: Estimator | None = None
+        self.learned: LearnedRange | None = None
         scale, zero_point = fixed or (1.0, 0)
         size = (channels or 1,)
         self.register_buffer("scale", torch.full(size, float(scale)))
@@ -49,11 +51,22 @@ class Quantizer(nn.Module):
         self.register_buffer("high", torch.full(size, float("-inf")))
 
     def set_mode(self, mode: str, estimator: Estimator | None = None) -> None:
-        """Change the mode; a fixed quantizer only ever freezes. ``estimator`` gathers statistics in calibrate."""
+        """Change the mode; a fixed quantizer only ever freezes. ``estimator`` gathers statistics in calibrate.
+
+        ``learn`` makes parameters of the range as it stands; leaving it keeps what they have become.
+        """
         if mode not in MODES:
             raise ValueError(f"quantizer mode {mode!r} is unknown; expected one of {', '.join(MODES)}")
-        if self.fixed and mode == "follow":
+        if self.fixed and mode in ("follow", "learn"):
             mode = "freeze"
+        if mode == "learn" and self.learned is None:
+            limits = (self.quant_min, self.quant_max)
+            self.learned = LearnedRange(
+                self.scale, self.zero_point, *limits, per_channel=self.per_channel, limit=self.limit
+            )
+        elif mode != "learn" and self.learned is not None:
+            self._keep_learned(self.learned)
+            self.learned = None
         self.mode = mode
         self.estimator = estimator if mode == "calibrate" and not self.fixed else None
 
@@ -74,6 +87,14 @@ class Quantizer(nn.Module):
             self.zero_point.copy_(zero_point)
 
     @torch.no_grad()
+    def _keep_learned(self, learned: LearnedRange) -> None:
+        learned.project_()
+        self.scale.copy_(learned.scale)
+        self.zero_point.copy_(learned.zero_point.round())
+        self.low.copy_((self.quant_min - self.zero_point) * self.scale)
+        self.high.copy_((self.quant_max - self.zero_point) * self.scale)
+
+    @torch.no_grad()
     def set_range_from_weight(self, weight: Tensor, method: str) -> None:
         """Set the range of a weight quantizer from the weight (out, in, kh, kw) by ``minmax`` or ``mse``."""
         self.set_range(*weight_limits(weight, method, self.per_channel, self.quant_max))
@@ -86,6 +107,8 @@ class Quantizer(nn.Module):
             if self.estimator is not None:
                 self.estimator.update(x.detach())
             return x
+        if self.learned is not None:
+            return self.learned(x)
         if self.mode == "follow" and self.weight:
             # Known exactly: the range of this very weight. (The fused operator makes weights of one sign affine.)
             self.set_range_from_weight(x, "minmax")

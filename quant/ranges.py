@@ -35,15 +35,16 @@ def symmetric_qparams(low: Tensor, high: Tensor, quant_max: int) -> Tensor:
 
 
 def make_estimator(method: str, percentile: float, through: Callable[[Tensor], Tensor] | None = None) -> Estimator:
-    """The estimator for ``minmax``, ``moving_average``, ``percentile`` (of both tails) or ``mse``.
+    """The estimator for ``minmax``, ``moving_average``, ``percentile`` (of both tails), ``histogram`` or ``mse``.
 
-    ``through`` is the elementwise function that alone reads the values (SiLU): ``mse`` is then taken behind it.
+    ``histogram`` is the range of least squared error (L2). ``mse`` as well, but where an elementwise function
+    ``through`` (SiLU) alone reads the values, the error is taken behind it.
     """
     if method == "minmax":
         return MinMax()
     if method == "moving_average":
         return MovingAverage()
-    return Histogram(percentile if method == "percentile" else None, through)
+    return Histogram(percentile if method == "percentile" else None, through if method == "mse" else None)
 
 
 class MinMax:

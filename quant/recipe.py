@@ -7,9 +7,11 @@ from model.errors import InputError
 GRANULARITIES = ("per_channel", "per_tensor")
 METHODS = ("fp32", "ptq", "qat", "ptq+qat")
 ENGINES = ("qnnpack",)
-ACTIVATION_RANGES = ("minmax", "moving_average", "percentile", "mse")
+ACTIVATION_RANGES = ("minmax", "moving_average", "percentile", "histogram", "mse")
 WEIGHT_RANGES = ("minmax", "mse")
-EQUALIZE_RANGES = ("weights", "activations")
+EQUALIZE_OBJECTIVES = ("noise", "activations", "weights")
+BIAS_CORRECTIONS = ("fast", "sequential")
+SCHEDULES = ("cosine", "plateau")
 
 
 def require_one_of(where: str, value: object, allowed: tuple[str, ...]) -> None:
@@ -27,18 +29,23 @@ def require_range(where: str, value: float, low: float, high: float = float("inf
 
 @dataclass(frozen=True)
 class EqualizeSpec:
-    """Cross-layer equalization (Nagel et al. 2019, arXiv:1906.04721).
+    """Cross-layer equalization (Nagel et al. 2019, arXiv:1906.04721) and what goes beyond it.
 
-    ``ranges``: what is balanced against the consumers' weights, the producers' ``weights`` as in the paper or
-    the ``activations`` seen on the calibration images.
+    ``objective``: ``noise`` finds the scales of least predicted output noise. The others meet at geometric means
+    with the consumers' weights in ``sweeps``: of the producers' ``weights`` as in the paper, or of the
+    ``activations`` seen on the calibration images. ``silu``: scales pass through SiLU too. ``images``: how many of
+    the calibration images ``noise`` looks at.
     """
 
-    ranges: str = "activations"
-    iterations: int = 4
+    objective: str = "noise"
+    silu: bool = True
+    images: int = 32
+    sweeps: int = 4
 
     def __post_init__(self) -> None:
-        require_one_of("equalize.ranges", self.ranges, EQUALIZE_RANGES)
-        require_range("equalize.iterations", self.iterations, 1)
+        require_one_of("equalize.objective", self.objective, EQUALIZE_OBJECTIVES)
+        require_range("equalize.images", self.images, 1)
+        require_range("equalize.sweeps", self.sweeps, 1)
 
 
 @dataclass(frozen=True)
@@ -60,10 +67,79 @@ class CalibrateSpec:
 
 
 @dataclass(frozen=True)
+class BiasCorrectionSpec:
+    """Bias correction (Nagel et al. 2019, arXiv:1906.04721): take out the mean error that rounding leaves.
+
+    ``fast`` corrects each layer alone from the float network's means; ``sequential`` one layer after the other, each
+    with its predecessors quantized and corrected. ``images``: how many of the calibration images, all at once.
+    """
+
+    method: str = "sequential"
+    images: int = 64
+
+    def __post_init__(self) -> None:
+        require_range("bias_correction.images", self.images, 1)
+        require_one_of("bias_correction.method", self.method, BIAS_CORRECTIONS)
+
+
+@dataclass(frozen=True)
+class MixedPrecisionSpec:
+    """Sites that stay in float (Pandey et al. 2023, arXiv:2302.05397): those that make the most noise alone.
+
+    The ``float_sites`` worst ones; where a target is set, as few of the worst as reach it instead: ``target_sqnr_db``
+    of the output, and ``max_ssim_loss`` against the float network. Ranked and measured on ``images`` of the
+    calibration images.
+    """
+
+    float_sites: int = 3
+    target_sqnr_db: float | None = None
+    max_ssim_loss: float | None = None
+    images: int = 8
+
+    def __post_init__(self) -> None:
+        require_range("mixed_precision.float_sites", self.float_sites, 0)
+        require_range("mixed_precision.images", self.images, 1)
+        if self.max_ssim_loss is not None:
+            require_range("mixed_precision.max_ssim_loss", self.max_ssim_loss, 0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class AnalyzeSpec:
+    """Per-layer analysis: the error of each quantizer alone and up to each one, on so many calibration images."""
+
+    images: int = 8
+
+    def __post_init__(self) -> None:
+        require_range("analyze.images", self.images, 1)
+
+
+@dataclass(frozen=True)
+class RoundingSpec:
+    """Learned rounding of weights (the aim of AdaRound, Nagel et al. 2020, arXiv:2004.10568).
+
+    ``images``: how many of the calibration images it looks at, all held in memory. ``places``: how many outputs of
+    a layer, drawn from all images. ``damping``: what is added to the inputs' variances, in parts of them, against
+    inputs that look dependent because few were seen.
+    """
+
+    images: int = 64
+    places: int = 16384
+    damping: float = 0.01
+
+    def __post_init__(self) -> None:
+        require_range("rounding.images", self.images, 1)
+        require_range("rounding.places", self.places, 1)
+        require_range("rounding.damping", self.damping, 1e-6)
+
+
+@dataclass(frozen=True)
 class QatSpec:
     """Quantization-aware training (Jacob et al. 2018, arXiv:1712.05877; schedule of arXiv:1806.08342).
 
-    ``images_per_epoch`` 0 means all. ``freeze_ranges_after`` and ``freeze_bn_after`` are fractions of the steps.
+    ``images_per_epoch`` 0 means all. ``learning_rate`` is in ranges: the fraction of its quantizer's range that a
+    weight moves in a step at most. ``schedule`` lets it fall along a cosine, or by the plateau of validation SSIM.
+    ``observe_batches``: a cold start first watches as many batches. ``freeze_ranges_after`` and ``freeze_bn_after``
+    are fractions of the steps. ``learned_scales``: ranges are parameters instead of following or frozen.
     ``distillation`` is the weight of the float network's prediction in the target, 0 to 1.
     """
 
@@ -72,8 +148,11 @@ class QatSpec:
     images_per_epoch: int = 0
     learning_rate: float = 1e-4
     weight_decay: float = 0.0
+    schedule: str = "cosine"
+    observe_batches: int = 8
     freeze_ranges_after: float = 0.34
-    freeze_bn_after: float = 0.1
+    freeze_bn_after: float = 0.0
+    learned_scales: bool = False
     distillation: float = 0.5
 
     def __post_init__(self) -> None:
@@ -82,6 +161,8 @@ class QatSpec:
         require_range("qat.images_per_epoch", self.images_per_epoch, 0)
         require_range("qat.learning_rate", self.learning_rate, 0.0)
         require_range("qat.weight_decay", self.weight_decay, 0.0)
+        require_one_of("qat.schedule", self.schedule, SCHEDULES)
+        require_range("qat.observe_batches", self.observe_batches, 1)
         require_range("qat.freeze_ranges_after", self.freeze_ranges_after, 0.0, 1.0)
         require_range("qat.freeze_bn_after", self.freeze_bn_after, 0.0, 1.0)
         require_range("qat.distillation", self.distillation, 0.0, 1.0)

@@ -35,7 +35,7 @@ def changed(before: Plan, after: Plan) -> set[str]:
 
 TESTED = {"evaluate", "profile"}
 QUANTIZED = {"finetune", "convert"} | TESTED
-EVERYTHING = set(STAGE_SETTINGS) - {"train"}
+EVERYTHING = set(STAGE_SETTINGS) - {"train", "round", "mix", "analyze"}  # the last three are off in the full grid
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from quant.quantizer import MODES
 from quant.recipe import CalibrateSpec
 
 SPEC = CalibrateSpec(activation_range="minmax")
-ALLOWED = {"calibrate": {"calibrate"}, "finetune": {"follow", "freeze"}, "evaluate": {"freeze", "off"}}
+ALLOWED = {"calibrate": {"calibrate"}, "finetune": {"follow", "freeze", "learn"}, "evaluate": {"freeze", "off"}}
 
 
 def in_mode(network: nn.Module, mode: str, training: bool) -> nn.Module:
@@ -91,7 +91,7 @@ def test_counts_are_those_of_the_network(all_kinds, images):
     activations = activation_quantizers(prepared)
     assert state["activation_follow"] == len(activations) - 1
     assert state["activation_freeze"] == 1, "the sigmoid's is fixed"
-    assert state["weight_freeze"] == len(quant_convs(prepared))
+    assert state["weight_follow"] == len(quant_convs(prepared))
     assert (state["training"], state["bn_live"], state["bn_frozen"]) == (True, 3, 0)
     quant_convs(prepared)["stem"].freeze_bn_()
     assert (quantizer_state(prepared)["bn_live"], quantizer_state(prepared)["bn_frozen"]) == (2, 1)

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -59,17 +60,17 @@ def source(request, network):
     return fuse_bn(network) if request.param else network
 
 
-def run(prepared, pack, teacher, spec=SPEC, *, weight_range="minmax", seed=0, scratch=None, progress=lambda info: None):
+def run(prepared, pack, teacher, spec=SPEC, *, seed=0, scratch=None, progress=lambda info: None, kept_float=()):
     return finetune(
         prepared,
         copy.deepcopy(teacher),
         pack,
         spec,
-        weight_range=weight_range,
         seed=seed,
         device=CPU,
         scratch=scratch,
         progress=progress,
+        kept_float=kept_float,
     )
 
 
@@ -85,7 +86,7 @@ def test_a_quantizer_that_does_not_quantize_stops_the_training(network, pack, mo
     quantizer.set_mode(mode)
     before = {key: value.clone() for key, value in prepared.state_dict().items()}
     with pytest.raises(QuantizerStateError, match=f"{name} is {mode}"):
-        run(prepared, pack, network, weight_range="mse")
+        run(prepared, pack, network)
     assert same_tensors(before, prepared.state_dict()), "not one step was made"
 
 
@@ -122,7 +123,7 @@ def test_every_weight_is_rounded_in_every_training_step(source, network, pack, g
 
     for name, quantizer in weight_quantizers(prepared).items():
         quantizer.register_forward_hook(watch(name))
-    run(prepared, pack, network, QatSpec(epochs=2, batch_size=8), weight_range=weight_range)
+    run(prepared, pack, network, QatSpec(epochs=2, batch_size=8))
     assert rounded.keys() == weight_quantizers(prepared).keys()
     assert all(len(counts) == 2 * 2 and min(counts) > 0 for counts in rounded.values())
 
@@ -131,29 +132,25 @@ def test_the_loss_falls_and_the_quantized_network_gets_better(source, network, p
     prepared = warm(source, pack, "per_tensor")
     before = validate(copy.deepcopy(prepared), pack, CPU)
     history, _ = run(prepared, pack, network, QatSpec(epochs=5, batch_size=4, learning_rate=5e-3, distillation=0.0))
-    assert history[-1]["train_loss"] < 0.9 * history[0]["train_loss"]
+    assert history[0]["val_ssim"] == before["ssim"], "epoch 0 is the network as it was given"
+    assert history[-1]["train_loss"] < 0.9 * history[1]["train_loss"]
     assert max(row["val_ssim"] for row in history) > before["ssim"]
 
 
-def test_calibrated_activation_ranges_stay_where_they_are(source, network, pack):
-    prepared = warm(source, pack)
-    before = {name: (q.scale.clone(), q.zero_point.clone()) for name, q in activation_quantizers(prepared).items()}
-    weights = {name: q.scale.clone() for name, q in weight_quantizers(prepared).items()}
+def test_calibrated_ranges_stay_where_they_are(source, network, pack):
+    prepared = warm(source, pack, spec=CalibrateSpec(weight_range="mse"))
+    before = {name: (q.scale.clone(), q.zero_point.clone()) for name, q in quantizers(prepared).items()}
     seen = []
-    run(
-        prepared,
-        pack,
-        network,
-        progress=lambda info: seen.append(
-            all(
-                torch.equal(q.scale, before[name][0]) and torch.equal(q.zero_point, before[name][1])
-                for name, q in activation_quantizers(prepared).items()
-            )
-        ),
-    )
+
+    def unchanged(info):
+        found = quantizers(prepared).items()
+        seen.append(
+            all(torch.equal(q.scale, before[n][0]) and torch.equal(q.zero_point, before[n][1]) for n, q in found)
+        )
+
+    run(prepared, pack, network, progress=unchanged)
     assert len(seen) > 10
     assert all(seen)
-    assert any(not torch.equal(q.scale, weights[name]) for name, q in weight_quantizers(prepared).items())
 
 
 def test_cold_ranges_follow_the_data_and_then_freeze(source, network, pack):
@@ -189,7 +186,7 @@ def test_cold_ranges_follow_the_data_and_then_freeze(source, network, pack):
 
 
 def test_a_followed_weight_range_ends_as_that_of_the_trained_weight(source, network, pack):
-    prepared = warm(source, pack)
+    prepared = prepare_cold(source, "per_channel", CALIBRATE)
     run(prepared, pack, network, QatSpec(epochs=2, batch_size=4, freeze_bn_after=1.0, learning_rate=2e-3))
     for conv in quant_convs(prepared).values():
         largest = conv.folded()[0].detach().abs().amax((1, 2, 3))
@@ -197,16 +194,15 @@ def test_a_followed_weight_range_ends_as_that_of_the_trained_weight(source, netw
 
 
 def test_weight_ranges_by_mse_stay(network, pack):
-    spec = CalibrateSpec(activation_range="minmax", weight_range="mse")
-    prepared = warm(network, pack, spec=spec)
+    prepared = prepare_cold(network, "per_channel", CalibrateSpec(weight_range="mse"))
     before = {name: q.scale.clone() for name, q in weight_quantizers(prepared).items()}
-    run(prepared, pack, network, weight_range="mse")
+    run(prepared, pack, network)
     assert all(torch.equal(q.scale, before[name]) for name, q in weight_quantizers(prepared).items())
 
 
 def test_the_best_epoch_is_kept_and_not_the_last(network, pack, monkeypatch):
     prepared, states = warm(network, pack), []
-    scores = iter([0.3, 0.9, 0.5])
+    scores = iter([0.2, 0.3, 0.9, 0.5])
     monkeypatch.setattr(qat, "validate", lambda *_: {"ssim": next(scores)})
 
     def progress(info):
@@ -214,9 +210,21 @@ def test_the_best_epoch_is_kept_and_not_the_last(network, pack, monkeypatch):
             states.append({name: value.clone() for name, value in prepared.state_dict().items()})
 
     history, _ = run(prepared, pack, network, progress=progress)
-    assert [row["val_ssim"] for row in history] == [0.3, 0.9, 0.5]
-    assert same_tensors(prepared.state_dict(), states[1])
-    assert not same_tensors(states[1], states[2])
+    assert [(row["epoch"], row["val_ssim"]) for row in history] == [(0, 0.2), (1, 0.3), (2, 0.9), (3, 0.5)]
+    assert same_tensors(prepared.state_dict(), states[2])
+    assert not same_tensors(states[2], states[3])
+
+
+@pytest.mark.parametrize("learned_scales", [False, True])
+def test_a_training_that_helps_nowhere_gives_back_its_start(network, pack, monkeypatch, learned_scales):
+    prepared, scores = warm(network, pack), iter([0.9, 0.9, 0.2, 0.3])
+    monkeypatch.setattr(qat, "validate", lambda *_: {"ssim": next(scores)})
+    before = copy.deepcopy(prepared)
+    history, _ = run(prepared, pack, network, replace(SPEC, learned_scales=learned_scales))
+    assert max(history, key=lambda row: row["val_ssim"])["epoch"] == 0
+    images = normalize(pack.images("test"))
+    assert torch.equal(reference(prepared, images), reference(before, images))
+    assert {name: q.mode for name, q in quantizers(prepared).items()} == dict.fromkeys(quantizers(before), "freeze")
 
 
 def test_the_network_that_comes_back_has_the_metrics_of_its_best_epoch(source, network, pack):
@@ -233,11 +241,14 @@ class Killed(Exception):
     """Stands for the end of the process."""
 
 
-@pytest.mark.parametrize("finished", [1, 2, 3])
-@pytest.mark.parametrize("start", ["cold", "calibrated"])
+@pytest.mark.parametrize(
+    ("start", "finished"),
+    [("cold", 0), ("cold", 1), ("cold", 2), ("cold", 3), ("calibrated", 1), ("calibrated", 3), ("learned", 2)],
+)
 def test_a_resumed_training_equals_an_uninterrupted_one_bit_for_bit(network, pack, tmp_path, finished, start):
     # Activations freeze in the second epoch and all the rest in the third.
     spec = QatSpec(epochs=4, batch_size=4, learning_rate=2e-3, freeze_ranges_after=0.34, freeze_bn_after=0.67)
+    spec = replace(spec, learned_scales=start == "learned")
 
     def fresh():
         return prepare_cold(network, "per_channel", CALIBRATE) if start == "cold" else warm(network, pack)
@@ -312,7 +323,6 @@ def test_the_teacher_is_listened_to_and_left_alone(network, pack):
             teacher,
             pack,
             spec,
-            weight_range="minmax",
             seed=0,
             device=CPU,
             scratch=None,
@@ -327,7 +337,7 @@ def test_the_teacher_is_listened_to_and_left_alone(network, pack):
 def test_the_learning_rate_falls_along_a_cosine_to_a_hundredth(network, pack):
     prepared = warm(network, pack)
     history, _ = run(prepared, pack, network, QatSpec(epochs=4, batch_size=4, learning_rate=1e-3))
-    rates = [row["learning_rate"] for row in history]
+    rates = [row["learning_rate"] for row in history[1:]]
     assert rates == sorted(rates, reverse=True)
     assert rates[1] == pytest.approx(1e-3 * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * 7 / 16))))
     assert 1e-5 < rates[-1] < 3e-5
@@ -337,21 +347,26 @@ def test_images_per_epoch_limits_the_steps(network, pack):
     seen = []
     run(warm(network, pack), pack, network, QatSpec(epochs=1, batch_size=4, images_per_epoch=8), progress=seen.append)
     assert [info["step"] for info in seen if "step" in info] == [1, 2]
-    assert seen[0].keys() >= {"epoch", "epochs", "step", "steps", "loss"}
+    assert seen[0].items() >= {"epoch": 0, "epochs": 1}.items()
+    assert "val_ssim" in seen[0]
+    assert seen[1].keys() >= {"epoch", "epochs", "step", "steps", "loss"}
     assert seen[-1].keys() >= {"epoch", "epochs", "train_loss", "val_ssim", "val_rmse_m", "learning_rate"}
 
 
-def test_a_cold_start_follows_activations_and_knows_its_weights(source):
-    prepared = prepare_cold(source, "per_channel", CALIBRATE)
+@pytest.mark.parametrize(("weight_range", "mode"), [("minmax", "follow"), ("mse", "freeze")])
+def test_a_cold_start_follows_activations_and_knows_its_weights(source, weight_range, mode):
+    prepared = prepare_cold(source, "per_channel", CalibrateSpec(weight_range=weight_range))
     assert {q.mode for q in activation_quantizers(prepared).values() if not q.fixed} == {"follow"}
     for conv in quant_convs(prepared).values():
-        assert conv.weight_quantizer.mode == "freeze"
+        assert conv.weight_quantizer.mode == mode
+        if mode == "freeze":
+            continue
         assert torch.equal(conv.weight_quantizer.high, conv.folded()[0].abs().amax((1, 2, 3)))
 
 
 def test_validation_between_epochs_leaves_no_quantizer_in_another_mode(network, pack):
     prepared = prepare_cold(network, "per_channel", CALIBRATE)
-    modes = []
+    modes: list[set[str]] = []
     spec = QatSpec(epochs=3, batch_size=8, freeze_ranges_after=1.0, freeze_bn_after=1.0)
     run(
         prepared,
@@ -374,6 +389,86 @@ def test_a_loss_that_is_not_finite_stops_the_training(network, pack):
 def test_quantizers_that_were_frozen_by_hand_train_too(network, pack):
     prepared = prepare(network, "per_tensor")
     freeze_at_unit_ranges_(prepared)
-    history, asserted = run(prepared, pack, network, QatSpec(epochs=1, batch_size=8), weight_range="mse")
-    assert len(history) == 1
+    history, asserted = run(prepared, pack, network, QatSpec(epochs=1, batch_size=8))
+    assert [row["epoch"] for row in history] == [0, 1]
     assert asserted["weight_freeze"] == len(quant_convs(prepared))
+
+
+def test_a_cold_start_watches_the_first_batches_before_it_quantizes(network, pack):
+    rows = {}
+    for batches in (1, 4):
+        prepared = prepare_cold(network, "per_channel", CALIBRATE)
+        calls = []
+        prepared.register_forward_hook(
+            lambda module, given, out, calls=calls: calls.append(
+                (module.training, {q.mode for q in quantizers(module).values()})
+            )
+        )
+        rows[batches], _ = run(prepared, pack, network, replace(SPEC, epochs=1, observe_batches=batches))
+        assert calls[:batches] == [(False, {"calibrate"})] * batches
+        assert calls[batches] == (False, {"freeze"}), "then the start is validated"
+    assert rows[1][0] != rows[4][0]
+    assert rows[4][0]["val_ssim"] > validate(network, pack, CPU)["ssim"] - 0.05, "ranges are known at the start"
+
+
+def test_batch_statistics_are_never_used_unless_asked_for(network, pack):
+    for freeze_bn_after, live in ((0.0, 0), (0.5, 5)):
+        prepared = warm(network, pack)
+        norms = [conv.bn for conv in quant_convs(prepared).values() if conv.bn is not None]
+        before = [(norm.running_mean.clone(), norm.weight.detach().clone()) for norm in norms]
+        _, asserted = run(prepared, pack, network, replace(SPEC, epochs=1, freeze_bn_after=freeze_bn_after))
+        assert asserted["bn_live"] == (len(norms) if live else 0)
+        kept = [torch.equal(norm.running_mean, mean) for norm, (mean, _) in zip(norms, before, strict=True)]
+        assert kept == [not live] * len(norms)
+        if not live:
+            assert not any(torch.equal(norm.weight, weight) for norm, (_, weight) in zip(norms, before, strict=True))
+
+
+@pytest.mark.parametrize("learned_scales", [False, True])
+def test_training_does_not_depend_on_how_channels_are_scaled(network, pack, learned_scales):
+    images, spec = normalize(pack.images("test")), replace(SPEC, epochs=2, learned_scales=learned_scales)
+    found = []
+    for factor in (1.0, 64.0, 1 / 64):  # powers of two: the same rounding in floating point
+        scaled = fuse_bn(network)
+        with torch.no_grad():
+            for conv in (scaled.one, scaled.other):
+                conv.weight *= factor
+                conv.bias *= factor
+            scaled.head.weight /= factor
+        prepared = warm(scaled, pack)
+        start = reference(prepared, images)
+        run(prepared, pack, network, spec)
+        found.append(reference(prepared, images))
+        assert (found[-1] - start).abs().max() > 1e-2
+    assert torch.allclose(found[0], found[1], atol=1e-5)
+    assert torch.allclose(found[0], found[2], atol=1e-5)
+
+
+def test_quantizers_that_are_off_on_purpose_stay_off(source, network, pack):
+    prepared = warm(source, pack)
+    off = ["quantizers.depthwise", "project.weight_quantizer", "quantizers.silu"]
+    for name in off:
+        quantizers(prepared)[name].set_mode("off")
+    modes = []
+    spec = replace(SPEC, epochs=1, learned_scales=True)
+    _, asserted = run(
+        prepared,
+        pack,
+        network,
+        spec,
+        kept_float=off,
+        progress=lambda _: modes.append({name for name, q in quantizers(prepared).items() if q.mode == "off"}),
+    )
+    assert modes == [set(off)] * len(modes)
+    assert asserted["activation_off"] == 2
+    assert {name for name, q in quantizers(prepared).items() if q.mode == "off"} == set(off)
+    images = normalize(pack.images("test"))
+    assert sqnr_db(reference(prepared, images), reference(qnnpack.convert(prepared), images)) > 20
+
+
+def test_the_learning_rate_falls_on_a_plateau(network, pack, monkeypatch):
+    scores = iter([0.1, 0.2, 0.2, 0.2, 0.2, 0.1, 0.3, 0.3])
+    monkeypatch.setattr(qat, "validate", lambda *_: {"ssim": next(scores)})
+    spec = QatSpec(epochs=7, batch_size=8, learning_rate=1e-3, schedule="plateau")
+    history, _ = run(warm(network, pack), pack, network, spec)
+    assert [row["learning_rate"] for row in history[1:]] == pytest.approx([1e-3] * 4 + [3e-4] * 3)

@@ -1,0 +1,71 @@
+"""Rounding as a closest-point search: the integers q of least ``(q - t) H (q - t)^T``, each row of t for itself.
+
+Nearest-integer rounding minimizes the error of the weights. What counts is the error of the output, a quadratic form
+with the second moments H of the inputs (AdaRound, arXiv:2004.10568, equation 13). Nearest-plane rounding (Babai 1986,
+doi:10.1007/BF02579403; on weights it is OPTQ, arXiv:2210.17323, as arXiv:2507.18553 shows) rounds one column after the other and
+lets the columns that are left make up for it; coordinate descent then moves single integers until none helps.
+"""
+
+import torch
+from torch import Tensor
+
+
+def closest_point(target: Tensor, gram: Tensor, step: Tensor, limit: int, sweeps: int) -> Tensor:
+    """Multiples of ``step`` close to ``target`` in the norm of ``gram``, never worse than the nearest ones.
+
+    Args:
+        target: (groups, rows, columns), float64.
+        gram: positive definite, (groups, columns, columns), float64.
+        step: of each row, (groups, rows) or what broadcasts to it.
+        limit: largest magnitude of the integers.
+        sweeps: most passes of coordinate descent.
+    """
+    best = rounded(target, step[..., None], limit)
+    for start in (best, _nearest_plane(target, gram, step, limit)):
+        found = _descended(start, target, gram, step, limit, sweeps)
+        better = distance(found, target, gram) < distance(best, target, gram)
+        best = torch.where(better[..., None], found, best)
+    return best
+
+
+def rounded(target: Tensor, step: Tensor, limit: int) -> Tensor:
+    """The nearest multiples of ``step`` with integers up to ``limit``."""
+    return (target / step).round().clamp(-limit, limit) * step
+
+
+def distance(point: Tensor, target: Tensor, gram: Tensor) -> Tensor:
+    """``(point - target) gram (point - target)^T`` of each row (groups, rows)."""
+    error = point - target
+    return ((error @ gram) * error).sum(-1)
+
+
+def _nearest_plane(target: Tensor, gram: Tensor, step: Tensor, limit: int) -> Tensor:
+    # The last column of the factorization is rounded first: the columns that matter most, while most are left.
+    order = gram.diagonal(dim1=1, dim2=2).argsort(1)
+    columns = target.shape[2]
+    sorted_gram = gram.gather(1, order[:, :, None].expand_as(gram)).gather(2, order[:, None, :].expand_as(gram))
+    factor = torch.linalg.cholesky(sorted_gram, upper=True)
+    factor = factor / factor.diagonal(dim1=1, dim2=2)[:, :, None]
+    places = order[:, None, :].expand_as(target)
+    wanted = target.gather(2, places)
+    error, found = torch.zeros_like(wanted), torch.empty_like(wanted)
+    for column in reversed(range(columns)):
+        carried = error[..., column + 1 :] @ factor[:, column, column + 1 :, None]
+        found[..., column] = rounded(wanted[..., column] + carried[..., 0], step, limit)
+        error[..., column] = wanted[..., column] - found[..., column]
+    return torch.empty_like(found).scatter_(2, places, found)
+
+
+def _descended(start: Tensor, target: Tensor, gram: Tensor, step: Tensor, limit: int, sweeps: int) -> Tensor:
+    point, error = start.clone(), start - target
+    curvature = gram.diagonal(dim1=1, dim2=2)
+    for _ in range(sweeps):
+        changed = torch.zeros((), dtype=torch.bool, device=point.device)
+        for column in range(point.shape[2]):
+            slope = (error @ gram[:, :, column, None])[..., 0]
+            moved = rounded(point[..., column] - slope / curvature[:, column, None], step, limit)
+            changed |= (moved != point[..., column]).any()
+            point[..., column], error[..., column] = moved, moved - target[..., column]
+        if not changed:
+            break
+    return point
