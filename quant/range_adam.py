@@ -3,9 +3,9 @@
 Adam moves each element by about the learning rate, however large the element is. After equalization neighbouring
 channels differ by orders of magnitude, and a step that one does not notice wipes out the other, although their
 function and their rounding noise are the same. Here a step of 1e-4 is 1e-4 of the range of the weight's quantizer (an
-eightieth of an int8 step) for a weight, of the range of the output's quantizer for a bias, of itself for a scale. Then
-training does not depend on how the channels happen to be scaled, as in layer-wise adaptive rates (You et al. 2017,
-arXiv:1708.03888) but by quantizer.
+eightieth of an int8 step) for a weight, of the range of the output's quantizer for a bias, of itself for a factor of
+BatchNorm. Then training does not depend on how the channels happen to be scaled, as in layer-wise adaptive rates (You
+et al. 2017, arXiv:1708.03888) but by quantizer.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,8 @@ _BETAS = (0.9, 0.999)
 _EPS = 1e-12
 _CLIP = 1.0
 """Largest norm of the whole gradient, by units: no batch counts more than another in the moments."""
-_RANGE_SPEED = 1.0
+_RANGE_SPEED = 10.0
+"""Of learned ranges: most weights are a fraction of their range, and a scale shall change as fast as they do."""
 _DEAD = 1e-9
 """Above what a BatchNorm factor of zero leaves (``bn_factor``)."""
 
