@@ -1,9 +1,10 @@
 """Rounding as a closest-point search: the integers q of least ``(q - t) H (q - t)^T``, each row of t for itself.
 
 Nearest-integer rounding minimizes the error of the weights. What counts is the error of the output, a quadratic form
-with the second moments H of the inputs (AdaRound, arXiv:2004.10568, equation 13). Nearest-plane rounding (Babai 1986,
-doi:10.1007/BF02579403; on weights it is OPTQ, arXiv:2210.17323, as arXiv:2507.18553 shows) rounds one column after the other and
-lets the columns that are left make up for it; coordinate descent then moves single integers until none helps.
+with the second moments H of the inputs (AdaRound, arXiv:2004.10568). Nearest-plane rounding (Babai 1986,
+doi:10.1007/BF02579403; on weights it is OPTQ, arXiv:2210.17323, as arXiv:2507.18553 shows) rounds one column after
+the other and lets the columns that are left make up for it; coordinate descent then moves single integers until
+none helps.
 """
 
 import torch
@@ -20,12 +21,10 @@ def closest_point(target: Tensor, gram: Tensor, step: Tensor, limit: int, sweeps
         limit: largest magnitude of the integers.
         sweeps: most passes of coordinate descent.
     """
-    best = rounded(target, step[..., None], limit)
-    for start in (best, _nearest_plane(target, gram, step, limit)):
-        found = _descended(start, target, gram, step, limit, sweeps)
-        better = distance(found, target, gram) < distance(best, target, gram)
-        best = torch.where(better[..., None], found, best)
-    return best
+    nearest = rounded(target, step[..., None], limit)
+    found = _descended(_nearest_plane(target, gram, step, limit), target, gram, step, limit, sweeps)
+    better = distance(found, target, gram) < distance(nearest, target, gram)
+    return torch.where(better[..., None], found, nearest)
 
 
 def rounded(target: Tensor, step: Tensor, limit: int) -> Tensor:
@@ -57,15 +56,16 @@ def _nearest_plane(target: Tensor, gram: Tensor, step: Tensor, limit: int) -> Te
 
 
 def _descended(start: Tensor, target: Tensor, gram: Tensor, step: Tensor, limit: int, sweeps: int) -> Tensor:
-    point, error = start.clone(), start - target
-    curvature = gram.diagonal(dim1=1, dim2=2)
+    point = start.clone()
+    curvature = gram.diagonal(dim1=1, dim2=2)[:, None]
     for _ in range(sweeps):
-        changed = torch.zeros((), dtype=torch.bool, device=point.device)
-        for column in range(point.shape[2]):
-            slope = (error @ gram[:, :, column, None])[..., 0]
-            moved = rounded(point[..., column] - slope / curvature[:, column, None], step, limit)
-            changed |= (moved != point[..., column]).any()
-            point[..., column], error[..., column] = moved, moved - target[..., column]
-        if not changed:
+        error = point - target
+        moved = rounded(point - error @ gram / curvature, step[..., None], limit)
+        columns = (moved != point).any(1).any(0).nonzero().flatten().tolist()
+        if not columns:
             break
+        for column in columns:  # one after the other: each move changes what the next should be
+            slope = (error @ gram[:, :, column, None])[..., 0]
+            point[..., column] = rounded(point[..., column] - slope / curvature[..., column], step, limit)
+            error[..., column] = point[..., column] - target[..., column]
     return point

@@ -118,8 +118,8 @@ class RoundingSpec:
     """Learned rounding of weights (the aim of AdaRound, Nagel et al. 2020, arXiv:2004.10568).
 
     ``images``: how many of the calibration images it looks at, all held in memory. ``places``: how many outputs of
-    a layer, drawn from all images. ``damping``: what is added to the inputs' variances, in parts of them, against
-    inputs that look dependent because few were seen.
+    a layer, drawn from all images. ``damping``: what is added to the inputs' variances, in parts of them, so that
+    errors which inputs seen here cancel stay small for others.
     """
 
     images: int = 64

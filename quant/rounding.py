@@ -56,7 +56,7 @@ def learn_rounding(
     Args:
         prepared: calibrated, with frozen quantizers, BatchNorm live or folded. With its quantizers passed by it is
             the float network that gives the targets.
-        images: normalized, Nx3xHxW; all values of a layer are held in memory, about 25 MB an image of 224x224.
+        images: normalized, Nx3xHxW; all values of a layer are held in memory, about 40 MB an image of 224x224.
         seed: draws the places at which wide layers are looked at.
 
     Raises QuantizerStateError if the quantizers are not frozen.
@@ -75,7 +75,7 @@ def learn_rounding(
         conv = module_of(network, node)
         if isinstance(conv, QuantConv) and conv.weight_quantizer.mode != "off":
             moments = _moments(conv, runs.inputs(node), -(-spec.places // count), generator)
-            layers.append(_round_(str(node.target), conv, moments, spec))
+            layers.append(_round_(str(node.target), conv, moments, spec.damping))
         runs.step_quantized(node)
         progress({"step": step, "steps": len(nodes)})
     return network, tuple(layers)
@@ -100,12 +100,13 @@ class _TwoRuns:
         """Run ``node``, whose weights are still the float ones, in the float network."""
         module = module_of(self.network, node)
         quantizer = module.weight_quantizer if isinstance(module, QuantConv) else module
-        mode = quantizer.mode if isinstance(quantizer, Quantizer) else None
-        if isinstance(quantizer, Quantizer):
-            quantizer.set_mode("off")
+        if not isinstance(quantizer, Quantizer):
+            self._step(node, self.wanted)
+            return
+        mode = quantizer.mode
+        quantizer.set_mode("off")
         self._step(node, self.wanted)
-        if isinstance(quantizer, Quantizer):
-            quantizer.set_mode(mode)
+        quantizer.set_mode(mode)
 
     def step_quantized(self, node: fx.Node) -> None:
         """Run ``node`` in the quantized network, and forget what no later node reads."""
@@ -129,6 +130,7 @@ class _Moments:
     rows), xx (groups, columns, columns), rx (groups, rows, columns); of r and y there are only variances.
     """
 
+    count: int
     weight: Tensor
     x: Tensor
     r: Tensor
@@ -137,14 +139,13 @@ class _Moments:
     rr: Tensor
     yy: Tensor
 
-    def error(self, point: Tensor, free_bias: bool) -> Tensor:
-        """Mean squared error of the output with weights ``point``, summed over rows; of its variance where the bias is free."""
+    def variance(self, point: Tensor) -> Tensor:
+        """Variance of the output's error with weights ``point`` (groups, rows)."""
         moved = point - self.weight
-        error = ((moved @ self.xx) * moved - 2.0 * moved * self.rx).sum(-1) + self.rr
-        return (error if free_bias else error + self.shortfall(point) ** 2).sum()
+        return ((moved @ self.xx) * moved - 2.0 * moved * self.rx).sum(-1) + self.rr
 
     def shortfall(self, point: Tensor) -> Tensor:
-        """What the mean output lacks with weights ``point`` (groups, rows)."""
+        """What the mean of the output lacks with weights ``point`` (groups, rows)."""
         return self.r - ((point - self.weight) @ self.x[..., None])[..., 0]
 
 
@@ -170,6 +171,7 @@ def _moments(
     assert origin is not None
     mean = {name: value / count for name, value in sums.items()}
     return _Moments(
+        count=count,
         weight=weight.double(),
         x=mean["x"] + origin[..., 0],
         r=mean["r"],
@@ -195,15 +197,14 @@ def _patches(conv: nn.Conv2d, inputs: tuple[Tensor, ...], places: int, generator
     return found
 
 
-def _round_(name: str, conv: QuantConv, moments: _Moments, spec: RoundingSpec) -> LayerRounding:
+def _round_(name: str, conv: QuantConv, moments: _Moments, damping: float) -> LayerRounding:
     """Put the folded weight of ``conv`` on its grid, and set its bias to match."""
-    bias = conv.conv.bias if conv.bn is None else conv.bn.bias
-    gram, residual = moments.xx, moments.rx
-    if bias is None:  # the weights alone must keep the mean
-        gram = gram + moments.x[:, :, None] * moments.x[:, None, :]
-        residual = residual + moments.r[:, :, None] * moments.x[:, None, :]
-    gram = gram + torch.diag_embed(spec.damping * gram.diagonal(dim1=1, dim2=2) + _floor(gram))
-    target = moments.weight + torch.linalg.solve(gram, residual.mT).mT
+    variances = moments.xx.diagonal(dim1=1, dim2=2)
+    # Few patches show few of the directions that inputs take: an error that they do not see must not look free.
+    damping += moments.weight.shape[2] / moments.count
+    floor = 1e-9 * variances.mean(1, keepdim=True) + 1e-30  # of dead inputs
+    gram = moments.xx + torch.diag_embed(damping * variances + floor)
+    target = moments.weight + torch.linalg.solve(gram, moments.rx.mT).mT
     quantizer = conv.weight_quantizer
     step = quantizer.scale.double().reshape(len(target) if quantizer.per_channel else 1, -1)
     nearest = rounded(moments.weight, step[..., None], quantizer.quant_max)
@@ -212,18 +213,11 @@ def _round_(name: str, conv: QuantConv, moments: _Moments, spec: RoundingSpec) -
     if conv.bn is not None:
         weight = weight / bn_factor(conv.bn).double().reshape(-1, 1, 1, 1)
     conv.conv.weight.copy_(weight)
-    if bias is not None:
-        bias.add_(moments.shortfall(point).flatten())
+    conv.add_to_bias_(moments.shortfall(point).flatten().float())
     signal = float(moments.yy.sum().clamp_min(torch.finfo(torch.float64).tiny))
     return LayerRounding(
         name,
-        float(moments.error(nearest, free_bias=False)) / signal,
-        float(moments.error(point, free_bias=bias is not None)) / signal,
+        float((moments.variance(nearest) + moments.shortfall(nearest) ** 2).sum()) / signal,
+        float(moments.variance(point).sum()) / signal,
         float((point != nearest).double().mean()),
     )
-
-
-def _floor(gram: Tensor) -> Tensor:
-    """What keeps a form with dead inputs positive definite (groups, columns)."""
-    diagonal = gram.diagonal(dim1=1, dim2=2)
-    return (1e-9 * diagonal.mean(1, keepdim=True) + 1e-30).expand_as(diagonal)
