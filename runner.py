@@ -15,7 +15,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers set their own count; id
 
 from rich.console import Console
 
-from grid.plan import Plan, describe, make_plan
+from grid.plan import Plan, make_plan
+from grid.plan_text import describe
 from grid.progress import Progress
 from grid.space import SearchSpace, load_space
 from grid.stages import StageStore
