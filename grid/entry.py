@@ -88,7 +88,7 @@ def nested_entries(
     inner = {key.partition(".")[0] for key in kinds if "." in key}
     for name, value in section.items():
         written = {name: value}
-        if isinstance(value, dict):
+        if isinstance(value, dict) and (value or (name in inner and name not in kinds)):
             written = {f"{name}.{key}": part for key, part in value.items()}
         elif name in inner and name not in kinds:
             errors.append(Entry(where, f"{at}{name}", name, value).error("has the wrong type", "a mapping"))

@@ -5,7 +5,7 @@ import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -213,11 +213,7 @@ def _exclusion(where: str, at: str, item: Any, errors: list[InputError]) -> Excl
 def _never_named(chosen: Iterable[str]) -> set[str]:
     """The groups that are off by default and that neither a setting nor an axis names."""
     named = {key.partition(".")[0] for key in chosen}
-    return {name for name, (_, optional) in groups().items() if optional and name not in named and _is_none(name)}
-
-
-def _is_none(group: str) -> bool:
-    return getattr(Settings(), group) is None
+    return {item.name for item in fields(Settings) if item.default is None and item.name not in named}
 
 
 def _turned_off(fixed: Mapping[str, Entry]) -> set[str]:

@@ -15,12 +15,17 @@ from model.network import NetworkSpec
 from model.training import TrainSpec
 from quant.recipe import (
     ACTIVATION_RANGES,
-    EQUALIZE_RANGES,
+    BIAS_CORRECTIONS,
+    EQUALIZE_OBJECTIVES,
     GRANULARITIES,
     METHODS,
+    AnalyzeSpec,
+    BiasCorrectionSpec,
     CalibrateSpec,
     EqualizeSpec,
+    MixedPrecisionSpec,
     QatSpec,
+    RoundingSpec,
 )
 
 fractions = st.floats(0, 1, allow_nan=False)
@@ -32,12 +37,17 @@ cell_settings = st.builds(
     seed=st.integers(0, 2**31),
     network=st.builds(NetworkSpec, input_size=st.sampled_from([64, 224])),
     train=st.builds(TrainSpec, epochs=st.integers(1, 99), learning_rate=st.floats(1e-9, 1)),
-    equalize=st.none() | st.builds(EqualizeSpec, ranges=st.sampled_from(EQUALIZE_RANGES), iterations=st.integers(1, 9)),
+    equalize=st.none()
+    | st.builds(EqualizeSpec, objective=st.sampled_from(EQUALIZE_OBJECTIVES), sweeps=st.integers(1, 9)),
     calibrate=st.builds(
         CalibrateSpec, images=st.integers(1, 10**6), activation_range=st.sampled_from(ACTIVATION_RANGES)
     ),
+    rounding=st.none() | st.builds(RoundingSpec, images=st.integers(1, 99)),
+    bias_correction=st.none() | st.builds(BiasCorrectionSpec, method=st.sampled_from(BIAS_CORRECTIONS)),
+    mixed_precision=st.none() | st.builds(MixedPrecisionSpec, target_sqnr_db=st.none() | st.floats(-99, 99)),
     qat=st.builds(QatSpec, epochs=st.integers(1, 99), learning_rate=fractions, distillation=fractions),
     latency=st.builds(LatencySpec, seconds=st.floats(0.1, 100)),
+    analyze=st.none() | st.builds(AnalyzeSpec, images=st.integers(1, 99)),
 )
 
 
@@ -95,6 +105,6 @@ def test_a_group_read_from_the_settings_of_a_stage_that_did_not_state_it_fails()
 
 
 def test_turning_a_group_off_takes_out_its_settings():
-    flat = resolve(flatten(Settings()), {"equalize": False, "equalize.iterations": 9})
+    flat = resolve(flatten(Settings()), {"equalize": False, "equalize.sweeps": 9})
     assert flat == flatten(Settings(equalize=None))
     assert resolve(flatten(Settings()), {"equalize": True}) == flatten(Settings())

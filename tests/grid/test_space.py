@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from grid.settings import unflatten
+from grid.settings import Settings, flatten, unflatten
 from grid.space import FOLDER, SearchSpace, load_space
 from quant.recipe import EqualizeSpec
 
@@ -53,9 +53,9 @@ def test_combinations_are_the_product_of_the_axes_with_the_first_axis_slowest(mi
 
 
 def test_a_group_can_be_an_axis_of_on_and_off(mine):
-    space = mine("axes: {equalize: [on, off]}\nsettings: {equalize: {iterations: 2}}")
-    assert [flat.get("equalize.iterations") for flat in space.combinations()] == [2, None]
-    assert [unflatten(flat).equalize for flat in space.combinations()] == [EqualizeSpec(iterations=2), None]
+    space = mine("axes: {equalize: [on, off]}\nsettings: {equalize: {sweeps: 2}}")
+    assert [flat.get("equalize.sweeps") for flat in space.combinations()] == [2, None]
+    assert [unflatten(flat).equalize for flat in space.combinations()] == [EqualizeSpec(sweeps=2), None]
 
 
 def test_numbers_have_one_spelling(mine):
@@ -81,7 +81,44 @@ def test_set_replaces_a_setting_an_axis_and_the_data(mine):
 
 def test_set_turns_a_group_off_and_naming_one_of_its_settings_turns_it_on(mine):
     assert mine("name: a", "equalize=false").base["equalize"] is None
-    assert mine("settings: {equalize: off}", "equalize.iterations=2").base["equalize.iterations"] == 2
+    assert mine("settings: {equalize: off}", "equalize.sweeps=2").base["equalize.sweeps"] == 2
+
+
+OFF_UNLESS_NAMED = ("rounding", "mixed_precision", "analyze")
+
+
+def on(flat: dict) -> set[str]:
+    """Those of OFF_UNLESS_NAMED that are on."""
+    read = unflatten(flat)
+    return {group for group in OFF_UNLESS_NAMED if getattr(read, group) is not None}
+
+
+def test_a_group_is_off_by_default_where_its_default_is_none_and_on_elsewhere(mine):
+    base = mine("name: a").base
+    assert base == flatten(Settings())
+    assert on(base) == set()
+    assert "equalize" not in base
+    assert "bias_correction" not in base
+
+
+@pytest.mark.parametrize("group", OFF_UNLESS_NAMED)
+def test_a_group_that_is_off_by_default_is_on_where_a_setting_or_an_axis_names_it(mine, group):
+    assert on(mine(f"settings: {{{group}: {{images: 3}}}}").base) == {group}
+    assert on(mine(f"settings: {{{group}: on}}").base) == {group}
+    assert on(mine("name: a", f"{group}=true").base) == {group}
+    assert on(mine(f"settings: {{{group}: off}}", f"{group}.images=3").base) == {group}
+    for text in (f"axes: {{{group}.images: [3, 4]}}", f"axes: {{{group}: [on], seed: [1, 2]}}"):
+        assert [on(flat) for flat in mine(text).combinations()] == [{group}, {group}]
+    axis = f"axes: {{{group}: [off, on]}}\nsettings: {{{group}: {{images: 5}}}}"
+    combinations = list(mine(axis).combinations())
+    assert [on(flat) for flat in combinations] == [set(), {group}]
+    assert combinations[1][f"{group}.images"] == 5
+
+
+@pytest.mark.parametrize("group", OFF_UNLESS_NAMED)
+def test_naming_a_group_that_is_off_by_default_to_turn_it_off_leaves_it_off(mine, group):
+    assert mine(f"settings: {{{group}: off}}").base == flatten(Settings())
+    assert mine(f"settings: {{{group}: {{images: 3}}}}", f"{group}=false").base == flatten(Settings())
 
 
 def test_seeds_are_an_axis(mine):
