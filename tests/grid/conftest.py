@@ -46,7 +46,7 @@ def int8(tmp_path_factory) -> tuple[Path, np.ndarray, np.ndarray]:
     network = build_network(spec).eval()
     prepared = calibrate(network, "per_channel", CalibrateSpec(images=2, activation_range="minmax"), normalize(images))
     network_int8 = qnnpack.convert(prepared)
-    save_network(folder, network_int8, Form(spec, False, "int8", "per_channel", "qnnpack"))
+    save_network(folder, network_int8, Form(spec, False, "int8", False, "per_channel", "qnnpack"))
     with torch.inference_mode():
         depth = load_network(folder)(normalize(images)) * 10
     return folder, images.numpy(), depth.numpy()

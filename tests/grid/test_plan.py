@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from grid.plan import Cell, Plan, describe, make_plan
+from grid.plan import Cell, Plan, make_plan
+from grid.plan_text import describe
 from grid.space import FOLDER, SearchSpace, load_space
 from grid.stages import StageStore, write_record
 from model.network import NetworkSpec
@@ -79,18 +80,56 @@ def test_the_published_grid_has_every_row_of_the_published_table():
     [
         ("fp32", "load evaluate profile"),
         ("fp32-fuse_bn", "load fuse evaluate profile"),
-        ("per_channel-ptq", "load equalize calibrate convert evaluate profile"),
+        ("per_channel-ptq", "load equalize calibrate correct_bias convert evaluate profile"),
         ("per_tensor-qat", "load equalize finetune convert evaluate profile"),
-        ("fuse_bn-per_tensor-ptq+qat", "load fuse equalize calibrate finetune convert evaluate profile"),
+        (
+            "fuse_bn-per_tensor-ptq+qat",
+            "load fuse equalize calibrate correct_bias finetune convert evaluate profile",
+        ),
     ],
 )
 def test_a_cell_is_the_chain_of_its_method(name, stages):
     assert list(cell_of(full(), name).nodes) == stages.split()
 
 
-def test_equalization_off_is_a_shorter_chain():
+def test_a_group_that_is_off_is_a_shorter_chain():
     nodes = cell_of(full("equalize=false"), "per_channel-ptq").nodes
+    assert list(nodes) == ["load", "calibrate", "correct_bias", "convert", "evaluate", "profile"]
+    nodes = cell_of(full("equalize=false", "bias_correction=false"), "per_channel-ptq").nodes
     assert list(nodes) == ["load", "calibrate", "convert", "evaluate", "profile"]
+
+
+def test_a_calibrated_network_is_rounded_then_corrected_then_mixed():
+    nodes = cell_of(full("rounding=true", "mixed_precision=true"), "per_channel-ptq+qat").nodes
+    assert list(nodes)[2:7] == ["calibrate", "round", "correct_bias", "mix", "finetune"]
+    by_id = {node.id: node for node in full("rounding=true", "mixed_precision=true").nodes}
+    for before, after in zip(list(nodes)[:7], list(nodes)[1:8], strict=True):
+        assert dict(by_id[nodes[after]].inputs)["network"] == nodes[before]
+
+
+def test_bias_correction_is_a_stage_of_calibrated_cells_alone_and_can_be_an_axis(space_of):
+    space = space_of("axes: {method: [ptq, qat, ptq+qat], bias_correction: [on, off]}")
+    plan = make_plan(space, "sha", "data")
+    corrected = {cell.name: "correct_bias" in cell.nodes for cell in plan.cells if "convert" in cell.nodes}
+    assert corrected == {
+        "per_channel-ptq-bias_correction=on": True,
+        "per_channel-ptq-bias_correction=off": False,
+        "per_channel-qat": False,  # a cold start has no calibrated network to correct
+        "per_channel-ptq+qat-bias_correction=on": True,
+        "per_channel-ptq+qat-bias_correction=off": False,
+    }
+    assert counts(plan)["calibrate"] == 1, "with correction and without share their calibration"
+
+
+def test_cells_that_differ_only_after_bias_correction_share_it(space_of):
+    text = "axes: {method: [ptq, ptq+qat], qat.epochs: [1, 2], latency.warmup: [1, 2], mixed_precision: [off, on]}"
+    plan = make_plan(space_of(text), "sha", "data")
+    corrected = [node for node in plan.nodes if node.stage == "correct_bias"]
+    assert len(corrected) == 1
+    assert set(corrected[0].cells) == {cell.key for cell in plan.cells if cell.settings["method"] != "fp32"}
+    assert len(corrected[0].cells) == 2 * 2 + 2 * 2 * 2  # ptq does not read qat.epochs
+    apart = make_plan(space_of("axes: {bias_correction.method: [fast, sequential]}"), "sha", "data")
+    assert (counts(apart)["calibrate"], counts(apart)["correct_bias"]) == (1, 2)
 
 
 def test_without_a_checkpoint_cells_start_from_a_training_of_their_own_network(space_of):
@@ -173,20 +212,21 @@ def test_a_group_that_is_on_or_off_can_be_excluded(space_of, value, excluded):
 # ---- the trie
 
 
-def test_the_full_grid_is_56_nodes_instead_of_89():
+def test_the_full_grid_is_62_nodes_instead_of_97():
     plan = full()
     assert counts(plan) == {
         "load": 1,
         "fuse": 1,
-        "equalize": 2,
+        "equalize": 4,  # its scales of least noise are those of one granularity
         "calibrate": 4,
+        "correct_bias": 4,
         "finetune": 8,
         "convert": 12,
         "evaluate": 14,
         "profile": 14,
     }
-    assert len(plan.nodes) == 56
-    assert sum(len(cell.nodes) for cell in plan.cells) == 89
+    assert len(plan.nodes) == 62
+    assert sum(len(cell.nodes) for cell in plan.cells) == 97
 
 
 def test_a_node_knows_every_cell_that_needs_it():
@@ -194,8 +234,8 @@ def test_a_node_knows_every_cell_that_needs_it():
     shared = {stage: [len(n.cells) for n in plan.nodes if n.stage == stage] for stage in counts(plan)}
     assert shared["load"] == [14]
     assert shared["fuse"] == [7]
-    assert shared["equalize"] == [6, 6]
-    assert shared["calibrate"] == [2, 2, 2, 2]
+    assert shared["equalize"] == [3, 3, 3, 3]
+    assert shared["calibrate"] == shared["correct_bias"] == [2, 2, 2, 2]
     assert sorted(shared["evaluate"]) == [1] * 13 + [14]  # the float network's test is everyone's reference
     by_id = {node.id: node for node in plan.nodes}
     assert all(len(set(node.cells)) == len(node.cells) for node in plan.nodes)
@@ -211,7 +251,7 @@ def test_inputs_come_before_the_nodes_that_need_them():
         assert {parent for _, parent in node.inputs} <= seen
         assert re.fullmatch("[0-9a-f]{20}", node.id)
         seen.add(node.id)
-    assert len(seen) == 56
+    assert len(seen) == 62
 
 
 def test_a_test_is_compared_with_the_float_network_and_a_latency_with_the_root():
@@ -235,7 +275,7 @@ def test_fine_tuning_learns_from_the_float_network_that_the_cell_starts_from():
     tuned = [dict(node.inputs) for node in plan.nodes if node.stage == "finetune"]
     assert [inputs["teacher"] for inputs in tuned] == [plan.nodes[0].id] * 8
     before = {node.id: node.stage for node in plan.nodes}
-    assert [before[inputs["network"]] for inputs in tuned] == (["equalize"] * 2 + ["calibrate"] * 2) * 2
+    assert [before[inputs["network"]] for inputs in tuned] == (["equalize"] * 2 + ["correct_bias"] * 2) * 2
 
 
 def test_the_float_reference_is_planned_without_baselines_too(space_of):
@@ -258,13 +298,14 @@ def test_the_description_tells_cells_sharing_exclusions_and_what_is_done(space_o
         empty = {"metrics": {}, "asserted": {}, "history": [], "seconds": 0.0}
         write_record(folder, {"stage": first.stage, "settings": {}, "inputs": [], **empty})
     lines = describe(plan, store)
-    assert lines[0] == "4 cells, 1 excluded; 15 stages (19 if not shared); 1 are in the store, 14 to compute"
+    assert lines[0] == "4 cells, 1 excluded; 16 stages (20 if not shared); 1 are in the store, 15 to compute"
     assert lines[1] == "1 combinations repeat a cell: they differ in settings that it ignores"
     cells = {line.split()[0]: line.split()[1:] for line in lines if line.startswith("  ")}
     assert cells["per_channel-ptq"] == [
         "load(4)*",
         "equalize(2)",
         "calibrate(1)",
+        "correct_bias(1)",
         "convert(1)",
         "evaluate(1)",
         "profile(1)",

@@ -11,10 +11,10 @@ import pytest
 
 from grid import plan as plan_module
 from grid.plan import READS_DATA, STAGE_SETTINGS, STAGE_VERSIONS, Cell, Plan, make_plan
-from grid.settings import setting_types
+from grid.settings import groups, setting_types
 from grid.space import load_space
 from model.errors import InputError
-from quant.recipe import GRANULARITIES, METHODS
+from quant.recipe import BIAS_CORRECTIONS, GRANULARITIES, METHODS, SCHEDULES
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -35,6 +35,7 @@ def changed(before: Plan, after: Plan) -> set[str]:
 
 TESTED = {"evaluate", "profile"}
 QUANTIZED = {"finetune", "convert"} | TESTED
+CALIBRATED = {"calibrate", "correct_bias"} | QUANTIZED
 EVERYTHING = set(STAGE_SETTINGS) - {"train", "round", "mix", "analyze"}  # the last three are off in the full grid
 
 
@@ -44,10 +45,12 @@ EVERYTHING = set(STAGE_SETTINGS) - {"train", "round", "mix", "analyze"}  # the l
         ("train.epochs=3", set()),
         ("latency.seconds=3", {"profile"}),
         ("qat.epochs=9", QUANTIZED),
-        ("calibrate.percentile=99", {"calibrate"} | QUANTIZED),
-        ("calibrate.images=9", {"equalize", "calibrate"} | QUANTIZED),
-        ("equalize.iterations=9", {"equalize", "calibrate"} | QUANTIZED),
-        ("seed=9", {"equalize", "calibrate"} | QUANTIZED),
+        ("calibrate.percentile=99", CALIBRATED),
+        ("calibrate.images=9", {"equalize"} | CALIBRATED),
+        ("equalize.sweeps=9", {"equalize"} | CALIBRATED),
+        ("bias_correction.method=fast", {"correct_bias"} | QUANTIZED),
+        ("bias_correction.images=9", {"correct_bias"} | QUANTIZED),
+        ("seed=9", {"equalize"} | CALIBRATED),
         ("network.input_size=64", EVERYTHING),
     ],
 )
@@ -75,10 +78,11 @@ def test_the_number_of_training_epochs_matters_where_the_network_is_trained():
     assert changed(before, after) == (EVERYTHING - {"load"}) | {"train"}
 
 
-def test_granularity_enters_behind_equalization():
-    plan = full()
-    channel, tensor = (cell_of(plan, f"{name}-ptq").nodes for name in ("per_channel", "per_tensor"))
-    assert {stage for stage in channel if channel[stage] == tensor[stage]} == {"load", "equalize"}
+@pytest.mark.parametrize("override", ["equalize=true", "equalize=false"])
+def test_granularity_enters_behind_folding(override):
+    plan = full(override)
+    channel, tensor = (cell_of(plan, f"fuse_bn-{name}-ptq").nodes for name in ("per_channel", "per_tensor"))
+    assert {stage for stage in channel if channel[stage] == tensor[stage]} == {"load", "fuse"}
 
 
 def test_ptq_and_ptq_qat_share_their_calibration_and_qat_starts_cold():
@@ -117,12 +121,14 @@ def test_every_setting_is_read_by_a_stage_or_decides_which_stages_there_are():
 
 
 def test_a_node_holds_the_settings_that_it_reads_and_no_others():
-    for node in full().nodes:
+    optional = {name for name, (_, optional) in groups().items() if optional}
+    plan = full(*(f"{name}=true" for name in optional))
+    assert {node.stage for node in plan.nodes} == set(STAGE_SETTINGS) - {"train"}
+    for node in plan.nodes:
         own = {key for key in node.settings if key != "checkpoint_sha256"}
         prefixes = STAGE_SETTINGS[node.stage]
-        assert own == {k for k in setting_types() if any(k == p or k.startswith(f"{p}.") for p in prefixes)} - {
-            "equalize"
-        }
+        read = {key for key in setting_types() if any(key == one or key.startswith(f"{one}.") for one in prefixes)}
+        assert own == read - optional
         assert ("checkpoint_sha256" in node.settings) == (node.stage == "load")
 
 
@@ -138,6 +144,7 @@ def two_values(key: str) -> str | None:
     """An axis for a setting, whatever its type; None where no two of the values tried here are good."""
     tried = ["[true, false]", "[64, 96]", "[0.5, 0.75]", "[98, 99]", "[random, imagenet]", "[mse, minmax]"]
     tried += ["[weights, activations]", f"[{', '.join(GRANULARITIES)}]", f"[{', '.join(METHODS)}]"]
+    tried += [f"[{', '.join(BIAS_CORRECTIONS)}]", f"[{', '.join(SCHEDULES)}]"]
     for values in tried:
         with contextlib.suppress(InputError):
             load_space("full", [f"{key}={values}"])
@@ -200,4 +207,5 @@ def test_ten_thousand_cells_are_planned_with_one_hash_a_cell_and_one_a_node(tmp_
     assert len(plan.cells) == 10_000
     assert hashed.pop("cell") == 10_000
     assert hashed == Counter(node.stage for node in plan.nodes)
-    assert (hashed["finetune"], hashed["equalize"]) == (1000, 100)
+    assert (hashed["finetune"], hashed["correct_bias"]) == (1000, 200)
+    assert hashed["equalize"] == hashed["calibrate"] == 2 * 10 * 10, "granularities, images, seeds"
