@@ -19,10 +19,10 @@ STAGE_SETTINGS: dict[str, tuple[str, ...]] = {
     "train": ("network", "train", "seed"),
     "fuse": (),
     # The objective weights needs neither images nor granularity; the list is the same for all to keep one rule.
-    "equalize": ("granularity", "equalize", "calibrate.images", "calibrate.batch_size", "seed"),
+    "equalize": ("granularity", "equalize", "calibrate.images", "calibrate.outlier_ratio", "seed"),
     "calibrate": ("granularity", "calibrate", "seed"),
-    "round": ("rounding", "calibrate.images", "seed"),
-    "correct_bias": ("bias_correction", "calibrate.images", "seed"),
+    "round": ("rounding", "seed"),
+    "correct_bias": ("bias_correction",),
     "mix": ("mixed_precision", "seed"),
     # A cold start (method qat) initialises its ranges by the rules of calibrate as well.
     "finetune": ("granularity", "calibrate", "qat", "seed"),

@@ -1,5 +1,6 @@
 """One node of the trie, and one whole cell, computed in this process: plain functions that run without Ray."""
 
+import copy
 import dataclasses
 import time
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from quant.equalize import equalize
 from quant.graph import fuse_bn
 from quant.inspect import quantizer_state, require_state
 from quant.mixed_precision import mix
+from quant.outliers import typical_images
 from quant.qat import finetune, prepare_cold
 from quant.rounding import learn_rounding
 
@@ -87,11 +89,35 @@ class CalibrationImages:
         order = torch.randperm(pack.size("train"), generator=torch.Generator().manual_seed(seed))
         self.pack, self.indices = pack, sorted(order[:count].tolist())
 
+    def keep(self, positions: list[int]) -> "CalibrationImages":
+        """Those at these positions alone."""
+        kept = copy.copy(self)
+        kept.indices = [self.indices[position] for position in positions]
+        return kept
+
     def __len__(self) -> int:
         return len(self.indices)
 
     def __getitem__(self, where: slice) -> Tensor:
         return normalize(self.pack.images("train", self.indices[where]))
+
+
+def _typical_images(work: Work, network: nn.Module) -> tuple[CalibrationImages, dict[str, Any]]:
+    """The images to calibrate on, and the record of which they are and which were left out as outliers."""
+    settings = work.node.settings
+    drawn = CalibrationImages(work.pack, int(settings["calibrate.images"] or 0), int(settings["seed"] or 0))
+    kept = drawn.keep(typical_images(network, drawn, float(settings["calibrate.outlier_ratio"] or 0)))
+    return kept, {"images": kept.indices, "outliers": sorted(set(drawn.indices) - set(kept.indices))}
+
+
+def _calibrated_on(work: Work, count: int) -> CalibrationImages:
+    """The first ``count`` images of those that the network was calibrated on."""
+    record = work.store.record(dict(work.node.inputs)["network"])
+    while record["stage"] != "calibrate":
+        record = work.store.record(dict(record["inputs"])["network"])
+    images = CalibrationImages(work.pack, 0, seed=0)
+    images.indices = record["asserted"]["images"][:count]
+    return images
 
 
 def _check_images(work: "Work") -> Tensor:
@@ -139,13 +165,12 @@ def _fuse(work: Work) -> Outcome:
 
 def _equalize(work: Work) -> Outcome:
     network, form = load_network(work.inputs["network"]), read_form(work.inputs["network"])
-    settings = work.node.settings
-    images = CalibrationImages(work.pack, int(settings["calibrate.images"] or 0), int(settings["seed"] or 0))
+    images, chosen = _typical_images(work, network)
     spec = work.group("equalize")
-    equalized = equalize(network, spec, images, str(settings["granularity"]))
+    equalized = equalize(network, spec, images, str(work.node.settings["granularity"]))
     change = _float_change(network, equalized, _check_images(work), "equalize")
     save_network(work.out, equalized, dataclasses.replace(form, scaled_silu=spec.silu))
-    return Outcome(asserted={"float_change": change, "images": images.indices})
+    return Outcome(asserted={"float_change": change, **chosen})
 
 
 @torch.inference_mode()
@@ -160,18 +185,18 @@ def _float_change(before: nn.Module, after: nn.Module, images: Tensor, stage: st
 def _calibrate(work: Work) -> Outcome:
     network, form = load_network(work.inputs["network"]), read_form(work.inputs["network"])
     spec, settings = work.group("calibrate"), work.node.settings
-    images = CalibrationImages(work.pack, spec.images, int(settings["seed"] or 0))
+    network = network.to(work.device)
+    images, chosen = _typical_images(work, network)
     granularity = str(settings["granularity"])
-    prepared = calibrate(network.to(work.device), granularity, spec, images, work.progress).cpu()
+    prepared = calibrate(network, granularity, spec, images, work.progress).cpu()
     save_network(work.out, prepared, dataclasses.replace(form, form="prepared", granularity=granularity))
-    return Outcome(asserted={"images": images.indices, **quantizer_state(prepared)})
+    return Outcome(asserted={**chosen, **quantizer_state(prepared)})
 
 
 def _round(work: Work) -> Outcome:
     network, form = load_network(work.inputs["network"]), read_form(work.inputs["network"])
-    spec, settings = work.group("rounding"), work.node.settings
-    seed = int(settings["seed"] or 0)
-    images = CalibrationImages(work.pack, min(spec.images, int(settings["calibrate.images"] or 0)), seed)
+    spec, seed = work.group("rounding"), int(work.node.settings["seed"] or 0)
+    images = _calibrated_on(work, spec.images)
     prepared = network.to(work.device)
     rounded, layers = learn_rounding(prepared, spec, images, seed=seed, progress=work.progress)  # type: ignore[arg-type]
     save_network(work.out, rounded.cpu(), form)
@@ -181,9 +206,8 @@ def _round(work: Work) -> Outcome:
 
 def _correct_bias(work: Work) -> Outcome:
     network, form = load_network(work.inputs["network"]), read_form(work.inputs["network"])
-    spec, settings = work.group("bias_correction"), work.node.settings
-    count = min(spec.images, int(settings["calibrate.images"] or 0))
-    images = CalibrationImages(work.pack, count, int(settings["seed"] or 0))
+    spec = work.group("bias_correction")
+    images = _calibrated_on(work, spec.images)
     corrected = correct_bias(network.to(work.device), spec, images, work.progress)  # type: ignore[arg-type]
     save_network(work.out, corrected.cpu(), form)
     return Outcome(asserted={"images": images.indices, **quantizer_state(corrected)})

@@ -61,6 +61,7 @@ def equalize(network: nn.Module, spec: EqualizeSpec, images: Images, granularity
     return finish(graph_module)
 
 
+@torch.no_grad()
 def noise_model(
     graph_module: fx.GraphModule, classes: ChannelClasses, images: Images, count: int, granularity: str
 ) -> NoiseModel:

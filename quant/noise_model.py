@@ -1,10 +1,10 @@
-"""The output noise that a network's 8-bit tensors cause, as a function of channel scales, and the scales of least noise.
+"""The output noise that a network's 8-bit tensors cause, as a function of channel scales, and where it is least.
 
 A quantized tensor rounds with a step in proportion to its range, and each of its elements passes the error on by its
-squared derivative (``quant.sensitivity``). Scaling channel c by ``exp(theta_c)`` scales its range up and its derivatives
-down, so that the predicted noise is a sum of products of maxima and sums of exponentials of theta: a geometric
-programme (Boyd et al. 2007, doi:10.1007/s11081-007-9001-7), convex in theta. Its minimum does not depend on how the
-channels of the network happened to be scaled before.
+squared derivative (``quant.sensitivity``). Scaling channel c by ``exp(theta_c)`` scales its range up and its
+derivatives down, so that the predicted noise is a sum of products of maxima and sums of exponentials of theta: a
+geometric programme (Boyd et al. 2007, doi:10.1007/s11081-007-9001-7), convex in theta. Its minimum does not depend on
+how the channels of the network happened to be scaled before.
 """
 
 import math
@@ -17,6 +17,8 @@ _SHARPNESS = (8.0, 32.0, 128.0)
 """Of the smooth maximum that stands for a range, one solve after the other."""
 _ITERATIONS = 40
 FIXED = -1
+_DEAD = 1e-9
+"""No larger than what a BatchNorm factor of zero leaves of a weight (``quant.graph.bn_factor``)."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class NoiseModel:
             up, down = (index.expand(rows, columns) % (count + 1) for index in (item.up, item.down))
             for size in (item.high, item.low):
                 if size is not None:
-                    used = size > 0
+                    used = size > _DEAD
                     sides.append(tuple(part[used] for part in (own + sides_total, up, down, size.double().log())))
                     side_groups.append(torch.arange(number) + groups)
                     sides_total += number

@@ -50,9 +50,13 @@ class EqualizeSpec:
 
 @dataclass(frozen=True)
 class CalibrateSpec:
-    """How quantizer ranges are found: number of images, and the range estimator of activations and weights."""
+    """How quantizer ranges are found: number of images, and the range estimator of activations and weights.
+
+    Images whose activations reach more than ``outlier_ratio`` times as far as the median image's are left out.
+    """
 
     images: int = 64
+    outlier_ratio: float = 2.0
     batch_size: int = 8
     activation_range: str = "mse"
     weight_range: str = "minmax"
@@ -61,6 +65,7 @@ class CalibrateSpec:
     def __post_init__(self) -> None:
         require_range("calibrate.images", self.images, 1)
         require_range("calibrate.batch_size", self.batch_size, 1)
+        require_range("calibrate.outlier_ratio", self.outlier_ratio, 1.0)
         require_one_of("calibrate.activation_range", self.activation_range, ACTIVATION_RANGES)
         require_one_of("calibrate.weight_range", self.weight_range, WEIGHT_RANGES)
         require_range("calibrate.percentile", self.percentile, 50.0, 100.0)

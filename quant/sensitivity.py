@@ -88,7 +88,9 @@ def _input_means(graph_module: fx.GraphModule, images: Images, count: int) -> di
     means = {}
     for node, conv in convs.items():
         assert isinstance(conv, nn.Conv2d)
-        grouped = torch.as_tensor(sums[conv]).reshape(conv.groups, 1, -1).expand(-1, conv.out_channels // conv.groups, -1)
+        grouped = (
+            torch.as_tensor(sums[conv]).reshape(conv.groups, 1, -1).expand(-1, conv.out_channels // conv.groups, -1)
+        )
         means[node] = grouped.reshape(conv.out_channels, -1, 1, 1)
     return means
 

@@ -37,8 +37,8 @@ def saved(tmp_path, depth_network):
 def test_a_float_network_comes_back_bit_for_bit(depth_network, images, fresh_images, tmp_path, fused, equalized):
     network = fuse_bn(depth_network) if fused else depth_network
     if equalized:
-        network = equalize(network, EqualizeSpec(ranges="weights"), images)
-    form = Form(SPEC, fused=fused, form="float")
+        network = equalize(network, EqualizeSpec("weights"), images, "per_channel")
+    form = Form(SPEC, fused=fused, form="float", scaled_silu=equalized)
     save_network(tmp_path, network, form)
     loaded = load_network(tmp_path)
     assert read_form(tmp_path) == form
@@ -49,7 +49,7 @@ def test_a_float_network_comes_back_bit_for_bit(depth_network, images, fresh_ima
 
 @pytest.mark.parametrize("arm", ARMS)
 def test_a_prepared_network_comes_back_bit_for_bit_with_its_modes(calibrated, fresh_images, tmp_path, arm):
-    form = Form(SPEC, arm[0], "prepared", arm[1])
+    form = Form(SPEC, arm[0], "prepared", False, arm[1])
     save_network(tmp_path, calibrated[arm], form)
     loaded = load_network(tmp_path)
     assert read_form(tmp_path) == form
@@ -61,7 +61,7 @@ def test_a_prepared_network_comes_back_bit_for_bit_with_its_modes(calibrated, fr
 def test_modes_come_back_one_by_one(depth_network, tmp_path):
     prepared = prepare_cold(depth_network, "per_channel", MINMAX)
     quantizers(prepared)["quantizers.images"].set_mode("off")
-    save_network(tmp_path, prepared, Form(SPEC, False, "prepared", "per_channel"))
+    save_network(tmp_path, prepared, Form(SPEC, False, "prepared", False, "per_channel"))
     modes = {name: quantizer.mode for name, quantizer in quantizers(load_network(tmp_path)).items()}
     assert modes == {name: quantizer.mode for name, quantizer in quantizers(prepared).items()}
     assert set(modes.values()) == {"off", "follow", "freeze"}
@@ -69,7 +69,7 @@ def test_modes_come_back_one_by_one(depth_network, tmp_path):
 
 @pytest.mark.parametrize("arm", ARMS)
 def test_an_int8_network_comes_back_bit_for_bit_and_selects_its_engine(int8, fresh_images, tmp_path, arm):
-    form = Form(SPEC, arm[0], "int8", arm[1], "qnnpack")
+    form = Form(SPEC, arm[0], "int8", False, arm[1], "qnnpack")
     save_network(tmp_path, int8[arm], form)
     torch.backends.quantized.engine = next(e for e in torch.backends.quantized.supported_engines if e not in SKIPPED)
     loaded = load_network(tmp_path)
@@ -84,13 +84,13 @@ def test_an_int8_network_of_mixed_precision_comes_back_too(depth_network, images
     quant_convs(prepared)["head.layers.1"].weight_quantizer.set_mode("off")
     quantizers(prepared)["quantizers.encoder_layer0_0_0"].set_mode("off")
     mixed = qnnpack.convert(prepared)
-    save_network(tmp_path, mixed, Form(SPEC, False, "int8", "per_channel", "qnnpack"))
+    save_network(tmp_path, mixed, Form(SPEC, False, "int8", False, "per_channel", "qnnpack"))
     assert torch.equal(reference(load_network(tmp_path), fresh_images), reference(mixed, fresh_images))
 
 
 def test_saving_changes_nothing(calibrated, tmp_path):
     before = {name: value.clone() for name, value in calibrated[False, "per_channel"].state_dict().items()}
-    save_network(tmp_path, calibrated[False, "per_channel"], Form(SPEC, False, "prepared", "per_channel"))
+    save_network(tmp_path, calibrated[False, "per_channel"], Form(SPEC, False, "prepared", False, "per_channel"))
     assert same_tensors(before, calibrated[False, "per_channel"].state_dict())
 
 
@@ -135,7 +135,7 @@ DAMAGES = [(form, damage) for form in ("float", "int8") for damage in ("missing"
 @pytest.mark.parametrize(("form", "damage"), [*DAMAGES, ("float", "of_another_network")])
 def test_tensors_that_are_missing_damaged_or_of_another_network_are_named(depth_network, int8, tmp_path, damage, form):
     network = int8[False, "per_channel"] if form == "int8" else depth_network
-    save_network(tmp_path, network, Form(SPEC, False, form, "per_channel" if form == "int8" else None))
+    save_network(tmp_path, network, Form(SPEC, False, form, False, "per_channel" if form == "int8" else None))
     (file,) = (path for path in tmp_path.iterdir() if path.name != "network.json")
     if damage == "missing":
         file.unlink()
@@ -158,7 +158,7 @@ class Trap:
 
 
 def test_nothing_that_is_stored_is_executed(int8, tmp_path):
-    save_network(tmp_path, int8[False, "per_tensor"], Form(SPEC, False, "int8", "per_tensor", "qnnpack"))
+    save_network(tmp_path, int8[False, "per_tensor"], Form(SPEC, False, "int8", False, "per_tensor", "qnnpack"))
     torch.save({"trap": Trap(str(tmp_path / "sprung"))}, tmp_path / "network.pt")
     with pytest.raises(Exception, match=r"."):
         load_network(tmp_path)

@@ -9,11 +9,18 @@ from networks import AllKinds, Gate, ReluPair, reference, same_tensors, settled
 from torch import Tensor, nn
 
 from quant.channels import channel_classes
-from quant.equalize import equalize
+from quant.equalize import equalize as equalized
 from quant.graph import bn_factor, fuse_bn, module_of, trace
-from quant.recipe import EQUALIZE_RANGES, EqualizeSpec
+from quant.recipe import EQUALIZE_OBJECTIVES, EqualizeSpec
+from quant.silu import scale_silus
 
 CHANNELS = 8
+MEANS = ("weights", "activations")
+"""The objectives that meet at geometric means; the third has its own tests in test_noise_model."""
+
+
+def equalize(network: nn.Module, objective: str, images: Tensor, sweeps: int = 4, granularity: str = "per_channel"):
+    return equalized(network, EqualizeSpec(objective, silu=False, images=4, sweeps=sweeps), images, granularity)
 
 
 class Small(nn.Module):
@@ -166,6 +173,14 @@ def without_common_factor(classes, logs: Tensor) -> Tensor:
     return 2**logs
 
 
+SCALED = {SiluModule: CHANNELS, SpatialGate: 0, Small: CHANNELS}
+
+
+@pytest.mark.parametrize("kind", SCALED, ids=lambda kind: kind.__name__)
+def test_classes_go_through_a_silu_that_keeps_the_scale(kind, images):
+    assert channel_classes(scale_silus(trace(made(kind, images)))).count == SCALED[kind]
+
+
 @pytest.mark.parametrize("kind", COUNTS, ids=lambda kind: kind.__name__)
 def test_classes_go_through_what_is_linear_and_stop_at_what_is_not(kind, images):
     assert channel_classes(trace(made(kind, images))).count == COUNTS[kind]
@@ -174,7 +189,7 @@ def test_classes_go_through_what_is_linear_and_stop_at_what_is_not(kind, images)
 def test_a_grouped_convolution_is_balanced_by_the_weights_that_read_each_channel(images):
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 12, 1, groups=2)).eval()
-    changed = equalize(network, EqualizeSpec(ranges="weights"), images).state_dict()
+    changed = equalize(network, "weights", images).state_dict()
     written = changed["0.weight"].abs().amax((1, 2, 3))
     reader = changed["2.weight"].abs().amax((2, 3))
     read = torch.cat([reader[:6].amax(0), reader[6:].amax(0)])
@@ -183,13 +198,13 @@ def test_a_grouped_convolution_is_balanced_by_the_weights_that_read_each_channel
 
 
 @pytest.mark.parametrize("kind", [*COUNTS, SpatialGate], ids=lambda kind: kind.__name__)
-@pytest.mark.parametrize("ranges", EQUALIZE_RANGES)
-def test_the_float_function_stays_for_every_kind_of_graph(kind, ranges, images):
+@pytest.mark.parametrize("objective", EQUALIZE_OBJECTIVES)
+def test_the_float_function_stays_for_every_kind_of_graph(kind, objective, images):
     network = made(kind, images)
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         network.first.weight *= 2 ** torch.empty(CHANNELS, 1, 1, 1).uniform_(-4, 4, generator=generator)
-    changed = equalize(network, EqualizeSpec(ranges=ranges), images)
+    changed = equalize(network, objective, images)
     expected = reference(network, images)
     assert torch.allclose(reference(changed, images), expected, atol=1e-4, rtol=1e-4)
 
@@ -224,18 +239,18 @@ def test_head_branches_and_chains_of_the_real_network_are_found(depth_network, f
 
 
 @pytest.mark.parametrize("fused", [False, True])
-@pytest.mark.parametrize("ranges", EQUALIZE_RANGES)
-def test_after_balancing_the_ranges_of_both_sides_have_one_ratio_in_all_channels(images, fused, ranges):
+@pytest.mark.parametrize("objective", MEANS)
+def test_after_balancing_the_ranges_of_both_sides_have_one_ratio_in_all_channels(images, fused, objective):
     network = made(ReluPair, images)
     rescaled_(network, "first", "bn", "depthwise", torch.logspace(-1.5, 1.5, CHANNELS))
-    changed = equalize(fuse_bn(network) if fused else network, EqualizeSpec(ranges=ranges, iterations=20), images)
+    changed = equalize(fuse_bn(network) if fused else network, objective, images, 20)
     first, depthwise = (changed.get_submodule(name) for name in ("first", "depthwise"))
     weight, reader = first.weight, depthwise.weight
     if not fused:
         weight = weight * bn_factor(changed.get_submodule("bn")).reshape(-1, 1, 1, 1)
         reader = reader * bn_factor(changed.get_submodule("bn2")).reshape(-1, 1, 1, 1)
     written = weight.abs().amax((1, 2, 3))
-    if ranges == "activations":
+    if objective == "activations":
         seen = {}
         handle = changed.get_submodule("act").register_forward_hook(lambda module, given, out: seen.update(out=out))
         reference_output = changed(images)
@@ -246,16 +261,16 @@ def test_after_balancing_the_ranges_of_both_sides_have_one_ratio_in_all_channels
     assert ratio.max() / ratio.min() < 1.01
 
 
-UNDONE = [(kind, ranges) for kind in (Small, Concatenated, Resized, Gated) for ranges in EQUALIZE_RANGES]
+UNDONE = [(kind, objective) for kind in (Small, Concatenated, Resized, Gated) for objective in MEANS]
 # The convolution inside a sum reads what it writes: balanced by weights there are several solutions.
 UNDONE.append((Added, "activations"))
 
 
-@pytest.mark.parametrize(("kind", "ranges"), UNDONE, ids=lambda value: getattr(value, "__name__", value))
-def test_equalizing_undoes_a_rescaling_that_keeps_the_function(kind, ranges, images):
+@pytest.mark.parametrize(("kind", "objective"), UNDONE, ids=lambda value: getattr(value, "__name__", value))
+def test_equalizing_undoes_a_rescaling_that_keeps_the_function(kind, objective, images):
     """A network whose scales were drawn at random comes out as the one whose scales were not."""
     network = made(kind, images)
-    rescaled = equalize(network, EqualizeSpec(), images)  # only as a traced copy whose graph tells the classes
+    rescaled = equalize(network, "weights", images)  # only as a traced copy whose graph tells the classes
     classes = channel_classes(rescaled)
     generator = torch.Generator().manual_seed(5)
     factor = without_common_factor(classes, torch.empty(classes.count).uniform_(-5, 5, generator=generator))
@@ -270,15 +285,14 @@ def test_equalizing_undoes_a_rescaling_that_keeps_the_function(kind, ranges, ima
             scale = torch.tensor([1.0 if c < 0 else float(factor[c]) for c in use.classes])
             module_of(rescaled, use.site.conv).weight.div_(scale.reshape(1, -1, 1, 1))
     assert torch.allclose(reference(rescaled, images), reference(network, images), atol=1e-4)
-    spec = EqualizeSpec(ranges=ranges, iterations=30)
-    one, other = equalize(network, spec, images), equalize(rescaled, spec, images)
+    one, other = equalize(network, objective, images, 30), equalize(rescaled, objective, images, 30)
     for name, value in one.state_dict().items():
         assert torch.allclose(value, other.state_dict()[name], rtol=0.02, atol=1e-4), name
 
 
 @pytest.mark.parametrize("fused", [False, True])
-@pytest.mark.parametrize("ranges", EQUALIZE_RANGES)
-def test_undoing_holds_with_batchnorm_and_depthwise_convolutions(images, fused, ranges):
+@pytest.mark.parametrize("objective", MEANS)
+def test_undoing_holds_with_batchnorm_and_depthwise_convolutions(images, fused, objective):
     network = made(ReluPair, images)
     rescaled = copy.deepcopy(network)
     generator = torch.Generator().manual_seed(5)
@@ -286,18 +300,18 @@ def test_undoing_holds_with_batchnorm_and_depthwise_convolutions(images, fused, 
         logs = torch.empty(CHANNELS).uniform_(-5, 5, generator=generator)
         rescaled_(rescaled, first, norm, last, 2 ** (logs - logs.mean()))
     assert torch.allclose(reference(rescaled, images), reference(network, images), atol=1e-4)
-    spec = EqualizeSpec(ranges=ranges, iterations=20)
     one, other = (
-        fuse_bn(equalize(fuse_bn(item) if fused else item, spec, images)).state_dict() for item in (network, rescaled)
+        fuse_bn(equalize(fuse_bn(item) if fused else item, objective, images, 20)).state_dict()
+        for item in (network, rescaled)
     )
     for name, value in one.items():
         assert torch.allclose(value, other[name], rtol=0.02, atol=1e-4), name
 
 
-@pytest.mark.parametrize("ranges", EQUALIZE_RANGES)
+@pytest.mark.parametrize("objective", EQUALIZE_OBJECTIVES)
 @pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("dead", ["writer", "reader", "both", "factor"])
-def test_a_dead_channel_keeps_its_scale_and_gives_no_nan(images, ranges, fused, dead):
+def test_a_dead_channel_keeps_its_scale_and_gives_no_nan(images, objective, fused, dead):
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 2, 1))
     settled(network, images)
@@ -311,7 +325,7 @@ def test_a_dead_channel_keeps_its_scale_and_gives_no_nan(images, ranges, fused, 
         if dead == "factor":
             network[1].weight[2] = network[1].bias[2] = 0.0
     source = fuse_bn(network) if fused else network
-    changed = equalize(source, EqualizeSpec(ranges=ranges), images)
+    changed = equalize(source, objective, images)
     assert all(torch.isfinite(value).all() for value in changed.state_dict().values())
     assert torch.allclose(reference(changed, images), reference(network, images), rtol=1e-4, atol=1e-3)
     written = "0.weight" if fused else "1.weight"
@@ -329,7 +343,7 @@ def test_a_constant_channel_does_not_swallow_the_range(images, fused):
     settled(network, images)
     with torch.no_grad():
         network[1].weight[2], network[1].bias[2] = 0.0, 0.4
-    changed = equalize(fuse_bn(network) if fused else network, EqualizeSpec(ranges="weights"), images)
+    changed = equalize(fuse_bn(network) if fused else network, "weights", images)
     values = reference(trace(changed).get_submodule("0"), images)
     if not fused:
         values = reference(changed.get_submodule("1"), values)
@@ -338,7 +352,7 @@ def test_a_constant_channel_does_not_swallow_the_range(images, fused):
 
 def test_a_network_without_free_channels_comes_back_as_it_is(images):
     network = made(Silu, images)
-    assert same_tensors(equalize(network, EqualizeSpec(), images).state_dict(), trace(network).state_dict())
+    assert same_tensors(equalize(network, "weights", images).state_dict(), trace(network).state_dict())
 
 
 def test_activation_ranges_are_those_behind_the_activation(images):
@@ -350,23 +364,23 @@ def test_activation_ranges_are_those_behind_the_activation(images):
     relu = nn.Sequential(network.first, nn.ReLU(), network.last).eval()
     seen = reference(relu[:2], images).amax((0, 2, 3))
     assert 0 < seen[1] < 1.0
-    changed = equalize(relu, EqualizeSpec(iterations=1), images).state_dict()
+    changed = equalize(relu, "activations", images, 1).state_dict()
     factor = changed["0.bias"] / relu[0].bias.detach()
     wanted = torch.sqrt(relu[2].weight.detach().abs().amax((0, 2, 3)) / seen)
     assert wanted.max() / wanted.min() > 1.5
     assert torch.allclose(factor / factor.mean(), wanted / wanted.mean(), rtol=1e-3)
 
 
-@pytest.mark.parametrize("ranges", EQUALIZE_RANGES)
-def test_more_sweeps_change_nothing_once_balanced(images, ranges):
+@pytest.mark.parametrize("objective", MEANS)
+def test_more_sweeps_change_nothing_once_balanced(images, objective):
     network = made(AllKinds, images)
-    many = equalize(network, EqualizeSpec(ranges=ranges, iterations=50), images)
-    again = equalize(many, EqualizeSpec(ranges=ranges, iterations=1), images)
+    many = equalize(network, objective, images, 50)
+    again = equalize(many, objective, images, 1)
     for name, value in many.state_dict().items():
         assert torch.allclose(value, again.state_dict()[name], rtol=5e-3, atol=1e-5), name
 
 
-def test_the_ranges_setting_matters(images):
+def test_the_objective_matters(images):
     network = made(Small, images)
-    one, other = (equalize(network, EqualizeSpec(ranges=ranges), images) for ranges in EQUALIZE_RANGES)
+    one, other = (equalize(network, objective, images) for objective in MEANS)
     assert not torch.allclose(one.get_submodule("last").weight, other.get_submodule("last").weight, rtol=0.01)

@@ -6,20 +6,23 @@ import torch.nn.functional as F
 from networks import ReluPair, frozen_state, reference, same_tensors, settled
 from torch import Tensor, nn
 
+from quant.bias_correction import correct_bias
 from quant.calibrate import calibrate
 from quant.engines import qnnpack
 from quant.equalize import equalize
 from quant.graph import UnsupportedNetworkError, conv_sites, fuse_bn, trace
 from quant.prepare import prepare
 from quant.qat import prepare_cold
-from quant.recipe import CalibrateSpec, EqualizeSpec
+from quant.recipe import BiasCorrectionSpec, CalibrateSpec, EqualizeSpec
 
 CALIBRATE = CalibrateSpec(activation_range="minmax")
 FLOAT_STEPS = {
     "trace": lambda network, images: trace(network),
     "fuse_bn": lambda network, images: fuse_bn(network),
-    "equalize_weights": lambda network, images: equalize(network, EqualizeSpec(ranges="weights"), images),
-    "equalize_activations": lambda network, images: equalize(network, EqualizeSpec(ranges="activations"), images),
+    "equalize_weights": lambda network, images: equalize(network, EqualizeSpec("weights"), images, "per_channel"),
+    "equalize_activations": lambda network, images: equalize(
+        network, EqualizeSpec("activations"), images, "per_channel"
+    ),
 }
 STEPS = {
     **FLOAT_STEPS,
@@ -28,8 +31,12 @@ STEPS = {
     "prepare_cold": lambda network, images: prepare_cold(network, "per_channel", CALIBRATE).eval(),
     "calibrate_per_channel": lambda network, images: calibrate(network, "per_channel", CALIBRATE, images),
     "calibrate_per_tensor": lambda network, images: calibrate(network, "per_tensor", CALIBRATE, images),
+    "correct_bias": lambda prepared, images: correct_bias(prepared, BiasCorrectionSpec(), images),
     "convert": lambda prepared, images: qnnpack.convert(prepared),
 }
+
+
+PREPARED_STEPS = ("correct_bias", "convert")
 
 
 class Chain(nn.Module):
@@ -51,7 +58,7 @@ def network(request):
 @pytest.fixture
 def source(request, network, images):
     """What a step starts from: a float network, or for convert a calibrated one."""
-    return calibrate(network, "per_channel", CALIBRATE, images[:4]) if request.param == "convert" else network
+    return calibrate(network, "per_channel", CALIBRATE, images[:4]) if request.param in PREPARED_STEPS else network
 
 
 def pointers(module: nn.Module) -> set[int]:

@@ -1,0 +1,47 @@
+"""Which calibration pictures are like the others: a few on which the float network itself runs wild set no ranges.
+
+A network in training normalizes by the batch; with running statistics a rare picture can drive its activations many
+times as high as any other, and the prediction is lost in float already. Ranges wide enough for it would cost all
+other pictures their resolution.
+"""
+
+import torch
+from torch import Tensor, fx, nn
+
+from quant.calibrate import Images
+from quant.graph import trace
+
+
+class _Largest(fx.Interpreter):
+    """Keeps the largest magnitude of every value for each picture."""
+
+    def __init__(self, graph_module: fx.GraphModule) -> None:
+        super().__init__(graph_module)
+        self.found: list[Tensor] = []
+
+    def run_node(self, n: fx.Node) -> object:
+        value = super().run_node(n)
+        if isinstance(value, Tensor) and value.dim() == 4 and n.op != "output":
+            self.found.append(value.abs().amax((1, 2, 3)))
+        return value
+
+
+@torch.no_grad()
+def typical_images(network: nn.Module, images: Images, ratio: float, batch_size: int = 8) -> list[int]:
+    """Positions of the images whose activations reach at most ``ratio`` times as far as the median image's.
+
+    Args:
+        network: float network in eval mode.
+        images: normalized, Nx3xHxW.
+        ratio: of the largest magnitudes, in the geometric mean over all values of the network.
+    """
+    graph_module = trace(network)
+    device = next(graph_module.parameters()).device
+    rows = []
+    for start in range(0, len(images), batch_size):
+        run = _Largest(graph_module)
+        run.run(images[start : start + batch_size].to(device))
+        rows.append(torch.stack(run.found, 1))
+    largest = torch.cat(rows).clamp_min(1e-9).log()  # (images, values)
+    level = (largest - largest.median(0).values).mean(1).exp()
+    return (level <= ratio).nonzero().flatten().tolist()

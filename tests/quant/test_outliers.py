@@ -1,0 +1,40 @@
+"""Calibration leaves out pictures on which the float network runs wild, and no others."""
+
+import torch
+from networks import reference
+
+from quant.calibrate import calibrate
+from quant.outliers import typical_images
+from quant.prepare import quantizers
+from quant.recipe import CalibrateSpec
+
+
+def test_pictures_of_one_kind_are_all_kept(depth_network, images):
+    assert typical_images(depth_network, images, 2.0) == list(range(len(images)))
+
+
+def test_a_picture_that_drives_the_network_far_is_left_out_wherever_it_is(depth_network, images):
+    for position in (0, 5, len(images) - 1):
+        wild = images.clone()
+        wild[position] *= 20.0
+        assert typical_images(depth_network, wild, 2.0, batch_size=5) == [
+            i for i in range(len(images)) if i != position
+        ]
+
+
+def test_a_high_ratio_keeps_all(depth_network, images):
+    wild = torch.cat([images[:4], 20.0 * images[4:5]])
+    assert typical_images(depth_network, wild, 1e6) == list(range(5))
+
+
+def test_ranges_without_the_outlier_are_those_of_the_others(relu_pair, images):
+    wild = torch.cat([images, 20.0 * images[:1]])
+    kept = wild[typical_images(relu_pair, wild, 2.0)]
+    spec = CalibrateSpec(activation_range="minmax")
+    with_all, without, wanted = (calibrate(relu_pair, "per_channel", spec, given) for given in (wild, kept, images))
+    fresh = images[:2]
+    assert torch.equal(reference(without, fresh), reference(wanted, fresh))
+    coarser = [
+        with_all.get_submodule(name).scale > 4 * q.scale for name, q in quantizers(wanted).items() if not q.weight
+    ]
+    assert sum(bool(one) for one in coarser) >= 2
