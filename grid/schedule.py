@@ -39,7 +39,7 @@ from grid.stages import StageStore
 from grid.trial import Context, run_node
 from model.errors import InputError
 
-DEVICE_STAGES = ("train", "calibrate", "finetune")
+DEVICE_STAGES = ("train", "calibrate", "round", "correct_bias", "finetune")
 """Stages that use a GPU where the cluster has one; all others run on CPUs only."""
 FEW_CORES = 4
 """With fewer cores than this a measurement waits until nothing else runs, instead of owning a core all the time."""

@@ -248,8 +248,8 @@ def test_the_longest_chain_goes_first(machine, plan, store):
     tune.fill()
     first = [next(node for node in plan.nodes if node.id == one).stage for one in tune.order[1:]]
     assert first[0] == "fuse", "fusing comes before two trainings, an evaluation before none"
-    assert first[1] == "equalize"
-    assert set(first[2:]) == {"evaluate", "profile"}
+    assert first[1:3] == ["equalize"] * 2
+    assert set(first[3:]) == {"evaluate", "profile"}
 
 
 def test_training_goes_before_calibration_alone_and_measuring_comes_last(machine, plan, store):
@@ -294,18 +294,20 @@ def test_on_many_cores_measuring_does_not_wait_and_takes_its_own_threads_alone(m
     tune.fill()
     tune.end(min(tune.trials))
     tune.fill()
-    assert tune.stages() == ["equalize", "evaluate", "fuse", "profile"]
+    assert tune.stages() == ["equalize", "equalize", "evaluate", "fuse", "profile"]
     measuring = next(config for config in tune.trials.values() if config["stage"] == "profile")
     assert measuring["resources"] == {"CPU": 1.0}
 
 
-def test_only_what_trains_or_calibrates_asks_for_a_gpu(machine, plan):
+def test_only_what_trains_or_calibrates_asks_for_a_gpu(machine, tmp_path, tmp_path_factory):
+    every = ("rounding=true", "mixed_precision=true", "analyze=true")
+    plan = world(tmp_path_factory).plan(space_of(tmp_path, FULL, overrides=every))
     tune = machine(plan, 8, gpus=1, resources=Resources(min(2, len(own_cores())), 0.25))
     while not tune.over:
         tune.fill()
         for config in tune.trials.values():
             wanted = {"CPU": float(min(2, len(own_cores())))}
-            if config["stage"] in ("calibrate", "finetune"):
+            if config["stage"] in ("calibrate", "round", "correct_bias", "finetune"):
                 wanted["GPU"] = 0.25
             assert config["resources"] == ({"CPU": 1.0} if config["stage"] == "profile" else wanted)
         if tune.trials:
@@ -365,7 +367,7 @@ class Ran:
     failures_again: dict[str, str]
 
 
-AXES = "{method: [ptq, ptq+qat], qat.learning_rate: [1.0e-4, 1.0e+300]}"
+AXES = "{method: [ptq, qat], qat.learning_rate: [1.0e-4, 1.0e+300]}"
 
 
 @pytest.fixture(scope="module")
@@ -404,7 +406,7 @@ def status_of(url: str) -> int:
 
 def broken(ran: Ran) -> dict[str, str]:
     """The node that fails in every run, and those behind it, by stage."""
-    relevant = {"method": "ptq+qat", "qat.learning_rate": 1e300}
+    relevant = {"method": "qat", "qat.learning_rate": 1e300}
     cell = next(cell for cell in ran.plan.cells if relevant.items() <= cell.settings.items())
     return {stage: cell.nodes[stage] for stage in ("finetune", "convert", "evaluate", "profile")}
 
