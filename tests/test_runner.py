@@ -305,7 +305,7 @@ def test_a_dry_run_prints_cells_and_stages_and_starts_nothing(at):
     command = [sys.executable, "-c", code, *at.arguments("--set", "fuse_bn=true", "--dry-run")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    counts = "4 cells, 2 excluded; 15 stages (22 if not shared); 0 are in the store, 15 to compute"
+    counts = "4 cells, 2 excluded; 16 stages (24 if not shared); 0 are in the store, 16 to compute"
     assert done.stdout.startswith(counts)
     lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
     for cell in CELLS:
@@ -378,7 +378,7 @@ def _marked(mark: str) -> list[int]:
     return found
 
 
-SET = ("--set", "fuse_bn=true")
+SET = ("--set", "fuse_bn=true", "--set", "equalize.objective=noise")  # the default recipe as it is
 
 
 @pytest.fixture(scope="module")
@@ -460,17 +460,17 @@ def test_a_run_leaves_results_report_plan_and_command(story):
         assert tuple(csv.DictReader(file).fieldnames or ())[: len(RESULT_COLUMNS)] == RESULT_COLUMNS
     report = (story.folder / "report.md").read_text()
     assert all(cell in report for cell in (*CELLS, *EXCLUDED))
-    assert "15 stages" in (story.folder / "plan.txt").read_text()
+    assert "16 stages" in (story.folder / "plan.txt").read_text()
     saved = json.loads((story.folder / "run.json").read_text())
     assert saved["run_name"] == "first"
-    assert saved["arguments"]["set"] == ["fuse_bn=true"]
+    assert saved["arguments"]["set"] == ["fuse_bn=true", "equalize.objective=noise"]
     assert "tracking_uri" not in saved["arguments"]
 
 
 def test_a_run_is_resumed_from_any_folder(story, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     assert runner.main(["--resume", "first", "--storage", str(story.at.storage), "--dry-run"]) == 0
-    assert "15 are in the store, 0 to compute" in capsys.readouterr().out
+    assert "16 are in the store, 0 to compute" in capsys.readouterr().out
 
 
 def test_mlflow_has_one_finished_run_a_cell_below_one_finished_grid(story):
@@ -588,13 +588,14 @@ def test_a_damaged_result_is_computed_again_by_the_next_run(story, tiny, tmp_pat
     network = damaged / "network.safetensors"
     network.write_bytes(network.read_bytes()[:-4] + b"oops")
     _, text = quietly(at.arguments(*SET, "--dry-run"))
-    assert "14 are in the store, 1 to compute" in text
+    assert "15 are in the store, 1 to compute" in text
 
 
 def test_a_failed_cell_is_a_row_with_its_reason_and_exit_status_1(story, monkeypatch):
     monkeypatch.setattr("grid.schedule.cluster", lambda resources: contextlib.nullcontext(Dashboard("", None)))
     monkeypatch.setattr("grid.schedule.run_plan", run_plan_here)
-    status, text = quietly(story.at.arguments(*SET, "--set", "qat.learning_rate=1e300", run_name="failing"))
+    monkeypatch.setattr("grid.trial.finetune", breaks)
+    status, text = quietly(story.at.arguments(*SET, "--set", "qat.epochs=2", run_name="failing"))
     assert status == 1
     rows = {row["cell"]: row for row in story.rows("failing")}
     assert {cell: rows[cell]["status"] for cell in CELLS} == dict.fromkeys(CELLS[:3], "ok") | {CELLS[3]: "failed"}
@@ -606,6 +607,10 @@ def test_a_failed_cell_is_a_row_with_its_reason_and_exit_status_1(story, monkeyp
     assert runs["parents"][0].info.status == "FAILED"
     child = next(run for run in runs["children"] if run.info.run_name == CELLS[3])
     assert (child.info.status, child.data.tags["grid.reason"]) == ("FAILED", reason)
+
+
+def breaks(*_: Any, **__: Any) -> None:
+    raise RuntimeError("it broke")
 
 
 def run_plan_here(plan: Plan, context: Context, resources: Resources, observer: Observer) -> dict[str, str]:

@@ -139,17 +139,30 @@ def test_calibration_states_its_images_and_that_nothing_was_left_observing(recor
     assert not asserted["training"]
 
 
+def test_bias_correction_states_its_images_and_moves_biases_alone(records, store):
+    for name in ("per_channel-ptq-equalize=off", "fuse_bn-per_channel-ptq+qat-equalize=on"):
+        calibrated, corrected = (records[name][stage] for stage in ("calibrate", "correct_bias"))
+        assert corrected["asserted"] == calibrated["asserted"], "no more images than calibration has, all still frozen"
+        before, after = (load_network(store.path(record["id"])).state_dict() for record in (calibrated, corrected))
+        moved = {key for key, value in before.items() if not torch.equal(value, after[key])}
+        assert len(moved) > 50
+        assert not {key for key in moved if not key.endswith(("bias", "running_mean"))}
+
+
 def test_fine_tuning_states_that_it_trained_with_fake_quantization_on(records):
     for name in ("per_channel-qat-equalize=on", "fuse_bn-per_channel-ptq+qat-equalize=on"):
         record = records[name]["finetune"]
         assert record["asserted"]["training"] is True
-        assert record["asserted"]["weight_follow"] > 0
         assert not {key for key in record["asserted"] if key.endswith(("_off", "_calibrate"))}
-        assert [row["epoch"] for row in record["history"]] == [1]
-        assert {"train_loss", "val_ssim"} <= set(record["history"][0])
+        assert [row["epoch"] for row in record["history"]] == [0, 1]
+        assert "train_loss" not in record["history"][0], "nothing is trained yet"
+        assert {"train_loss", "val_ssim"} <= set(record["history"][1])
     cold, warm = (records[name]["finetune"]["asserted"] for name in INT8[2:])
-    assert "activation_follow" in cold, "without calibration the ranges follow the data"
-    assert "activation_follow" not in warm, "calibrated ranges are kept"
+    for kind in ("weight", "activation"):
+        assert cold[f"{kind}_follow"] > 0, "without calibration the ranges follow the data"
+        assert warm[f"{kind}_freeze"] > 0, "calibrated ranges are kept"
+        assert f"{kind}_follow" not in warm
+    assert "weight_freeze" not in cold
 
 
 def test_an_int8_network_is_a_third_of_the_float_one_and_folding_makes_that_smaller(records):
@@ -261,7 +274,7 @@ def test_training_cut_short_goes_on_after_its_last_epoch_to_the_same_network(tin
             run_node(node, here)
         ids[name] = StageStore(here.storage).record(node.id)
     assert ids["cut"]["history"] == ids["whole"]["history"]
-    assert len(ids["whole"]["history"]) == 2
+    assert [row["epoch"] for row in ids["whole"]["history"]] == ([1, 2] if stage == "train" else [0, 1, 2])
     assert ids["cut"]["files"] == ids["whole"]["files"]
 
 
@@ -269,26 +282,26 @@ def test_training_cut_short_goes_on_after_its_last_epoch_to_the_same_network(tin
 
 
 def test_convert_refuses_a_network_with_a_quantizer_that_is_not_frozen(grid, copied):
-    calibrated = grid.node("per_channel-ptq-equalize=off", "calibrate")
+    calibrated = grid.node("per_channel-ptq-equalize=off", "correct_bias")
     convert = grid.node("per_channel-ptq-equalize=off", "convert")
     prepared = load_network(copied.storage / "stages" / calibrated.id)
     name = next(name for name, quantizer in quantizers(prepared).items() if not quantizer.fixed)
     quantizers(prepared)[name].set_mode("follow")
     without(copied, calibrated, convert)
-    replace_result(copied, calibrated, prepared, Form(SPEC, False, "prepared", "per_channel"))
+    replace_result(copied, calibrated, prepared, Form(SPEC, False, "prepared", False, "per_channel"))
     with pytest.raises(QuantizerStateError, match=f"{name} is follow"):
         run_node(convert, copied)
     assert not StageStore(copied.storage).has(convert.id)
 
 
 def test_convert_refuses_a_network_that_was_never_calibrated(grid, copied):
-    calibrated = grid.node("per_channel-ptq-equalize=off", "calibrate")
+    calibrated = grid.node("per_channel-ptq-equalize=off", "correct_bias")
     convert = grid.node("per_channel-ptq-equalize=off", "convert")
     prepared = prepare(build_network(SPEC).eval(), "per_channel").eval()
     for quantizer in quantizers(prepared).values():
         quantizer.set_mode("calibrate")
     without(copied, calibrated, convert)
-    replace_result(copied, calibrated, prepared, Form(SPEC, False, "prepared", "per_channel"))
+    replace_result(copied, calibrated, prepared, Form(SPEC, False, "prepared", False, "per_channel"))
     with pytest.raises(QuantizerStateError, match=r"is calibrate.* and \d+ more"):
         run_node(convert, copied)
 
