@@ -45,8 +45,8 @@ class Node:
     """One stage to compute: ``inputs`` are (role, node id), ``cells`` the keys of all cells that need it.
 
     Roles: ``network`` (what the stage works on), ``teacher`` (finetune: the float root), ``reference`` (evaluate:
-    the float root's test; profile: the float root), ``original`` (mix, analyze: the calibrated network, whose weights
-    no stage has written to).
+    the float root's test; profile: the float root), ``original`` (correct_bias behind round, mix, analyze: the
+    calibrated network, whose weights no stage has written to).
     """
 
     id: str
@@ -196,7 +196,8 @@ class _Draft:
                 continue
             # Fine-tuning also learns from the float network's predictions.
             further = (("teacher", root),) if part.stage == "finetune" else ()
-            further = (("original", nodes["calibrate"]),) if part.stage == "mix" else further
+            if part.stage == "mix" or (part.stage == "correct_bias" and "round" in own):
+                further = (("original", nodes["calibrate"]),)
             prepared = network if part.stage == "convert" else prepared
             network = nodes[part.stage] = self._node(part, (("network", network), *further), cell)
         nodes["evaluate"] = float_test

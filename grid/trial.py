@@ -208,7 +208,8 @@ def _correct_bias(work: Work) -> Outcome:
     network, form = load_network(work.inputs["network"]), read_form(work.inputs["network"])
     spec = work.group("bias_correction")
     images = _calibrated_on(work, spec.images)
-    corrected = correct_bias(network.to(work.device), spec, images, work.progress)  # type: ignore[arg-type]
+    original = load_network(work.inputs["original"]) if "original" in work.inputs else None
+    corrected = correct_bias(network.to(work.device), spec, images, work.progress, original)  # type: ignore[arg-type]
     save_network(work.out, corrected.cpu(), form)
     return Outcome(asserted={"images": images.indices, **quantizer_state(corrected)})
 

@@ -28,6 +28,7 @@ def correct_bias(
     spec: BiasCorrectionSpec,
     images: Images,
     progress: Callable[[dict[str, float]], None] = lambda info: None,
+    original: fx.GraphModule | None = None,
 ) -> fx.GraphModule:
     """A copy of a calibrated network whose biases make up for the mean error of each convolution's outputs.
 
@@ -35,10 +36,14 @@ def correct_bias(
         prepared: in eval mode with frozen quantizers; those that are off stay off.
         spec: each layer alone (``fast``), or in execution order with all before it rounded and corrected.
         images: normalized calibration images Nx3xHxW, of which the first ``spec.images`` are run at once.
+        original: the calibrated network before anything was written into its weights (learned rounding), by default
+            ``prepared`` itself; its float weights say what is right.
     """
     prepared = copy.deepcopy(prepared)
     device = next(prepared.parameters()).device
-    _Corrector(prepared, spec.method, progress).run(_Both.same(images[: spec.images].to(device)))
+    _Corrector(prepared, prepared if original is None else original.to(device), spec.method, progress).run(
+        _Both.same(images[: spec.images].to(device))
+    )
     return prepared
 
 
@@ -57,9 +62,15 @@ class _Both:
 class _Corrector(fx.Interpreter):
     """Runs the float and the rounded network side by side and corrects every convolution as it comes by."""
 
-    def __init__(self, prepared: fx.GraphModule, method: str, progress: Callable[[dict[str, float]], None]) -> None:
+    def __init__(
+        self,
+        prepared: fx.GraphModule,
+        original: fx.GraphModule,
+        method: str,
+        progress: Callable[[dict[str, float]], None],
+    ) -> None:
         super().__init__(prepared)
-        self.method, self.progress = method, progress
+        self.original, self.method, self.progress = original, method, progress
         behind = activation_readers(prepared)
         self.readers = {
             node: behind[str(q.target)] for node in prepared.graph.nodes for q in node.users if str(q.target) in behind
@@ -85,7 +96,9 @@ class _Corrector(fx.Interpreter):
         return _Both(exact, call(n.target, *_side((args, kwargs), "rounded")))
 
     def _convolution(self, n: fx.Node, conv: QuantConv, x: _Both) -> _Both:
-        exact, rounded = conv.linear(x.exact, *conv.folded()), conv.linear(x.rounded, *conv.rounded())
+        source = module_of(self.original, n)
+        assert isinstance(source, QuantConv)
+        exact, rounded = conv.linear(x.exact, *source.folded()), conv.linear(x.rounded, *conv.rounded())
         slope = _slope(self.readers.get(n, conv.clamp), exact) ** 2
         shift = ((exact - rounded) * slope).sum((0, 2, 3)) / slope.sum((0, 2, 3)).clamp_min(_DEAD)
         conv.add_to_bias_(shift)

@@ -1,5 +1,7 @@
 """Bias correction takes out the mean error of convolutions, as the activation behind them sees it."""
 
+import copy
+
 import pytest
 import torch
 from networks import reference, settled
@@ -9,7 +11,7 @@ from model.metrics import sqnr_db
 from quant.bias_correction import correct_bias
 from quant.calibrate import calibrate
 from quant.graph import fuse_bn
-from quant.prepare import quantizers
+from quant.prepare import quant_convs, quantizers
 from quant.recipe import BIAS_CORRECTIONS, BiasCorrectionSpec, CalibrateSpec
 
 SPEC = CalibrateSpec(activation_range="minmax")
@@ -96,3 +98,19 @@ def test_only_so_many_images_are_looked_at(relu_pair, images):
     )
     assert all(torch.equal(few[name], same[name]) for name in few)
     assert any(not torch.equal(few[name], many[name]) for name in few)
+
+
+def test_behind_learned_rounding_the_calibrated_network_says_what_is_right(relu_pair, images):
+    """Weights that were written over are no reference: corrected to themselves they would keep their error."""
+    prepared = coarse(fuse_bn(relu_pair), images)
+    written = copy.deepcopy(prepared)
+    with torch.no_grad():
+        for conv in quant_convs(written).values():
+            conv.conv.weight.copy_(conv.weight_quantizer(conv.conv.weight))
+    wanted = correct_bias(prepared, BiasCorrectionSpec("fast"), images).state_dict()
+    found = correct_bias(written, BiasCorrectionSpec("fast"), images, original=prepared).state_dict()
+    alone = correct_bias(written, BiasCorrectionSpec("fast"), images).state_dict()
+    for name in (name for name in wanted if name.endswith("conv.bias")):
+        assert torch.allclose(found[name], wanted[name], atol=1e-5)
+        assert torch.allclose(alone[name], written.state_dict()[name], atol=1e-5)
+        assert not torch.allclose(found[name], alone[name], atol=1e-4)
