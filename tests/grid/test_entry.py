@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from grid.settings import setting_types, unflatten
-from grid.space import SearchSpace, load_space
+from grid.space import FOLDER, SearchSpace, load_space
 from model.errors import InputError
 from quant.recipe import METHODS, QatSpec
 
@@ -151,7 +151,8 @@ def test_wrong_seeds_are_told(mine, seeds, value):
 
 
 def test_an_unknown_search_space_is_told_with_those_that_there_are(tmp_path):
-    with pytest.raises(InputError, match=r"--grid: 'ful' is no search space; expected one of full, .*mean full\?"):
+    known = ", ".join(sorted(file.stem for file in FOLDER.glob("*.yaml")))
+    with pytest.raises(InputError, match=rf"--grid: 'ful' is no search space; expected one of {known}, .*mean full\?"):
         load_space("ful")
     with pytest.raises(InputError, match=r"'.*nowhere\.yaml' is no search space"):
         load_space(tmp_path / "nowhere.yaml")

@@ -105,6 +105,10 @@ def test_a_calibrated_network_is_rounded_then_corrected_then_mixed():
     by_id = {node.id: node for node in full("rounding=true", "mixed_precision=true").nodes}
     for before, after in zip(list(nodes)[:7], list(nodes)[1:8], strict=True):
         assert dict(by_id[nodes[after]].inputs)["network"] == nodes[before]
+    for stage in ("correct_bias", "mix"):
+        assert dict(by_id[nodes[stage]].inputs)["original"] == nodes["calibrate"], "whose weights are not rounded yet"
+    plain = [dict(node.inputs) for node in full().nodes if node.stage == "correct_bias"]
+    assert all("original" not in inputs for inputs in plain), "its own weights are"
 
 
 def test_bias_correction_is_a_stage_of_calibrated_cells_alone_and_can_be_an_axis(space_of):

@@ -23,13 +23,20 @@ def mine(tmp_path, monkeypatch):
     return load
 
 
-@pytest.mark.parametrize(("name", "cells"), [("full", 12), ("smoke", 4), ("published", 12)])
+SHIPPED = {"full": 12, "smoke": 4, "published": 12, "best": 12, "encoders": 8, "ptq": 32, "qat": 16}
+
+
+def test_the_shipped_search_spaces_are_those_that_are_tested_here():
+    assert {file.stem for file in FOLDER.glob("*.yaml")} == set(SHIPPED)
+
+
+@pytest.mark.parametrize(("name", "cells"), SHIPPED.items())
 def test_the_shipped_search_spaces_load(name, cells):
     space = load_space(name)
     assert space.name == name
     assert space.source == FOLDER / f"{name}.yaml"
     assert len(list(space.combinations())) == cells
-    assert space.baselines
+    assert space.baselines == (name != "ptq"), "which compares techniques with the plain recipe"
 
 
 def test_budgets_grow_from_smoke_to_full_to_published():
