@@ -311,7 +311,7 @@ class TrieSearcher(_DriverOnly, Searcher):
 
 def _work_behind(plan: Plan) -> dict[str, int]:
     """For every node a weight of the longest chain from it to an end; training counts far more than the rest."""
-    weights = {"train": 1000, "finetune": 100, "calibrate": 10}
+    weights = {"train": 1000, "finetune": 100, "equalize": 10, "calibrate": 10, "round": 10, "correct_bias": 10}
     behind: dict[str, int] = {}
     for node in reversed(plan.nodes):
         own = behind.get(node.id, 0) + weights.get(node.stage, 1)

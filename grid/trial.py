@@ -1,6 +1,5 @@
 """One node of the trie, and one whole cell, computed in this process: plain functions that run without Ray."""
 
-import copy
 import dataclasses
 import time
 from collections.abc import Callable
@@ -11,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from grid.analysis import write_analysis
+from grid.calibration_images import CalibrationImages, calibrated_on, check_images, drawn_images
 from grid.measure import evaluate, profile
 from grid.plan import Cell, Node, Plan
 from grid.stages import StageStore
 from grid.work import Context, Outcome, StageError, Work, write_outcome
 from model.checkpoint import checkpoint_sha256, load_checkpoint
-from model.network import NetworkSpec, build_network, normalize
-from model.pack import Pack
+from model.network import NetworkSpec, build_network
 from model.pretrained import load_pretrained_
 from model.training import Progress, train
 from quant.analysis import analyze
@@ -29,11 +28,9 @@ from quant.equalize import equalize
 from quant.graph import fuse_bn
 from quant.inspect import quantizer_state, require_state
 from quant.mixed_precision import mix
-from quant.outliers import typical_images
 from quant.qat import finetune, prepare_cold
 from quant.rounding import learn_rounding
 
-CHECK_IMAGES = 8
 FLOAT_TOLERANCE = 1e-4
 
 
@@ -82,48 +79,6 @@ def _compute(node: Node, store: StageStore, context: Context, out: Path, progres
     write_outcome(out, node, outcome, time.monotonic() - started)
 
 
-class CalibrationImages:
-    """``count`` train images, un-augmented and normalized, drawn by ``seed``; read from the pack slice by slice."""
-
-    def __init__(self, pack: Pack, count: int, seed: int) -> None:
-        order = torch.randperm(pack.size("train"), generator=torch.Generator().manual_seed(seed))
-        self.pack, self.indices = pack, sorted(order[:count].tolist())
-
-    def keep(self, positions: list[int]) -> "CalibrationImages":
-        """Those at these positions alone."""
-        kept = copy.copy(self)
-        kept.indices = [self.indices[position] for position in positions]
-        return kept
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, where: slice) -> Tensor:
-        return normalize(self.pack.images("train", self.indices[where]))
-
-
-def _typical_images(work: Work, network: nn.Module) -> tuple[CalibrationImages, dict[str, Any]]:
-    """The images to calibrate on, and the record of which they are and which were left out as outliers."""
-    settings = work.node.settings
-    drawn = CalibrationImages(work.pack, int(settings["calibrate.images"] or 0), int(settings["seed"] or 0))
-    kept = drawn.keep(typical_images(network, drawn, float(settings["calibrate.outlier_ratio"] or 0)))
-    return kept, {"images": kept.indices, "outliers": sorted(set(drawn.indices) - set(kept.indices))}
-
-
-def _calibrated_on(work: Work, count: int) -> CalibrationImages:
-    """The first ``count`` images of those that the network was calibrated on."""
-    record = work.store.record(dict(work.node.inputs)["network"])
-    while record["stage"] != "calibrate":
-        record = work.store.record(dict(record["inputs"])["network"])
-    images = CalibrationImages(work.pack, 0, seed=0)
-    images.indices = record["asserted"]["images"][:count]
-    return images
-
-
-def _check_images(work: "Work") -> Tensor:
-    return CalibrationImages(work.pack, CHECK_IMAGES, seed=0)[:]
-
-
 def _load(work: Work) -> Outcome:
     checkpoint = work.context.checkpoint
     if checkpoint is None:
@@ -158,17 +113,17 @@ def _train(work: Work) -> Outcome:
 def _fuse(work: Work) -> Outcome:
     network = load_network(work.inputs["network"])
     fused = fuse_bn(network)
-    change = _float_change(network, fused, _check_images(work), "fuse")
+    change = _float_change(network, fused, check_images(work), "fuse")
     save_network(work.out, fused, Form(read_form(work.inputs["network"]).network, fused=True, form="float"))
     return Outcome(asserted={"float_change": change})
 
 
 def _equalize(work: Work) -> Outcome:
     network, form = load_network(work.inputs["network"]), read_form(work.inputs["network"])
-    images, chosen = _typical_images(work, network)
+    images, chosen = drawn_images(work, network)
     spec = work.group("equalize")
     equalized = equalize(network, spec, images, str(work.node.settings["granularity"]))
-    change = _float_change(network, equalized, _check_images(work), "equalize")
+    change = _float_change(network, equalized, check_images(work), "equalize")
     save_network(work.out, equalized, dataclasses.replace(form, scaled_silu=spec.silu))
     return Outcome(asserted={"float_change": change, **chosen})
 
@@ -186,7 +141,7 @@ def _calibrate(work: Work) -> Outcome:
     network, form = load_network(work.inputs["network"]), read_form(work.inputs["network"])
     spec, settings = work.group("calibrate"), work.node.settings
     network = network.to(work.device)
-    images, chosen = _typical_images(work, network)
+    images, chosen = drawn_images(work, network)
     granularity = str(settings["granularity"])
     prepared = calibrate(network, granularity, spec, images, work.progress).cpu()
     save_network(work.out, prepared, dataclasses.replace(form, form="prepared", granularity=granularity))
@@ -196,7 +151,7 @@ def _calibrate(work: Work) -> Outcome:
 def _round(work: Work) -> Outcome:
     network, form = load_network(work.inputs["network"]), read_form(work.inputs["network"])
     spec, seed = work.group("rounding"), int(work.node.settings["seed"] or 0)
-    images = _calibrated_on(work, spec.images)
+    images = calibrated_on(work, spec.images)
     prepared = network.to(work.device)
     rounded, layers = learn_rounding(prepared, spec, images, seed=seed, progress=work.progress)  # type: ignore[arg-type]
     save_network(work.out, rounded.cpu(), form)
@@ -207,7 +162,7 @@ def _round(work: Work) -> Outcome:
 def _correct_bias(work: Work) -> Outcome:
     network, form = load_network(work.inputs["network"]), read_form(work.inputs["network"])
     spec = work.group("bias_correction")
-    images = _calibrated_on(work, spec.images)
+    images = calibrated_on(work, spec.images)
     original = load_network(work.inputs["original"]) if "original" in work.inputs else None
     corrected = correct_bias(network.to(work.device), spec, images, work.progress, original)  # type: ignore[arg-type]
     save_network(work.out, corrected.cpu(), form)
@@ -266,7 +221,7 @@ def _convert(work: Work) -> Outcome:
     int8 = qnnpack.convert(prepared)  # type: ignore[arg-type]
     engine = str(work.node.settings["engine"])
     save_network(work.out, int8, dataclasses.replace(form, form="int8", engine=engine))
-    images = _check_images(work)
+    images = check_images(work)
     outputs = int8(images)
     if not torch.equal(outputs, load_network(work.out)(images)):
         raise StageError("convert: the saved int8 network computes something else after reloading")

@@ -34,6 +34,8 @@ def typical_images(network: nn.Module, images: Images, ratio: float, batch_size:
         network: float network in eval mode.
         images: normalized, Nx3xHxW.
         ratio: of the largest magnitudes, in the geometric mean over all values of the network.
+
+    At least one is kept. Raises FloatingPointError where the network gives NaN or infinity.
     """
     graph_module = trace(network)
     device = next(graph_module.parameters()).device
@@ -42,6 +44,12 @@ def typical_images(network: nn.Module, images: Images, ratio: float, batch_size:
         run = _Largest(graph_module)
         run.run(images[start : start + batch_size].to(device))
         rows.append(torch.stack(run.found, 1))
-    largest = torch.cat(rows).clamp_min(1e-9).log()  # (images, values)
-    level = (largest - largest.median(0).values).mean(1).exp()
-    return (level <= ratio).nonzero().flatten().tolist()
+    largest = torch.cat(rows)  # (images, values)
+    if not torch.isfinite(largest).all():
+        wrong = (~torch.isfinite(largest)).any(1).nonzero().flatten().tolist()
+        raise FloatingPointError(
+            f"the float network gives values that are not finite on calibration images {wrong[:5]}"
+        )
+    logs = largest.clamp_min(1e-9).log()
+    level = (logs - logs.median(0).values).mean(1).exp()
+    return (level <= max(ratio, float(level.min()))).nonzero().flatten().tolist()

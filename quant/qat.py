@@ -109,6 +109,7 @@ def finetune(
                 progress=partial(in_epoch, progress, epoch, spec.epochs),
             )
             row["learning_rate"] = optimizer.param_groups[0]["lr"]
+        _require_finite(prepared, epoch + 1)
         metrics = _validate_frozen(prepared, pack, device)
         if not history or metrics["ssim"] > max(past["val_ssim"] for past in history):
             best = {name: value.detach().cpu().clone() for name, value in prepared.state_dict().items()}
@@ -169,6 +170,13 @@ def _project_(prepared: nn.Module) -> None:
     for quantizer in quantizers(prepared).values():
         if quantizer.learned is not None:
             quantizer.learned.project_()
+
+
+def _require_finite(prepared: nn.Module, epoch: int) -> None:
+    """A step too large leaves infinite parameters that frozen quantizers clamp, so that the loss stays finite."""
+    wrong = [name for name, value in prepared.named_parameters() if not torch.isfinite(value).all()]
+    if wrong:
+        raise FloatingPointError(f"epoch {epoch} left {wrong[0]} not finite; lower qat.learning_rate")
 
 
 def _schedule(

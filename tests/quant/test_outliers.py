@@ -1,5 +1,6 @@
 """Calibration leaves out pictures on which the float network runs wild, and no others."""
 
+import pytest
 import torch
 from networks import reference
 
@@ -38,3 +39,14 @@ def test_ranges_without_the_outlier_are_those_of_the_others(relu_pair, images):
         with_all.get_submodule(name).scale > 4 * q.scale for name, q in quantizers(wanted).items() if not q.weight
     ]
     assert sum(bool(one) for one in coarser) >= 2
+
+
+def test_values_that_are_not_finite_are_an_error_and_not_an_outlier(relu_pair, images):
+    broken = images.clone()
+    broken[3, 0, 0, 0] = float("nan")
+    with pytest.raises(FloatingPointError, match=r"\[3\]"):
+        typical_images(relu_pair, broken, 2.0)
+
+
+def test_one_picture_is_always_left(depth_network, images):
+    assert len(typical_images(depth_network, torch.cat([images[:1], 20.0 * images[1:2]]), 1.0)) >= 1
