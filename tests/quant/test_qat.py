@@ -472,3 +472,11 @@ def test_the_learning_rate_falls_on_a_plateau(network, pack, monkeypatch):
     spec = QatSpec(epochs=7, batch_size=8, learning_rate=1e-3, schedule="plateau")
     history, _ = run(warm(network, pack), pack, network, spec)
     assert [row["learning_rate"] for row in history[1:]] == pytest.approx([1e-3] * 4 + [3e-4] * 3)
+
+
+@pytest.mark.parametrize("start", ["warm", "cold"])
+def test_parameters_that_run_to_infinity_stop_the_training(network, pack, start):
+    """Frozen quantizers clamp infinite weights, so that the loss alone does not tell."""
+    prepared = warm(network, pack) if start == "warm" else prepare_cold(network, "per_channel", CALIBRATE)
+    with pytest.raises(FloatingPointError):
+        run(prepared, pack, network, replace(SPEC, learning_rate=1e300))
