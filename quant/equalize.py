@@ -16,7 +16,7 @@ from quant.graph import bn_factor, finish, module_of, trace
 from quant.noise_model import FIXED, NoiseModel, QuantizedTensor
 from quant.recipe import EqualizeSpec
 from quant.sensitivity import ChannelStats, sensitivity
-from quant.silu import ScaledSiLU, scale_silus
+from quant.silu import STEPS_PER_OCTAVE, ScaledSiLU, scale_silus
 
 _LARGEST_STEP = 1e4
 _LEVELS, _WEIGHT_LEVELS = 255, 127
@@ -102,7 +102,12 @@ def _inside(classes: ChannelClasses) -> set[fx.Node]:
 
 
 def _bounded(factor: np.ndarray, alive: np.ndarray, classes: ChannelClasses) -> np.ndarray:
-    return _centred(factor.clip(1.0 / _LARGEST_STEP, _LARGEST_STEP), alive, classes)
+    """The factors within bounds, centred, and in the steps of a ScaledSiLU where they pass through one."""
+    factor = _centred(factor.clip(1.0 / _LARGEST_STEP, _LARGEST_STEP), alive, classes)
+    stepped = np.zeros(classes.count + 1, dtype=bool)
+    for node in classes.silus:
+        stepped[classes.values[node]] = True
+    return np.where(stepped[:-1], 2.0 ** (np.round(np.log2(factor) * STEPS_PER_OCTAVE) / STEPS_PER_OCTAVE), factor)
 
 
 def _centred(factor: np.ndarray, alive: np.ndarray, classes: ChannelClasses) -> np.ndarray:
@@ -173,7 +178,7 @@ def _scale_(graph_module: fx.GraphModule, classes: ChannelClasses, factor: np.nd
     for node in classes.silus:
         silu = module_of(graph_module, node)
         assert isinstance(silu, ScaledSiLU)
-        silu.inverse_scale.div_(_per_channel(factor, classes.values[node]).reshape(-1, 1, 1))
+        silu.scale_((_per_channel(factor, classes.values[node]).log2() * STEPS_PER_OCTAVE).round())
 
 
 def _per_channel(factor: np.ndarray, classes: np.ndarray) -> Tensor:

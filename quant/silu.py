@@ -3,7 +3,7 @@
 ``silu(x) = x * sigmoid(x)`` is not homogeneous, which stops cross-layer equalization. With the scale kept inside the
 sigmoid it is: ``x * sigmoid(x / f)`` of ``f * x`` is ``f * silu(x)`` for any f > 0 (the decomposition that I-LLM,
 arXiv:2405.17849, section 3.2, uses on gated linear units). It stays one elementwise function of one 8-bit value,
-rounded once in front and once behind, as SiLU is.
+rounded once in front and once behind, as SiLU is. Scales come in eighths of an octave: a channel costs one byte.
 """
 
 import torch
@@ -11,19 +11,29 @@ from torch import Tensor, fx, nn
 
 from quant.graph import finish, module_of, set_module
 
+STEPS_PER_OCTAVE = 8
+
 
 class ScaledSiLU(nn.Module):
-    """``x * sigmoid(x * inverse_scale)``, NxCxHxW to the same, with one inverse scale a channel (1: plain SiLU)."""
+    """``x * sigmoid(x / f)``, NxCxHxW to the same, with ``f = 2 ** (exponent / 8)`` a channel (0: plain SiLU)."""
 
-    inverse_scale: Tensor
+    exponent: Tensor
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.register_buffer("inverse_scale", torch.ones(channels, 1, 1))
+        self.register_buffer("exponent", torch.zeros(channels, 1, 1, dtype=torch.int8))
 
     def forward(self, x: Tensor) -> Tensor:
         """NxCxHxW to the same shape."""
-        return x * torch.sigmoid(x * self.inverse_scale)
+        return x * torch.sigmoid(x * torch.exp2(self.exponent / -STEPS_PER_OCTAVE))
+
+    @torch.no_grad()
+    def scale_(self, steps: Tensor) -> None:
+        """Multiply the scales by ``2 ** (steps / 8)``, whole numbers (C,). Raises OverflowError beyond 15 octaves."""
+        exponent = self.exponent + steps.reshape(-1, 1, 1).to(self.exponent.device)
+        if exponent.abs().max() > 127:
+            raise OverflowError(f"a scale of 2 ** {float(exponent.abs().max()) / STEPS_PER_OCTAVE:.1f} is out of range")
+        self.exponent.copy_(exponent)
 
 
 def scale_silus(graph_module: fx.GraphModule) -> fx.GraphModule:

@@ -18,10 +18,11 @@ def test_without_scales_it_is_silu():
 
 
 def test_a_factor_of_each_channel_passes_through():
-    factor = torch.tensor([0.03, 1.0, 30.0]).reshape(3, 1, 1)
+    steps = torch.tensor([-40.0, 0.0, 39.0])
+    factor = 2 ** (steps / 8).reshape(3, 1, 1)
     x = torch.randn(2, 3, 5, 5, generator=torch.Generator().manual_seed(0))
     scaled = ScaledSiLU(3)
-    scaled.inverse_scale.div_(factor)
+    scaled.scale_(steps)
     assert torch.allclose(scaled(factor * x), factor * F.silu(x), rtol=1e-5)
 
 
@@ -41,13 +42,22 @@ def test_a_silu_that_reads_no_convolution_stays(images):
     assert any(isinstance(module, nn.SiLU) for module in scale_silus(trace(network)).modules())
 
 
+def test_scales_add_up_and_one_that_no_byte_holds_is_an_error():
+    scaled = ScaledSiLU(2)
+    for _ in range(3):
+        scaled.scale_(torch.tensor([40.0, -3.0]))
+    assert scaled.exponent.flatten().tolist() == [120, -9]
+    with pytest.raises(OverflowError, match="out of range"):
+        scaled.scale_(torch.tensor([40.0, 0.0]))
+
+
 def test_equalization_leaves_scales_in_the_silus_only_if_asked(images):
     torch.manual_seed(0)
     network = settled(AllKinds(), images)
     with_silu, without = (
         equalize(network, EqualizeSpec(silu=silu, images=2), images, "per_channel") for silu in (True, False)
     )
-    scales = [module.inverse_scale for module in with_silu.modules() if isinstance(module, ScaledSiLU)]
+    scales = [2 ** (module.exponent / 8) for module in with_silu.modules() if isinstance(module, ScaledSiLU)]
     assert len(scales) == 1
     assert scales[0].max() / scales[0].min() > 1.2
     assert not any(isinstance(module, ScaledSiLU) for module in without.modules())
