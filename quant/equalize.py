@@ -174,7 +174,6 @@ def _scale_(graph_module: fx.GraphModule, classes: ChannelClasses, factor: np.nd
         scale = _per_channel(1.0 / factor, use.classes).reshape(conv.groups, 1, -1, 1, 1)
         _, inputs, *kernel = conv.weight.shape
         conv.weight.copy_((conv.weight.reshape(conv.groups, -1, inputs, *kernel) * scale).reshape(conv.weight.shape))
-
     for node in classes.silus:
         silu = module_of(graph_module, node)
         assert isinstance(silu, ScaledSiLU)

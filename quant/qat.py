@@ -87,8 +87,7 @@ def finetune(
         history, best = state["history"], state["best"]
         prepared.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])
-        for name, quantizer in quantizers(prepared).items():
-            quantizer.set_mode(state["modes"][name])
+        _put_back_(prepared, state["modes"])
     steps = len(_batches(pack, spec, 0))
     for epoch in range(len(history), spec.epochs + 1):
         row: dict[str, float] = {"epoch": epoch}
@@ -109,7 +108,7 @@ def finetune(
                 progress=partial(in_epoch, progress, epoch, spec.epochs),
             )
             row["learning_rate"] = optimizer.param_groups[0]["lr"]
-        _require_finite(prepared, epoch + 1)
+            _require_finite(prepared, epoch)
         metrics = _validate_frozen(prepared, pack, device)
         if not history or metrics["ssim"] > max(past["val_ssim"] for past in history):
             best = {name: value.detach().cpu().clone() for name, value in prepared.state_dict().items()}
@@ -121,7 +120,7 @@ def finetune(
             best=best,
             network=prepared.state_dict(),
             optimizer=optimizer.state_dict(),
-            modes={name: quantizer.mode for name, quantizer in quantizers(prepared).items()},
+            modes=_modes(prepared),
         )
     prepared.load_state_dict(best)
     _set_modes_(prepared, "freeze")  # at the ranges of the best epoch
@@ -137,6 +136,15 @@ def _batches(pack: Pack, spec: QatSpec, epoch_seed: int) -> list[Tensor]:
     return epoch_batches(pack.size("train"), spec.images_per_epoch, spec.batch_size, epoch_seed)
 
 
+def _modes(prepared: nn.Module) -> dict[str, str]:
+    return {name: quantizer.mode for name, quantizer in quantizers(prepared).items()}
+
+
+def _put_back_(prepared: nn.Module, modes: dict[str, str]) -> None:
+    for name, quantizer in quantizers(prepared).items():
+        quantizer.set_mode(modes[name])
+
+
 def _set_modes_(prepared: nn.Module, mode: str) -> None:
     """Set the mode of all quantizers but those that are off."""
     for quantizer in quantizers(prepared).values():
@@ -147,7 +155,7 @@ def _set_modes_(prepared: nn.Module, mode: str) -> None:
 @torch.no_grad()
 def _observe_(prepared: fx.GraphModule, pack: Pack, spec: QatSpec, seed: int, device: torch.device) -> None:
     """Set the activation ranges that will follow the data from the first batches of it, with nothing quantized."""
-    modes = {name: quantizer.mode for name, quantizer in quantizers(prepared).items()}
+    modes = _modes(prepared)
     watched = [q for q in quantizers(prepared).values() if q.mode == "follow" and not q.weight]
     if not watched:
         return
@@ -162,8 +170,7 @@ def _observe_(prepared: fx.GraphModule, pack: Pack, spec: QatSpec, seed: int, de
     for quantizer in watched:
         assert quantizer.estimator is not None
         quantizer.set_range(*quantizer.estimator.limits())
-    for name, quantizer in quantizers(prepared).items():
-        quantizer.set_mode(modes[name])
+    _put_back_(prepared, modes)
 
 
 def _project_(prepared: nn.Module) -> None:
@@ -243,9 +250,8 @@ def _freeze_(prepared: nn.Module, weights: bool) -> None:
 
 def _validate_frozen(prepared: nn.Module, pack: Pack, device: torch.device) -> dict[str, float]:
     """Validation metrics of the fake-quantized network with all ranges held; the modes are put back."""
-    modes = {name: quantizer.mode for name, quantizer in quantizers(prepared).items()}
+    modes = _modes(prepared)
     _freeze_(prepared, weights=True)
     metrics = validate(prepared, pack, device)
-    for name, quantizer in quantizers(prepared).items():
-        quantizer.set_mode(modes[name])
+    _put_back_(prepared, modes)
     return metrics
