@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 
 from grid.settings import Flat, Scalar, groups
 from grid.space import Exclusion, SearchSpace
+from model.errors import InputError
 from model.network import NetworkSpec
 
 STAGE_SETTINGS: dict[str, tuple[str, ...]] = {
@@ -85,9 +86,11 @@ class Plan:
     repeats: int
 
 
-def chain(settings: Flat, root: str) -> tuple[str, ...]:
-    """The stages of a cell in their order, from its root (``load`` or ``train``) on."""
-    stages = [root]
+def chain(settings: Flat, given: bool) -> tuple[str, ...]:
+    """The stages of a cell in their order; ``given``: a checkpoint holds its network."""
+    stages = ["load"] if given else ["train"]
+    if settings["train.init"] == "checkpoint":
+        stages = ["load", "train"]
     if settings["fuse_bn"]:
         stages.append("fuse")
     if settings["method"] != "fp32":
@@ -127,7 +130,11 @@ def make_plan(
     repeats = 0
     for settings in _all_settings(space):
         fits = all(settings[f"network.{key}"] == value for key, value in own.items())
-        stages = chain(settings, "load" if checkpoint_sha256 is not None and fits else "train")
+        given = checkpoint_sha256 is not None and fits
+        if settings["train.init"] == "checkpoint" and not given:
+            problem = f"'checkpoint' starts from none: no --checkpoint holds {settings['network.encoder']}"
+            raise InputError("train.init", problem, "one of imagenet, lite0, random, or a checkpoint of this network")
+        stages = chain(settings, given)
         parts = [draft.part(*item, settings) for item in _stage_keys(stages, tuple(settings))]
         key = draft.cell_key(stages, parts)
         if key in cells:
@@ -187,12 +194,14 @@ class _Draft:
     def add_(self, cell: str, stages: tuple[str, ...], parts: list[_Part]) -> dict[str, str]:
         """Add the chain of one cell; gives its node ids by stage."""
         own = dict(zip(stages, parts, strict=True))
-        root = network = self._node(parts[0], (), cell)
-        float_test = self._node(own["evaluate"], (("network", root),), cell)
+        root = self._node(parts[0], (), cell)
         nodes = {stages[0]: root}
-        prepared = root
+        if stages[:2] == ("load", "train"):
+            root = nodes["train"] = self._node(parts[1], (("network", root),), cell)
+        float_test = self._node(own["evaluate"], (("network", root),), cell)
+        prepared = network = root
         for part in parts[1:]:
-            if part.stage in LEAVES:
+            if part.stage in (*LEAVES, "train"):
                 continue
             # Fine-tuning also learns from the float network's predictions.
             further = (("teacher", root),) if part.stage == "finetune" else ()

@@ -18,7 +18,7 @@ from grid.work import Context, Outcome, StageError, Work, write_outcome
 from model.checkpoint import checkpoint_sha256, load_checkpoint
 from model.network import NetworkSpec, build_network
 from model.pretrained import load_pretrained_
-from model.training import Progress, train
+from model.training import Progress, TrainSpec, train
 from quant.analysis import analyze
 from quant.artifact import Form, load_network, read_form, save_network
 from quant.bias_correction import correct_bias
@@ -93,9 +93,12 @@ def _load(work: Work) -> Outcome:
 
 def _train(work: Work) -> Outcome:
     spec: NetworkSpec = work.group("network")
-    train_spec = work.group("train")
-    network = build_network(spec)
-    load_pretrained_(network, spec, train_spec.init)
+    train_spec: TrainSpec = work.group("train")
+    if train_spec.init == "checkpoint":
+        network: nn.Module = load_network(work.inputs["network"])
+    else:
+        network = build_network(spec)
+        load_pretrained_(network, spec, train_spec.init)
     history = train(
         network,
         work.pack,
@@ -106,7 +109,7 @@ def _train(work: Work) -> Outcome:
         progress=work.progress,
     )
     save_network(work.out, network.cpu(), Form(spec, fused=False, form="float"))
-    best = max(history, key=lambda row: row["val_ssim"])
+    best = train_spec.best_epoch(history)
     return Outcome({"best_epoch": best["epoch"], "val_ssim": best["val_ssim"]}, {"init": train_spec.init}, history)
 
 
@@ -210,7 +213,7 @@ def _finetune(work: Work) -> Outcome:
         kept_float=_kept_float(work),
     )
     save_network(work.out, prepared.cpu(), dataclasses.replace(form, form="prepared", granularity=granularity))
-    best = max(history, key=lambda row: row["val_ssim"])
+    best = train_spec.best_epoch(history)
     return Outcome({"best_epoch": best["epoch"], "val_ssim": best["val_ssim"]}, state, history)
 
 

@@ -8,8 +8,9 @@ import time
 from pathlib import Path
 
 import torch
+from torch import nn
 
-from model.checkpoint import save_checkpoint
+from model.checkpoint import load_checkpoint, save_checkpoint
 from model.errors import InputError
 from model.metrics import depth_metrics
 from model.network import NetworkSpec, build_network
@@ -24,6 +25,7 @@ def main() -> None:
     parser.add_argument("--data", default="rooms", help="rooms, or a folder or file of NYUv2")
     parser.add_argument("--out", type=Path, required=True, help="checkpoint to write (.safetensors)")
     parser.add_argument("--packs", type=Path, default=Path("data"), help="folder of packed data")
+    parser.add_argument("--checkpoint", type=Path, help="network to fine-tune (with --init checkpoint)")
     parser.add_argument("--encoder", default="efficientnet_b0")
     parser.add_argument("--rooms-train", type=int, default=PackSpec.rooms_train, help="rendered train images")
     parser.add_argument("--seed", type=int, default=0)
@@ -32,17 +34,15 @@ def main() -> None:
         parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind, default=field.default)
     asked = parser.parse_args()
     spec = TrainSpec(**{field.name: getattr(asked, field.name) for field in dataclasses.fields(TrainSpec)})
-    network_spec = NetworkSpec(asked.encoder)
     torch.manual_seed(asked.seed)
-    network = build_network(network_spec)
-    load_pretrained_(network, network_spec, spec.init)
+    network, network_spec = _start(asked, spec)
     pack = Pack(prepare_pack(asked.data, asked.packs, PackSpec(rooms_train=asked.rooms_train), _pack_progress))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     scratch = asked.out.with_suffix(".resume")
     started = time.monotonic()
     history = train(network, pack, spec, seed=asked.seed, device=device, scratch=scratch, progress=_Bar(started))
     metrics = depth_metrics(predict(network, pack.images("test"), device=device), pack.depth("test"))
-    best = max(history, key=lambda row: row["val_ssim"])
+    best = spec.best_epoch(history)
     save_checkpoint(
         network,
         network_spec,
@@ -61,6 +61,18 @@ def main() -> None:
         file.unlink()
     scratch.rmdir()
     print(f"\n{asked.out}: " + ", ".join(f"test {name} {value:.4f}" for name, value in metrics.items()))
+
+
+def _start(asked: argparse.Namespace, spec: TrainSpec) -> tuple[nn.Module, NetworkSpec]:
+    if (spec.init == "checkpoint") != (asked.checkpoint is not None):
+        raise InputError("--checkpoint", "goes with --init checkpoint", "both or neither")
+    if asked.checkpoint is not None:
+        network, network_spec, _ = load_checkpoint(asked.checkpoint)
+        return network, network_spec
+    network_spec = NetworkSpec(asked.encoder)
+    network = build_network(network_spec)
+    load_pretrained_(network, network_spec, spec.init)
+    return network, network_spec
 
 
 def _pack_progress(done: int, total: int, text: str) -> None:

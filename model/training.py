@@ -16,7 +16,7 @@ from model.network import normalize
 from model.pack import Pack
 
 _PLATEAU_FACTOR = 0.3
-INITS = ("imagenet", "lite0", "random")
+INITS = ("imagenet", "lite0", "random", "checkpoint")
 Progress = Callable[[dict[str, float]], None]
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(normalized images, prediction, target) -> scalar"""
@@ -26,20 +26,20 @@ Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 class TrainSpec:
     """Float training: AdamW with ReduceLROnPlateau and gradient clipping, as in the study.
 
-    ``images_per_epoch`` 0 means all; ``init`` is where the weights start from (imagenet, lite0, random). After the
-    fraction ``freeze_bn_after`` of the epochs BatchNorm uses its running statistics and the learning rate falls by
-    the plateau's factor: the network then learns in the form in which it ships, and unlearns activations that only
-    batch statistics kept in bounds.
+    ``images_per_epoch`` 0 means all; ``init`` is where the weights start from (imagenet, lite0, random, or the given
+    checkpoint, which is then fine-tuned). After the fraction ``freeze_bn_after`` of the epochs BatchNorm uses its
+    running statistics and the learning rate falls by the plateau's factor: the network then learns in the form in
+    which it ships, and unlearns activations that only batch statistics kept in bounds.
     """
 
     epochs: int = 25
-    batch_size: int = 32
+    batch_size: int = 16
     images_per_epoch: int = 0
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
     gradient_clip: float = 1.0
     plateau_patience: int = 2
-    freeze_bn_after: float = 1.0
+    freeze_bn_after: float = 0.5
     init: str = "imagenet"
 
     def __post_init__(self) -> None:
@@ -53,6 +53,15 @@ class TrainSpec:
                 raise InputError(f"train.{name}", f"{getattr(self, name)!r} is out of range", "at least 0")
         if not 0.0 < self.freeze_bn_after <= 1.0:
             raise InputError("train.freeze_bn_after", f"{self.freeze_bn_after!r} is out of range", "above 0, at most 1")
+
+    @property
+    def first_frozen(self) -> int:
+        """The epoch, counted from 0, from which on BatchNorm is frozen."""
+        return math.ceil(self.freeze_bn_after * self.epochs)
+
+    def best_epoch(self, history: list[dict[str, float]]) -> dict[str, float]:
+        """The row of the best validation SSIM; once BatchNorm is frozen, among the epochs since then alone."""
+        return max(history[self.first_frozen :] or history, key=lambda row: row["val_ssim"])
 
 
 def epoch_batches(size: int, images_per_epoch: int, batch_size: int, seed: int) -> list[Tensor]:
@@ -160,12 +169,11 @@ def train(
         network.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])
         scheduler.load_state_dict(state["scheduler"])
-    first_frozen = math.ceil(spec.freeze_bn_after * spec.epochs)
     for epoch in range(len(history), spec.epochs):
         network.train()
-        if epoch >= first_frozen:
+        if epoch >= spec.first_frozen:
             _freeze_bn_(network)
-        if epoch == first_frozen:
+        if epoch == spec.first_frozen:
             optimizer.param_groups[0]["lr"] *= _PLATEAU_FACTOR
         epoch_seed = seed * 100_003 + epoch
         loss = train_epoch(
@@ -184,12 +192,12 @@ def train(
         metrics = validate(network, pack, device)
         rate = optimizer.param_groups[0]["lr"]
         scheduler.step(metrics["ssim"])
-        if not history or metrics["ssim"] > max(row["val_ssim"] for row in history):
-            best = {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
         history.append(
             {"epoch": epoch + 1, "train_loss": loss, "learning_rate": rate}
             | {f"val_{name}": value for name, value in metrics.items()}
         )
+        if spec.best_epoch(history) is history[-1]:
+            best = {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
         progress({"epochs": spec.epochs, **history[-1]})
         save_epoch(
             scratch,

@@ -8,7 +8,7 @@ from torch import Tensor, fx
 
 from quant.inspect import require_state
 from quant.prepare import activation_readers, prepare, quant_convs, quantizers
-from quant.ranges import make_estimator
+from quant.ranges import Reader, make_estimator
 from quant.recipe import CalibrateSpec
 from quant.silu import ScaledSiLU
 
@@ -43,10 +43,8 @@ def calibrate(
     set_weight_ranges_(prepared, spec.weight_range)
     followers = activation_readers(prepared)
     for name, quantizer in quantizers(prepared).items():
-        through = followers.get(name)
-        if isinstance(through, ScaledSiLU):
-            through = None  # its channels have scales of their own, which one histogram does not tell apart
-        estimator = None if quantizer.weight else make_estimator(spec.activation_range, spec.percentile, through)
+        reader = _reader(followers.get(name))
+        estimator = None if quantizer.weight else make_estimator(spec.activation_range, spec.percentile, reader)
         quantizer.set_mode("calibrate", estimator)
     require_state(prepared, "calibrate")
     for start in range(0, len(images), spec.batch_size):
@@ -57,6 +55,12 @@ def calibrate(
             quantizer.set_range(*(limit.to(quantizer.low.device) for limit in quantizer.estimator.limits()))
         quantizer.set_mode("freeze")
     return prepared
+
+
+def _reader(activation: torch.nn.Module | None) -> Reader | None:
+    if activation is None or isinstance(activation, ScaledSiLU):
+        return activation and activation.reader()
+    return Reader(lambda values, kinds: activation(values))
 
 
 @torch.no_grad()

@@ -19,6 +19,8 @@ from quant.sensitivity import ChannelStats, sensitivity
 from quant.silu import STEPS_PER_OCTAVE, ScaledSiLU, scale_silus
 
 _LARGEST_STEP = 1e4
+_SILU_FLOOR = -4.0
+"""Further down SiLU hardly moves (by 0.07 in all), and range setting (``mse``) cuts values off."""
 _LEVELS, _WEIGHT_LEVELS = 255, 127
 _DEAD = 1e-9
 """Above what a BatchNorm factor of zero leaves of a weight (``bn_factor``)."""
@@ -68,6 +70,10 @@ def noise_model(
     """The predicted output noise over the scales of the classes, from the first ``count`` images."""
     inside = _inside(classes)
     found = sensitivity(graph_module, [node for node in classes.values if node not in inside], images, count)
+    for node, stats in found.values.items():
+        silu = module_of(graph_module, next(iter(node.users)))
+        if len(node.users) == 1 and isinstance(silu, ScaledSiLU):
+            stats.low = stats.low.clamp(min=_SILU_FLOOR * silu.scale().flatten())
     tensors = [_activation(stats, classes.values[node]) for node, stats in found.values.items()]
     reads = {use.site.conv: use.classes for use in classes.consumers}
     for use in classes.producers:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -34,17 +35,28 @@ def symmetric_qparams(low: Tensor, high: Tensor, quant_max: int) -> Tensor:
     return (torch.maximum(low.abs(), high.abs()) / quant_max).clamp_min(_EPS)
 
 
-def make_estimator(method: str, percentile: float, through: Callable[[Tensor], Tensor] | None = None) -> Estimator:
+@dataclass(frozen=True)
+class Reader:
+    """The elementwise activation that alone reads a value NxCxHxW: ``function`` of (values, kinds).
+
+    Where it differs between channels (``quant.silu``), ``kinds`` (C,) numbers for each channel which one it takes.
+    """
+
+    function: Callable[[Tensor, Tensor], Tensor]
+    kinds: Tensor | None = None
+
+
+def make_estimator(method: str, percentile: float, reader: Reader | None = None) -> Estimator:
     """The estimator for ``minmax``, ``moving_average``, ``percentile`` (of both tails), ``histogram`` or ``mse``.
 
-    ``histogram`` is the range of least squared error (L2). ``mse`` as well, but where an elementwise function
-    ``through`` (SiLU) alone reads the values, the error is taken behind it.
+    ``histogram`` is the range of least squared error (L2). ``mse`` as well, but where an elementwise ``reader`` (SiLU)
+    alone reads the values, the error is taken behind it.
     """
     if method == "minmax":
         return MinMax()
     if method == "moving_average":
         return MovingAverage()
-    return Histogram(percentile if method == "percentile" else None, through if method == "mse" else None)
+    return Histogram(percentile if method == "percentile" else None, reader if method == "mse" else None)
 
 
 class MinMax:
@@ -88,14 +100,14 @@ class Histogram:
 
     The squared error is that of rounding and clipping all seen values to 255 levels (as in the L2 range setting of
     arXiv:2106.08295, section 3.1), searched over the upper end, then the lower, twice. Where only an activation
-    function ``through`` reads the values the error is measured behind it: SiLU flattens its negative side, on which
-    a range would be wasted.
+    function ``reader`` reads the values the error is measured behind it: SiLU flattens its negative side, on which
+    a range would be wasted. Channels between which it differs are counted apart.
     """
 
-    def __init__(self, percentile: float | None, through: Callable[[Tensor], Tensor] | None = None) -> None:
+    def __init__(self, percentile: float | None, reader: Reader | None = None) -> None:
         self.percentile = percentile
-        self.through = through or (lambda values: values)
-        self.counts: Tensor | None = None
+        self.reader = reader or Reader(lambda values, kinds: values)
+        self.counts: Tensor | None = None  # (kinds, bins)
         self.low = self.high = 0.0
 
     def update(self, x: Tensor) -> None:
@@ -103,12 +115,15 @@ class Histogram:
         low, high = (float(value) for value in x.aminmax())
         if not math.isfinite(high - low):
             raise FloatingPointError(f"a calibration batch holds values from {low} to {high}")
+        kinds = self.reader.kinds
         if self.counts is None:
             self.low, self.high = min(low, 0.0), max(high, _EPS)
-            self.counts = torch.zeros(_BINS, dtype=torch.float64)
+            self.counts = torch.zeros(1 if kinds is None else int(kinds.max()) + 1, _BINS, dtype=torch.float64)
         elif low < self.low or high > self.high:
             self._widen(min(low, self.low), max(high, self.high))
-        self.counts += torch.histc(x.float(), _BINS, self.low, self.high).double().cpu()
+        parts = [x] if kinds is None else [x[:, kinds.to(x.device) == kind] for kind in range(len(self.counts))]
+        for counts, part in zip(self.counts, parts, strict=True):
+            counts += torch.histc(part.float(), _BINS, self.low, self.high).double().cpu()
 
     def _widen(self, low: float, high: float) -> None:
         assert self.counts is not None
@@ -116,7 +131,7 @@ class Histogram:
         low = low if low == self.low else 1.5 * low
         high = high if high == self.high else 1.5 * high
         index = ((self.centres() - low) / (high - low) * _BINS).long().clamp(0, _BINS - 1)
-        self.counts = torch.zeros(_BINS, dtype=torch.float64).index_add_(0, index, self.counts)
+        self.counts = torch.zeros_like(self.counts).index_add_(1, index, self.counts)
         self.low, self.high = low, high
 
     def centres(self) -> Tensor:
@@ -128,7 +143,7 @@ class Histogram:
         """The range by percentile or by least squared error."""
         if self.counts is None:
             raise ValueError("a quantizer saw no calibration batch")
-        filled = self.counts.nonzero().flatten()
+        filled = self.counts.sum(0).nonzero().flatten()
         width = (self.high - self.low) / _BINS
         low = self.low + width * float(filled[0])
         high = self.low + width * (float(filled[-1]) + 1)
@@ -141,7 +156,7 @@ class Histogram:
     def _percentile_limits(self) -> tuple[float, float]:
         assert self.counts is not None
         assert self.percentile is not None
-        cumulative = self.counts.cumsum(0) / self.counts.sum()
+        cumulative = self.counts.sum(0).cumsum(0) / self.counts.sum()
         tail = 1.0 - self.percentile / 100.0
         centres = self.centres()
         first = int((cumulative > tail).nonzero()[0])
@@ -163,10 +178,11 @@ class Histogram:
         assert self.counts is not None
         scale, zero_point = affine_qparams(low, high)
         scale, zero = scale[:, None], zero_point[:, None]
-        used = self.counts > 0
-        values, counts = self.centres()[used], self.counts[used]
+        kinds, bins = self.counts.nonzero(as_tuple=True)
+        values, counts = self.centres()[bins], self.counts[kinds, bins]
         rounded = ((values / scale).round() + zero).clamp(0, _LEVELS)
-        return ((self.through((rounded - zero) * scale) - self.through(values)) ** 2 * counts).sum(1)
+        function = self.reader.function
+        return ((function((rounded - zero) * scale, kinds) - function(values, kinds)) ** 2 * counts).sum(1)
 
 
 def weight_limits(weight: Tensor, method: str, per_channel: bool, quant_max: int) -> tuple[Tensor, Tensor]:

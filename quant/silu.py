@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from quant.graph import finish, module_of, set_module
+from quant.ranges import Reader
 
 STEPS_PER_OCTAVE = 8
 
@@ -25,7 +26,17 @@ class ScaledSiLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """NxCxHxW to the same shape."""
-        return x * torch.sigmoid(x * torch.exp2(self.exponent / -STEPS_PER_OCTAVE))
+        return x * torch.sigmoid(x / self.scale())
+
+    def scale(self) -> Tensor:
+        """The scale f of each channel, (C, 1, 1)."""
+        return torch.exp2(self.exponent / STEPS_PER_OCTAVE)
+
+    def reader(self) -> Reader:
+        """The function for the search of a range in front of it: one kind a scale that a channel has."""
+        exponents, kinds = self.exponent.flatten().cpu().unique(return_inverse=True)
+        slopes = torch.exp2(exponents.double() / -STEPS_PER_OCTAVE)
+        return Reader(lambda x, kind: x * torch.sigmoid(x * slopes[kind]), kinds)
 
     @torch.no_grad()
     def scale_(self, steps: Tensor) -> None:

@@ -11,6 +11,7 @@ from grid.plan import Cell, Plan, make_plan
 from grid.plan_text import describe
 from grid.space import FOLDER, SearchSpace, load_space
 from grid.stages import StageStore, write_record
+from model.errors import InputError
 from model.network import NetworkSpec
 
 ROOT = Path(__file__).parent.parent.parent
@@ -140,6 +141,25 @@ def test_without_a_checkpoint_cells_start_from_a_training_of_their_own_network(s
     plan = make_plan(space_of("axes: {network.encoder: [efficientnet_b0, timm/other]}"), None, "data")
     assert counts(plan)["train"] == 2
     assert counts(plan)["load"] == 0
+
+
+def test_a_checkpoint_to_fine_tune_is_loaded_then_trained_and_the_trained_network_is_the_reference():
+    plan = full("train.init=checkpoint")
+    by_id = {node.id: node for node in plan.nodes}
+    cell = cell_of(plan, "per_channel-qat")
+    assert list(cell.nodes)[:2] == ["load", "train"]
+    trained = cell.nodes["train"]
+    assert by_id[trained].inputs == (("network", cell.nodes["load"]),)
+    assert dict(by_id[cell.nodes["finetune"]].inputs)["teacher"] == trained
+    assert dict(by_id[cell.nodes["profile"]].inputs)["reference"] == trained
+    assert cell_of(plan, "fp32").nodes["train"] == trained
+    other = full("train.init=checkpoint", checkpoint="other")
+    assert cell_of(other, "fp32").nodes["train"] != trained
+
+
+def test_fine_tuning_without_a_checkpoint_is_an_error():
+    with pytest.raises(InputError, match=r"train\.init: 'checkpoint' starts from none"):
+        full("train.init=checkpoint", checkpoint=None)
 
 
 def test_a_checkpoint_serves_the_cells_of_its_network_and_the_others_are_trained(space_of):

@@ -1,6 +1,7 @@
 """The epoch loop: what a step sees, what is kept, and that a rerun goes on exactly where a killed run stopped."""
 
 import copy
+import dataclasses
 from itertools import pairwise
 from pathlib import Path
 
@@ -233,16 +234,21 @@ def test_the_real_network_takes_a_step(pack):
     assert not network.training
 
 
-def test_the_best_epoch_is_kept_and_not_the_last(pack, monkeypatch):
-    scores, states, network = iter([0.2, 0.8, 0.5]), [], tiny()
+@pytest.mark.parametrize(("freeze_bn_after", "best"), [(1.0, 1), (0.5, 2)])
+def test_the_best_epoch_is_kept_and_not_the_last_nor_one_before_batchnorm_froze(
+    pack, monkeypatch, freeze_bn_after, best
+):
+    scores, states, network = iter([0.2, 0.8, 0.5, 0.4]), [], tiny()
     monkeypatch.setattr(training, "validate", lambda *_: {"ssim": next(scores)})
 
     def progress(info):
         if "val_ssim" in info:
             states.append(copy.deepcopy(network.state_dict()))
 
-    run(network, pack, progress=progress)
-    assert same(network, states[1])
+    spec = dataclasses.replace(SPEC, epochs=4, freeze_bn_after=freeze_bn_after)
+    history = run(network, pack, spec, progress=progress)
+    assert spec.best_epoch(history)["epoch"] == best + 1
+    assert same(network, states[best])
     assert not same(states[1], states[2])
 
 

@@ -9,11 +9,13 @@ from quant.ranges import (
     Histogram,
     MinMax,
     MovingAverage,
+    Reader,
     affine_qparams,
     make_estimator,
     symmetric_qparams,
     weight_limits,
 )
+from quant.silu import ScaledSiLU
 
 GENERATOR = torch.Generator().manual_seed(0)
 SAMPLES = {
@@ -120,19 +122,32 @@ def test_mse_clips_an_outlier_only_where_that_pays():
     assert limits(make_estimator("mse", 99.9), even) == pytest.approx((-1.0, 1.0), abs=0.02)
 
 
+def error_behind(values: Tensor, low: float, high: float, activation) -> float:
+    scale, zero_point = affine_qparams(torch.tensor([low]), torch.tensor([high]))
+    rounded = torch.fake_quantize_per_tensor_affine(values, scale, zero_point, 0, 255)
+    return float(((activation(rounded) - activation(values)) ** 2).sum())
+
+
 def test_mse_behind_an_activation_is_least_behind_the_activation():
     values = 3 * SAMPLES["normal"]
-
-    def error_behind(low: float, high: float) -> float:
-        scale, zero_point = affine_qparams(torch.tensor([low]), torch.tensor([high]))
-        rounded = torch.fake_quantize_per_tensor_affine(values, scale, zero_point, 0, 255)
-        return float(((functional.silu(rounded) - functional.silu(values)) ** 2).sum())
-
     plain = limits(make_estimator("mse", 99.9), values)
-    behind = limits(make_estimator("mse", 99.9, functional.silu), values)
-    assert error_behind(*behind) < 0.9 * error_behind(*plain)
+    behind = limits(make_estimator("mse", 99.9, Reader(lambda x, kinds: functional.silu(x))), values)
+    assert error_behind(values, *behind, functional.silu) < 0.9 * error_behind(values, *plain, functional.silu)
     assert behind[0] > plain[0], "the flat side of SiLU needs no range"
     assert squared_error(values, *plain) < squared_error(values, *behind)
+
+
+@pytest.mark.parametrize("batches", [1, 5])
+def test_mse_behind_silus_with_scales_tells_their_channels_apart(batches):
+    silu = ScaledSiLU(3)
+    silu.scale_(torch.tensor([-16.0, 0.0, 8.0]))
+    values = SAMPLES["normal"][:19800].reshape(20, 3, 15, 22) * torch.tensor([0.5, 3.0, 6.0]).reshape(1, 3, 1, 1)
+    parts = values.chunk(batches)
+    plain = limits(make_estimator("mse", 99.9), *parts)
+    behind = limits(make_estimator("mse", 99.9, silu.reader()), *parts)
+    as_one = limits(make_estimator("mse", 99.9, Reader(lambda x, kinds: functional.silu(x))), *parts)
+    assert error_behind(values, *behind, silu) < 0.95 * error_behind(values, *plain, silu)
+    assert error_behind(values, *behind, silu) < 0.99 * error_behind(values, *as_one, silu)
 
 
 @pytest.mark.parametrize("factor", [1.01, 3.0, 1000.0])
