@@ -43,8 +43,8 @@ class Settings:
     train: TrainSpec = field(default_factory=TrainSpec)
     equalize: EqualizeSpec | None = field(default_factory=EqualizeSpec)
     calibrate: CalibrateSpec = field(default_factory=CalibrateSpec)
-    rounding: RoundingSpec | None = None
-    bias_correction: BiasCorrectionSpec | None = field(default_factory=BiasCorrectionSpec)
+    rounding: RoundingSpec | None = field(default_factory=RoundingSpec)
+    bias_correction: BiasCorrectionSpec | None = None  # rounding takes out mean errors as well
     mixed_precision: MixedPrecisionSpec | None = None
     qat: QatSpec = field(default_factory=QatSpec)
     latency: LatencySpec = field(default_factory=LatencySpec)

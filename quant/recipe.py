@@ -124,7 +124,7 @@ class RoundingSpec:
 
     ``images``: how many of the calibration images it looks at, all held in memory. ``places``: how many outputs of
     a layer, drawn from all images. ``damping``: what is added to the inputs' variances, in parts of them, so that
-    errors which inputs seen here cancel stay small for others (1.0: half of the trust goes to the weights alone).
+    errors which inputs seen here cancel stay small for others.
     """
 
     images: int = 64

@@ -81,11 +81,11 @@ def test_the_published_grid_has_every_row_of_the_published_table():
     [
         ("fp32", "load evaluate profile"),
         ("fp32-fuse_bn", "load fuse evaluate profile"),
-        ("per_channel-ptq", "load equalize calibrate correct_bias convert evaluate profile"),
+        ("per_channel-ptq", "load equalize calibrate round convert evaluate profile"),
         ("per_tensor-qat", "load equalize finetune convert evaluate profile"),
         (
             "fuse_bn-per_tensor-ptq+qat",
-            "load fuse equalize calibrate correct_bias finetune convert evaluate profile",
+            "load fuse equalize calibrate round finetune convert evaluate profile",
         ),
     ],
 )
@@ -95,25 +95,25 @@ def test_a_cell_is_the_chain_of_its_method(name, stages):
 
 def test_a_group_that_is_off_is_a_shorter_chain():
     nodes = cell_of(full("equalize=false"), "per_channel-ptq").nodes
-    assert list(nodes) == ["load", "calibrate", "correct_bias", "convert", "evaluate", "profile"]
-    nodes = cell_of(full("equalize=false", "bias_correction=false"), "per_channel-ptq").nodes
+    assert list(nodes) == ["load", "calibrate", "round", "convert", "evaluate", "profile"]
+    nodes = cell_of(full("equalize=false", "rounding=false"), "per_channel-ptq").nodes
     assert list(nodes) == ["load", "calibrate", "convert", "evaluate", "profile"]
 
 
 def test_a_calibrated_network_is_rounded_then_corrected_then_mixed():
-    nodes = cell_of(full("rounding=true", "mixed_precision=true"), "per_channel-ptq+qat").nodes
+    nodes = cell_of(full("bias_correction=true", "mixed_precision=true"), "per_channel-ptq+qat").nodes
     assert list(nodes)[2:7] == ["calibrate", "round", "correct_bias", "mix", "finetune"]
-    by_id = {node.id: node for node in full("rounding=true", "mixed_precision=true").nodes}
+    by_id = {node.id: node for node in full("bias_correction=true", "mixed_precision=true").nodes}
     for before, after in zip(list(nodes)[:7], list(nodes)[1:8], strict=True):
         assert dict(by_id[nodes[after]].inputs)["network"] == nodes[before]
     for stage in ("correct_bias", "mix"):
         assert dict(by_id[nodes[stage]].inputs)["original"] == nodes["calibrate"], "whose weights are not rounded yet"
-    plain = [dict(node.inputs) for node in full().nodes if node.stage == "correct_bias"]
+    plain = [dict(node.inputs) for node in full("rounding=false", "bias_correction=true").nodes if node.stage == "correct_bias"]
     assert all("original" not in inputs for inputs in plain), "its own weights are"
 
 
 def test_bias_correction_is_a_stage_of_calibrated_cells_alone_and_can_be_an_axis(space_of):
-    space = space_of("axes: {method: [ptq, qat, ptq+qat], bias_correction: [on, off]}")
+    space = space_of("axes: {method: [ptq, qat, ptq+qat], bias_correction: [on, off]}", "rounding=false")
     plan = make_plan(space, "sha", "data")
     corrected = {cell.name: "correct_bias" in cell.nodes for cell in plan.cells if "convert" in cell.nodes}
     assert corrected == {

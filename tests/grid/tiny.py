@@ -31,6 +31,7 @@ settings:
   train: {{init: random, epochs: 1, batch_size: 4}}
   equalize: {{objective: activations}}
   calibrate: {{images: 4}}
+  bias_correction: true
   qat: {{epochs: 1, images_per_epoch: 4, batch_size: 2}}
   latency: {{seconds: 0.2}}
 data: {{input_size: {SIZE}, rooms_train: 12, rooms_val: 4, rooms_test: 4}}
@@ -41,11 +42,11 @@ AXES = "{method: [ptq, qat, ptq+qat], fuse_bn: [false, true], equalize: [false, 
 CELLS = {
     "fp32": "load evaluate profile",
     "fp32-fuse_bn": "load fuse evaluate profile",
-    "per_channel-ptq-equalize=off": "load calibrate correct_bias convert evaluate profile",
-    "fuse_bn-per_channel-ptq-equalize=off": "load fuse calibrate correct_bias convert evaluate profile",
+    "per_channel-ptq-equalize=off": "load calibrate round correct_bias convert evaluate profile",
+    "fuse_bn-per_channel-ptq-equalize=off": "load fuse calibrate round correct_bias convert evaluate profile",
     "per_channel-qat-equalize=on": "load equalize finetune convert evaluate profile",
     "fuse_bn-per_channel-ptq+qat-equalize=on": (
-        "load fuse equalize calibrate correct_bias finetune convert evaluate profile"
+        "load fuse equalize calibrate round correct_bias finetune convert evaluate profile"
     ),
 }
 """Of the cells that AXES span those that the tests compute, with their chains."""
