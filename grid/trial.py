@@ -213,7 +213,7 @@ def _finetune(work: Work) -> Outcome:
         kept_float=_kept_float(work),
     )
     save_network(work.out, prepared.cpu(), dataclasses.replace(form, form="prepared", granularity=granularity))
-    best = train_spec.best_epoch(history)
+    best = max(history, key=lambda row: row["val_ssim"])
     return Outcome({"best_epoch": best["epoch"], "val_ssim": best["val_ssim"]}, state, history)
 
 

@@ -8,12 +8,11 @@ import time
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from model.checkpoint import load_checkpoint, save_checkpoint
 from model.errors import InputError
 from model.metrics import depth_metrics
-from model.network import NetworkSpec, build_network
+from model.network import DepthNetwork, NetworkSpec, build_network
 from model.pack import Pack, PackSpec, prepare_pack
 from model.pretrained import load_pretrained_
 from model.training import TrainSpec, predict, train
@@ -63,7 +62,7 @@ def main() -> None:
     print(f"\n{asked.out}: " + ", ".join(f"test {name} {value:.4f}" for name, value in metrics.items()))
 
 
-def _start(asked: argparse.Namespace, spec: TrainSpec) -> tuple[nn.Module, NetworkSpec]:
+def _start(asked: argparse.Namespace, spec: TrainSpec) -> tuple[DepthNetwork, NetworkSpec]:
     if (spec.init == "checkpoint") != (asked.checkpoint is not None):
         raise InputError("--checkpoint", "goes with --init checkpoint", "both or neither")
     if asked.checkpoint is not None:

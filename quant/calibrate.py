@@ -58,9 +58,9 @@ def calibrate(
 
 
 def _reader(activation: torch.nn.Module | None) -> Reader | None:
-    if activation is None or isinstance(activation, ScaledSiLU):
-        return activation and activation.reader()
-    return Reader(lambda values, kinds: activation(values))
+    if isinstance(activation, ScaledSiLU):
+        return activation.reader()
+    return None if activation is None else Reader(lambda values, kinds: activation(values))
 
 
 @torch.no_grad()

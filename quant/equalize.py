@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
+from quant.absorb import absorb_high_biases_
 from quant.calibrate import Images
 from quant.channels import ChannelClasses, Use, channel_classes
 from quant.graph import bn_factor, finish, module_of, trace
@@ -33,7 +34,7 @@ def equalize(network: nn.Module, spec: EqualizeSpec, images: Images, granularity
     Args:
         network: float network in eval mode, BatchNorm live or folded.
         spec: what to balance, and how.
-        images: normalized calibration images Nx3xHxW (the objective ``weights`` does not look at them).
+        images: normalized calibration images Nx3xHxW (the objective ``weights`` alone does not look at them).
         granularity: of the weight quantizers to come (the objective ``noise`` asks for it).
 
     Channels that are dead on either side keep their scale.
@@ -41,9 +42,11 @@ def equalize(network: nn.Module, spec: EqualizeSpec, images: Images, granularity
     graph_module = trace(network).eval()
     if spec.silu:
         scale_silus(graph_module)
+    if spec.absorb:
+        absorb_high_biases_(graph_module, images)
     classes = channel_classes(graph_module)
     if classes.count == 0:
-        return graph_module
+        return finish(graph_module)
     if spec.objective == "noise":
         factor = np.exp(noise_model(graph_module, classes, images, spec.images, granularity).solve().numpy())
         _scale_(graph_module, classes, _bounded(factor, factor != 1.0, classes))

@@ -34,13 +34,15 @@ class EqualizeSpec:
     ``objective``: ``noise`` finds the scales of least predicted output noise. The others meet at geometric means
     with the consumers' weights in ``sweeps``: of the producers' ``weights`` as in the paper, or of the
     ``activations`` seen on the calibration images. ``silu``: scales pass through SiLU too. ``images``: how many of
-    the calibration images ``noise`` looks at.
+    the calibration images ``noise`` looks at. ``absorb``: high biases in front of ReLU are absorbed first, as in the
+    paper.
     """
 
     objective: str = "noise"
     silu: bool = True
     images: int = 32
     sweeps: int = 4
+    absorb: bool = False
 
     def __post_init__(self) -> None:
         require_one_of("equalize.objective", self.objective, EQUALIZE_OBJECTIVES)

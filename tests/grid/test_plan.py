@@ -108,7 +108,11 @@ def test_a_calibrated_network_is_rounded_then_corrected_then_mixed():
         assert dict(by_id[nodes[after]].inputs)["network"] == nodes[before]
     for stage in ("correct_bias", "mix"):
         assert dict(by_id[nodes[stage]].inputs)["original"] == nodes["calibrate"], "whose weights are not rounded yet"
-    plain = [dict(node.inputs) for node in full("rounding=false", "bias_correction=true").nodes if node.stage == "correct_bias"]
+    plain = [
+        dict(node.inputs)
+        for node in full("rounding=false", "bias_correction=true").nodes
+        if node.stage == "correct_bias"
+    ]
     assert all("original" not in inputs for inputs in plain), "its own weights are"
 
 
@@ -128,7 +132,7 @@ def test_bias_correction_is_a_stage_of_calibrated_cells_alone_and_can_be_an_axis
 
 def test_cells_that_differ_only_after_bias_correction_share_it(space_of):
     text = "axes: {method: [ptq, ptq+qat], qat.epochs: [1, 2], latency.warmup: [1, 2], mixed_precision: [off, on]}"
-    plan = make_plan(space_of(text), "sha", "data")
+    plan = make_plan(space_of(text, "bias_correction=true"), "sha", "data")
     corrected = [node for node in plan.nodes if node.stage == "correct_bias"]
     assert len(corrected) == 1
     assert set(corrected[0].cells) == {cell.key for cell in plan.cells if cell.settings["method"] != "fp32"}
@@ -243,7 +247,7 @@ def test_the_full_grid_is_62_nodes_instead_of_97():
         "fuse": 1,
         "equalize": 4,  # its scales of least noise are those of one granularity
         "calibrate": 4,
-        "correct_bias": 4,
+        "round": 4,
         "finetune": 8,
         "convert": 12,
         "evaluate": 14,
@@ -259,7 +263,7 @@ def test_a_node_knows_every_cell_that_needs_it():
     assert shared["load"] == [14]
     assert shared["fuse"] == [7]
     assert shared["equalize"] == [3, 3, 3, 3]
-    assert shared["calibrate"] == shared["correct_bias"] == [2, 2, 2, 2]
+    assert shared["calibrate"] == shared["round"] == [2, 2, 2, 2]
     assert sorted(shared["evaluate"]) == [1] * 13 + [14]  # the float network's test is everyone's reference
     by_id = {node.id: node for node in plan.nodes}
     assert all(len(set(node.cells)) == len(node.cells) for node in plan.nodes)
@@ -299,7 +303,7 @@ def test_fine_tuning_learns_from_the_float_network_that_the_cell_starts_from():
     tuned = [dict(node.inputs) for node in plan.nodes if node.stage == "finetune"]
     assert [inputs["teacher"] for inputs in tuned] == [plan.nodes[0].id] * 8
     before = {node.id: node.stage for node in plan.nodes}
-    assert [before[inputs["network"]] for inputs in tuned] == (["equalize"] * 2 + ["correct_bias"] * 2) * 2
+    assert [before[inputs["network"]] for inputs in tuned] == (["equalize"] * 2 + ["round"] * 2) * 2
 
 
 def test_the_float_reference_is_planned_without_baselines_too(space_of):
@@ -329,7 +333,7 @@ def test_the_description_tells_cells_sharing_exclusions_and_what_is_done(space_o
         "load(4)*",
         "equalize(2)",
         "calibrate(1)",
-        "correct_bias(1)",
+        "round(1)",
         "convert(1)",
         "evaluate(1)",
         "profile(1)",
