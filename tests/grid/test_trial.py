@@ -142,10 +142,10 @@ def test_calibration_states_its_images_and_that_nothing_was_left_observing(recor
 
 def test_bias_correction_states_its_images_and_moves_biases_alone(records, store):
     for name in ("per_channel-ptq-equalize=off", "fuse_bn-per_channel-ptq+qat-equalize=on"):
-        rounded, corrected = (records[name][stage] for stage in ("round", "correct_bias"))
-        expected = {key: value for key, value in rounded["asserted"].items() if key != "outliers"}
+        calibrated, corrected = (records[name][stage] for stage in ("calibrate", "correct_bias"))
+        expected = {key: value for key, value in calibrated["asserted"].items() if key != "outliers"}
         assert corrected["asserted"] == expected, "no image that calibration has not, and all is still frozen"
-        before, after = (load_network(store.path(record["id"])).state_dict() for record in (rounded, corrected))
+        before, after = (load_network(store.path(record["id"])).state_dict() for record in (calibrated, corrected))
         moved = {key for key, value in before.items() if not torch.equal(value, after[key])}
         assert len(moved) > 50
         assert not {key for key in moved if not key.endswith(("bias", "running_mean"))}

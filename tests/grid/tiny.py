@@ -38,15 +38,15 @@ data: {{input_size: {SIZE}, rooms_train: 12, rooms_val: 4, rooms_test: 4}}
 """
 
 
-AXES = "{method: [ptq, qat, ptq+qat], fuse_bn: [false, true], equalize: [false, true]}"
+AXES = "{method: [ptq, qat, ptq+qat], fuse_bn: [false, true], equalize: [false, true], rounding: [false]}"
 CELLS = {
     "fp32": "load evaluate profile",
     "fp32-fuse_bn": "load fuse evaluate profile",
-    "per_channel-ptq-equalize=off": "load calibrate round correct_bias convert evaluate profile",
-    "fuse_bn-per_channel-ptq-equalize=off": "load fuse calibrate round correct_bias convert evaluate profile",
+    "per_channel-ptq-equalize=off": "load calibrate correct_bias convert evaluate profile",
+    "fuse_bn-per_channel-ptq-equalize=off": "load fuse calibrate correct_bias convert evaluate profile",
     "per_channel-qat-equalize=on": "load equalize finetune convert evaluate profile",
     "fuse_bn-per_channel-ptq+qat-equalize=on": (
-        "load fuse equalize calibrate round correct_bias finetune convert evaluate profile"
+        "load fuse equalize calibrate correct_bias finetune convert evaluate profile"
     ),
 }
 """Of the cells that AXES span those that the tests compute, with their chains."""
