@@ -3,6 +3,7 @@
 import copy
 import math
 
+import numpy as np
 import pytest
 import torch
 from networks import reference, settled, smooth_images
@@ -153,3 +154,25 @@ def test_the_derivative_by_a_weight_leaves_out_what_a_bias_can_take(images):
     squared = found.weights[last].flatten()
     assert squared[1] < 1e-3 * squared.max()
     assert all(torch.equal(value, before[name]) for name, value in graph_module.state_dict().items())
+
+
+@pytest.mark.parametrize("steps", [0.0, -24.0])
+@torch.no_grad()
+def test_what_silu_flattens_counts_for_no_range_whatever_its_scale(images, steps):
+    """Values below -4 in front of SiLU do not change the noise that is predicted there, nor range setting."""
+
+    def noise_and_scale(lowest: float) -> tuple[float, float]:
+        conv = nn.Conv2d(3, 8, 1)
+        conv.weight.zero_()
+        conv.bias.copy_(torch.tensor([lowest, -4.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0]))
+        network = scale_silus(trace(nn.Sequential(conv, nn.SiLU(), nn.Conv2d(8, 1, 1)).eval()))
+        nn.init.ones_(network.get_submodule("2").weight)
+        classes = channel_classes(network)
+        _scale_(network, classes, np.full(classes.count, 2 ** (steps / 8)))
+        model = noise_model(network, classes, images, 2, "per_tensor")
+        prepared = calibrate(network, "per_tensor", CalibrateSpec(), images[:2])
+        return float(model.noise(torch.zeros(classes.count))[0]), float(prepared.quantizers._0.scale)
+
+    near, far = noise_and_scale(-4.0), noise_and_scale(-40.0)
+    assert far[0] == pytest.approx(near[0], rel=0.01)
+    assert far[1] < 2.5 * near[1], "not 4.6 times as wide, from -40 to 6"
