@@ -306,7 +306,7 @@ def test_a_dry_run_prints_cells_and_stages_and_starts_nothing(at):
     command = [sys.executable, "-c", code, *at.arguments("--set", "fuse_bn=true", "--dry-run")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    counts = "4 cells, 2 excluded; 16 stages (24 if not shared); 0 are in the store, 16 to compute"
+    counts = "4 cells, 2 excluded; 17 stages (26 if not shared); 0 are in the store, 17 to compute"
     assert done.stdout.startswith(counts)
     lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
     for cell in CELLS:
@@ -461,7 +461,7 @@ def test_a_run_leaves_results_report_plan_and_command(story):
         assert tuple(csv.DictReader(file).fieldnames or ())[: len(RESULT_COLUMNS)] == RESULT_COLUMNS
     report = (story.folder / "report.md").read_text()
     assert all(cell in report for cell in (*CELLS, *EXCLUDED))
-    assert "16 stages" in (story.folder / "plan.txt").read_text()
+    assert "17 stages" in (story.folder / "plan.txt").read_text()
     saved = json.loads((story.folder / "run.json").read_text())
     assert saved["run_name"] == "first"
     assert saved["arguments"]["set"] == ["fuse_bn=true", "equalize.objective=noise"]
@@ -471,7 +471,7 @@ def test_a_run_leaves_results_report_plan_and_command(story):
 def test_a_run_is_resumed_from_any_folder(story, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     assert runner.main(["--resume", "first", "--storage", str(story.at.storage), "--dry-run"]) == 0
-    assert "16 are in the store, 0 to compute" in capsys.readouterr().out
+    assert "17 are in the store, 0 to compute" in capsys.readouterr().out
 
 
 def test_mlflow_has_one_finished_run_a_cell_below_one_finished_grid(story):
@@ -589,7 +589,7 @@ def test_a_damaged_result_is_computed_again_by_the_next_run(story, tiny, tmp_pat
     network = damaged / "network.safetensors"
     network.write_bytes(network.read_bytes()[:-4] + b"oops")
     _, text = quietly(at.arguments(*SET, "--dry-run"))
-    assert "15 are in the store, 1 to compute" in text
+    assert "16 are in the store, 1 to compute" in text
 
 
 def test_a_failed_cell_is_a_row_with_its_reason_and_exit_status_1(story, monkeypatch):

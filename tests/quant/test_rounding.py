@@ -139,7 +139,7 @@ def test_a_layer_makes_up_for_what_the_layers_before_it_lost(images):
     prepared = off_(calibrate(network, "per_tensor", CalibrateSpec(), images))
     weight = quant_convs(prepared)["second"]
     weight.weight_quantizer.set_range(torch.tensor([-2.0]), torch.tensor([2.0]))  # room for any weight
-    learned, layers = learn_rounding(prepared, SPEC, images, seed=0)
+    learned, layers = learn_rounding(prepared, RoundingSpec(places=2048, damping=0.01), images, seed=0)
     first, second = (conv.folded()[0].detach().flatten(1) for conv in quant_convs(learned).values())
     assert first[1, 2] == pytest.approx(1 / 127)
     assert second[0, 1] == pytest.approx(0.6 * float(network.second.weight[0, 1].detach()), abs=0.02)
