@@ -23,8 +23,8 @@ def absorb_high_biases_(graph_module: fx.GraphModule, images: Images, batch_size
     Returns what was taken by convolution, a number a channel (out,): the smallest value in front of the ReLU on any
     image, less one standard deviation, so that other images hardly fall below it; 0 where that is negative.
     """
-    sites = {site: _readers(graph_module, site) for site in conv_sites(graph_module)}
-    sites = {site: readers for site, readers in sites.items() if readers}
+    by_conv = {site.conv: site for site in conv_sites(graph_module)}
+    sites = {site: readers for site in by_conv.values() if (readers := _readers(graph_module, site, by_conv))}
     if not sites:
         return {}
     recorder = _Recorder(graph_module, {site.bn or site.conv for site in sites})
@@ -51,12 +51,11 @@ def absorb_high_biases_(graph_module: fx.GraphModule, images: Images, batch_size
     return taken
 
 
-def _readers(graph_module: fx.GraphModule, site: ConvSite) -> list[ConvSite]:
+def _readers(graph_module: fx.GraphModule, site: ConvSite, by_conv: dict[fx.Node, ConvSite]) -> list[ConvSite]:
     """The convolutions that alone read the site's ReLU; none where something else does, or one pads with zeros."""
     if site.activation is None or not isinstance(module_of(graph_module, site.activation), nn.ReLU):
         return []
-    by_node = {other.conv: other for other in conv_sites(graph_module)}
-    readers = [by_node.get(user) for user in site.activation.users]
+    readers = [by_conv.get(user) for user in site.activation.users]
     for reader in readers:
         conv = module_of(graph_module, reader.conv) if reader else None
         if not isinstance(conv, nn.Conv2d) or conv.padding not in ((0, 0), "valid"):
