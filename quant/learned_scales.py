@@ -4,6 +4,8 @@ activations, the zero point too (LSQ+, Bhalgat et al. 2020, arXiv:2004.09576).""
 import torch
 from torch import Tensor, nn
 
+from quant.rounded import inside, rounded
+
 _EPS = 1e-9
 
 
@@ -41,7 +43,7 @@ class LearnedRange(nn.Module):
         elements = x[0].numel() if self.quant_min == 0 or self.per_channel else x.numel()
         damping = (elements * self.quant_max) ** -0.5
         limits = (self.quant_min, self.quant_max)
-        result = _LearnedRounding.apply(x, self.scale, self.zero_point, *limits, self.per_channel, damping)
+        result = _LearnedRounding.apply(x, self.scale, self.zero_point, limits, damping)
         assert isinstance(result, Tensor)
         return result
 
@@ -62,28 +64,25 @@ class _LearnedRounding(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x, scale, zero_point, quant_min, quant_max, per_channel, damping):
-        integer = zero_point.round().to(torch.int32)
-        if per_channel:
-            y, inside = torch.ops.aten.fake_quantize_per_channel_affine_cachemask(
-                x, scale, integer, 0, quant_min, quant_max
-            )
-        else:
-            on = torch.ones(1, dtype=torch.int64, device=x.device)
-            y, inside = torch.ops.aten._fake_quantize_per_tensor_affine_cachemask_tensor_qparams(
-                x, scale, integer, on, quant_min, quant_max
-            )
-        ctx.save_for_backward(inside, torch.where(inside, y - x, y), scale)
-        ctx.per_channel, ctx.damping = per_channel, damping
+    def forward(ctx, x, scale, zero_point, limits, damping):
+        zero_point = zero_point.round()
+        y = rounded(x, scale, zero_point, limits)
+        ctx.save_for_backward(x, y, scale, zero_point)
+        ctx.limits, ctx.damping = limits, damping
         return y
 
     @staticmethod
     def backward(ctx, gradient):
-        inside, moved, scale = ctx.saved_tensors
-        by_x = gradient * inside
-        rows = len(scale) if ctx.per_channel else 1
-        by_scale = (gradient * moved).reshape(rows, -1).sum(1) / scale * ctx.damping
+        x, y, scale, zero_point = ctx.saved_tensors
+        by_x = inside(gradient, x, scale, zero_point, ctx.limits)
+        rows = (len(scale), -1)
+        # By the rounding error y - x inside of the range, by y outside.
+        moved = _products(gradient, y, rows) - _products(by_x, x, rows)
         by_zero_point = None
         if ctx.needs_input_grad[2]:
-            by_zero_point = (by_x - gradient).reshape(rows, -1).sum(1) * scale * ctx.damping
-        return by_x, by_scale, by_zero_point, None, None, None, None
+            by_zero_point = (by_x.reshape(rows).sum(1) - gradient.reshape(rows).sum(1)) * scale * ctx.damping
+        return by_x, moved / scale * ctx.damping, by_zero_point, None, None
+
+
+def _products(a: Tensor, b: Tensor, rows: tuple[int, int]) -> Tensor:
+    return torch.linalg.vecdot(a.reshape(rows), b.reshape(rows))

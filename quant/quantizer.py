@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from quant.learned_scales import LearnedRange
 from quant.ranges import Estimator, affine_qparams, symmetric_qparams, weight_limits
+from quant.rounded import StraightThrough
 
 MODES = ("off", "calibrate", "follow", "freeze", "learn")
 """off: passes values through. calibrate: gathers statistics, passes through. follow: quantizes with ranges that
@@ -14,7 +15,7 @@ _AVERAGING = 0.05
 
 
 class Quantizer(nn.Module):
-    """Fake quantization of one tensor with a straight-through gradient (torch's fused operators).
+    """Fake quantization of one tensor with a straight-through gradient.
 
     Activations are quint8 affine per tensor. Weights are qint8 symmetric in [-127, 127], per output channel when
     ``channels`` is given. ``fixed`` sets scale and zero point once for all; ``limit`` caps the upper end (a clamp
@@ -113,32 +114,18 @@ class Quantizer(nn.Module):
             # Known exactly: the range of this very weight. (The fused operator makes weights of one sign affine.)
             self.set_range_from_weight(x, "minmax")
         elif self.mode == "follow":
-            return self._follow(x)
-        if self.per_channel:
-            return torch.fake_quantize_per_channel_affine(
-                x, self.scale, self.zero_point, 0, self.quant_min, self.quant_max
-            )
-        return torch.fake_quantize_per_tensor_affine(x, self.scale, self.zero_point, self.quant_min, self.quant_max)
+            self._follow_(x)
+        result = StraightThrough.apply(x, self.scale, self.zero_point, (self.quant_min, self.quant_max))
+        assert isinstance(result, Tensor)
+        return result
 
-    def _follow(self, x: Tensor) -> Tensor:
-        on = torch.ones(1, dtype=torch.int64, device=x.device)
-        if self.limit is not None:
-            x = x.clamp(max=self.limit)
-        return torch.fused_moving_avg_obs_fake_quant(
-            x,
-            on,
-            on,
-            self.low,
-            self.high,
-            self.scale,
-            self.zero_point,
-            _AVERAGING,
-            self.quant_min,
-            self.quant_max,
-            0,
-            False,
-            False,
-        )
+    @torch.no_grad()
+    def _follow_(self, x: Tensor) -> None:
+        """Move the range towards that of this batch; the first batch sets it."""
+        low, high = (value.reshape(1) for value in x.aminmax())
+        if torch.isfinite(self.low):
+            low, high = (old + _AVERAGING * (new - old) for old, new in ((self.low, low), (self.high, high)))
+        self.set_range(low, high)
 
     def quantize(self, x: Tensor) -> Tensor:
         """The integers (int32) that ``x`` becomes."""
