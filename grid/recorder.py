@@ -141,8 +141,11 @@ class _Both:
     def finished(self, node: Node) -> None:
         self.shown.finished(node)
         recorder = self.recorder
+        cells = [cell for cell in recorder.plan.cells if node.id in cell.nodes.values()]
+        ended = [cell for cell in cells if all(map(recorder.store.has, cell.nodes.values()))]
+        if not ended:  # most nodes end no cell, and rows are made of the records of all
+            return
         rows = {row["cell"]: row for row in recorder.rows({})}
-        for cell in recorder.plan.cells:
-            if node.id in cell.nodes.values() and rows[cell.name]["status"] == "ok":
-                recorder.record(cell, rows[cell.name])
-                write_results_csv(recorder.rows({}), recorder.run_dir / "results.csv")
+        for cell in ended:
+            recorder.record(cell, rows[cell.name])
+        write_results_csv(recorder.rows({}), recorder.run_dir / "results.csv")

@@ -282,12 +282,17 @@ class TrieSearcher(_DriverOnly, Searcher):
 
     def _next(self) -> Node | None:
         """Of the ready nodes the one with the longest chain behind it; measurements last on small machines."""
-        ready = [n for n in self.waiting.values() if all(self.store.has(upstream) for _, upstream in n.inputs)]
+        ready = [node for node in self.waiting.values() if self._is_ready(node)]
         if self._few_cores():
             others = [node for node in ready if node.stage != "profile"]
             if others or any(node.stage != "profile" for node in (*self.running.values(), *self.waiting.values())):
                 ready = others
         return max(ready, key=lambda node: self.depth[node.id], default=None)
+
+    def _is_ready(self, node: Node) -> bool:
+        """Whether the inputs are there; what waits itself is not, and the disk is not asked thousands of times."""
+        inputs = [upstream for _, upstream in node.inputs]
+        return not any(one in self.waiting for one in inputs) and all(map(self.store.has, inputs))
 
     def _few_cores(self) -> bool:
         return ray.cluster_resources().get("CPU", 1) < FEW_CORES

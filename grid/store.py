@@ -59,6 +59,15 @@ class ModelArtifact:
     graph_hash: str
 
 
+@dataclass(frozen=True)
+class _Child:
+    """What is remembered of a cell's run: a whole run holds all its params and figures, for thousands of cells."""
+
+    run_id: str
+    status: str
+    content: str | None
+
+
 class Tracking:
     """An experiment of an MLflow store: SQLite or another database, or an http(s) tracking server.
 
@@ -88,7 +97,7 @@ class Tracking:
             hint = f"`mlflow experiments restore -x {found.experiment_id}` brings it back."
             raise InputError(masked(uri), f"the experiment {experiment!r} was deleted", "an active one", hint)
         self.experiment_id: str = found.experiment_id if found else found_id
-        self._children: dict[str, dict[str, Run]] = {}
+        self._children: dict[str, dict[str, _Child]] = {}
 
     def parent(self, run_name: str, params: Mapping[str, Scalar], tags: Mapping[str, str]) -> str:
         """Return the id of the grid's run, opened or made; it stays RUNNING until ``close``."""
@@ -124,13 +133,15 @@ class Tracking:
         artifacts = [Path(path) for path in artifacts]
         content = _content_hash(params, metrics, list(history), tags, artifacts, model)
         children = self._children_of(parent_id)
-        run = children.get(cell_key)
-        if run is not None and run.info.status in RUN_STATUS.values() and run.data.tags.get(CONTENT_TAG) == content:
-            return run.info.run_id
-        if run is None:
+        child = children.get(cell_key)
+        if child is not None and child.status in RUN_STATUS.values() and child.content == content:
+            return child.run_id
+        if child is None:
             identity = {MLFLOW_PARENT_RUN_ID: parent_id, CELL_TAG: cell_key}
             run = self.client.create_run(self.experiment_id, run_name=cell_name, tags=identity)
-            children[cell_key] = run  # if writing fails below, the next try takes this run
+            children[cell_key] = _child(run)  # if writing fails below, the next try takes this run
+        else:
+            run = self.client.get_run(child.run_id)
         run_id = run.info.run_id
         # A repeated write of the same points is no second point only if they carry the same time.
         rewritten = run.info.status in RUN_STATUS.values()
@@ -159,7 +170,7 @@ class Tracking:
             tags[MLFLOW_RUN_NOTE] = f"{status}: {reason}"[:LONGEST_VALUE]
         self._write(run, tags=tags | {CONTENT_TAG: content})
         self.client.set_terminated(run_id, RUN_STATUS[status])
-        children[cell_key] = self.client.get_run(run_id)
+        children[cell_key] = _Child(run_id, RUN_STATUS[status], content)
         return run_id
 
     def close(
@@ -176,16 +187,17 @@ class Tracking:
         self.client.log_batch(parent_id, metrics=points)
         for path in artifacts:
             self.client.log_artifact(parent_id, str(path))
-        for run in self._children_of(parent_id).values():
-            if run.info.status not in RUN_STATUS.values():
-                self.client.set_terminated(run.info.run_id, "KILLED")
+        for child in self._children_of(parent_id).values():
+            if child.status not in RUN_STATUS.values():
+                self.client.set_terminated(child.run_id, "KILLED")
         self.client.set_terminated(parent_id, status)
 
-    def _children_of(self, parent_id: str) -> dict[str, Run]:
+    def _children_of(self, parent_id: str) -> dict[str, _Child]:
         """Child runs by cell key, read once: this process alone writes them."""
         if parent_id not in self._children:
             runs = self._search(f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent_id}'")
-            self._children[parent_id] = {run.data.tags[CELL_TAG]: run for run in runs if CELL_TAG in run.data.tags}
+            keyed = {run.data.tags.get(CELL_TAG): run for run in runs}
+            self._children[parent_id] = {key: _child(run) for key, run in keyed.items() if key}
         return self._children[parent_id]
 
     def _search(self, query: str) -> list[Run]:
@@ -249,6 +261,10 @@ class Tracking:
         self.client.log_outputs(run_id, models=[LoggedModelOutput(logged.model_id, step=0)])
         self.client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
         return logged.model_id
+
+
+def _child(run: Run) -> _Child:
+    return _Child(run.info.run_id, run.info.status, run.data.tags.get(CONTENT_TAG))
 
 
 def model_requirements() -> list[str]:

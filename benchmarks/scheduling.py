@@ -1,0 +1,204 @@
+"""What running a grid on Ray Tune and MLflow costs beside its stages, and what ten thousand cells cost the driver.
+
+Every part runs in a fresh process of its own:
+
+* ``grid``: small cells of the shipped network at 64 x 64, through ``cluster``, ``run_plan`` and ``Recorder`` as
+  ``runner.py`` does. The wall time runs from the started Ray to the closed MLflow run: workers that start and
+  import torch, the writing of all cells, results.csv and the report are all in it. Ray's own start and the creation
+  of the MLflow database are figures of their own. Work is the sum of ``seconds`` in the records of all stages, each
+  once, times the cores that the stage holds (one; a measurement on fewer than four cores holds all), divided by the
+  machine's cores. Overhead a cell is (wall - work) / cells; that includes cores which idle because inputs are missing.
+* ``bare``: Ray Tune with its default settings and as many trials as the grid had stages, each of which imports torch
+  and reports once. Its wall time is that of ``fit`` alone.
+* ``plan``: 10,000 cells are planned; then, under ``tracemalloc``, they are planned again and all that the driver
+  keeps of them is made. What is remembered of MLflow runs is measured over few cells. What Tune itself keeps of its
+  trials is not in the figure.
+"""
+
+import dataclasses
+import gc
+import multiprocessing
+import os
+import sys
+import tempfile
+import time
+import tracemalloc
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from benchmarks.line import say
+
+SIZE = 64
+GRID = f"""
+name: scheduling
+axes: {{granularity: [per_channel, per_tensor], fuse_bn: [false, true], rounding.damping: [0.5, 2.0]}}
+settings:
+  network: {{input_size: {SIZE}}}
+  equalize: {{images: 4, sweeps: 1}}
+  calibrate: {{images: 8}}
+  rounding: {{images: 8}}
+  latency: {{seconds: 1.0}}
+data: {{input_size: {SIZE}, rooms_train: 24, rooms_val: 4, rooms_test: 8}}
+"""
+LARGE = f"""
+name: large
+baselines: false
+max_cells: 10000
+axes:
+  granularity: [per_channel, per_tensor]
+  fuse_bn: [false, true]
+  seed: {list(range(50))}
+  rounding.damping: {[0.1 * step for step in range(1, 51)]}
+"""
+TRACKED_CELLS = 50
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        trials = alone(grid, Path(name) / "grid")
+        alone(bare, Path(name) / "bare", trials)
+        alone(plan, Path(name) / "plan")
+
+
+def alone(part: Callable[..., Any], folder: Path, *more: Any) -> Any:
+    """Run one part in a fresh process, with a folder of its own."""
+    folder.mkdir()
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(part, folder, *more).result()
+
+
+def grid(folder: Path) -> int:
+    """A small grid from its plan to the closed MLflow run; returns how many stages it had."""
+    os.environ["OMP_NUM_THREADS"] = "1"  # as runner.py does
+    from rich.console import Console
+
+    from grid.cores import own_cores
+    from grid.plan import make_plan
+    from grid.plan_text import describe
+    from grid.progress import Progress
+    from grid.recorder import Recorder
+    from grid.schedule import FEW_CORES, Context, Resources, cluster, run_plan
+    from grid.space import FOLDER, load_space
+    from grid.stages import StageStore
+    from model.checkpoint import checkpoint_sha256, load_checkpoint, save_checkpoint
+    from model.pack import Pack, prepare_pack
+
+    (folder / "grid.yaml").write_text(GRID)
+    space = load_space(folder / "grid.yaml")
+    checkpoint = folder / "small.safetensors"
+    network, spec, metadata = load_checkpoint(FOLDER.parent / "checkpoints" / "efficientnet_b0-rooms.safetensors")
+    save_checkpoint(network, dataclasses.replace(spec, input_size=SIZE), checkpoint, metadata)
+    pack = Pack(prepare_pack("rooms", folder / "packs", space.pack))
+    planned = make_plan(space, checkpoint_sha256(checkpoint), pack.fingerprint)
+    store = StageStore(folder / "store")
+    run_dir = store.root / "run"
+    run_dir.mkdir()
+    (run_dir / "plan.txt").write_text("\n".join(describe(planned, store)) + "\n")
+
+    began = time.monotonic()
+    recorder = Recorder(planned, store, pack, run_dir, "run", None, "benchmarks.scheduling")
+    tracking_s = time.monotonic() - began
+    with Progress(planned, store, Console(file=sys.stderr)) as progress:
+        began = time.monotonic()
+        with cluster(Resources()):
+            start_s, began = time.monotonic() - began, time.monotonic()
+            failures = run_plan(
+                planned, Context(store.root, pack.path, checkpoint), Resources(), recorder.beside(progress)
+            )
+            run_s = time.monotonic() - began
+            recorder.finish(failures, interrupted=False)
+            wall_s = time.monotonic() - began
+    if failures:
+        raise RuntimeError(f"{len(failures)} stages failed: {next(iter(failures.values()))}")
+    cores, cells = len(own_cores()), len(planned.cells)
+    stages = [(node.stage, store.record(node.id)["seconds"]) for node in planned.nodes]
+    held = cores if cores < FEW_CORES else 1
+    work_s = sum(seconds * (held if stage == "profile" else 1) for stage, seconds in stages) / cores
+    plain_s = sum(seconds for _, seconds in stages) / cores
+    of = f"{cells} cells, {len(stages)} stages, {cores} cores"
+    say("scheduling_ray_start_s", start_s, "s", "not in the wall time")
+    say("scheduling_mlflow_create_s", tracking_s, "s", "not in the wall time")
+    say("scheduling_wall_s", wall_s, "s", f"{of}; {wall_s - run_s:.1f} s of it the last report")
+    say("scheduling_work_s", work_s, "s", f"core seconds / cores; {plain_s:.1f} s if a measurement held one core only")
+    say("scheduling_wall_ratio", wall_s / work_s, "x", "wall / work; goal <= 1.15")
+    say("scheduling_overhead_s_a_cell", (wall_s - work_s) / cells, "s", f"{of}, MLflow included; goal <= 1.5")
+    say("scheduling_overhead_s_a_trial", (wall_s - work_s) / len(stages), "s", "bare Tune's seconds a trial below")
+    return len(stages)
+
+
+def bare(folder: Path, trials: int) -> None:
+    """As many trials that do nothing but import torch, by Tune as it is out of the box."""
+    import ray
+    from ray import tune
+
+    def trivial(config: dict[str, Any]) -> None:
+        import torch
+
+        tune.report({"threads": torch.get_num_threads()})
+
+    ray.init(log_to_driver=False)
+    space = {"trial": tune.grid_search(list(range(trials)))}
+    config = tune.RunConfig(storage_path=str(folder), verbose=0)
+    tuner = tune.Tuner(trivial, param_space=space, run_config=config)
+    began = time.monotonic()
+    results = tuner.fit()
+    seconds = time.monotonic() - began
+    if results.num_errors or len(results) != trials:
+        raise RuntimeError(f"bare Tune: {results.num_errors} of {len(results)} trials failed")
+    say("scheduling_bare_tune_s_a_trial", seconds / trials, "s", f"{trials} trivial trials that import torch")
+    ray.shutdown()
+
+
+def plan(folder: Path) -> None:
+    """The plan of 10,000 cells, and what the driver keeps of each."""
+    from grid.plan import make_plan
+    from grid.progress import Progress
+    from grid.recorder import Tracking
+    from grid.schedule import Resources, TrieSearcher
+    from grid.space import load_space
+    from grid.stages import StageStore
+
+    (folder / "large.yaml").write_text(LARGE)
+    space, store = load_space(folder / "large.yaml"), StageStore(folder / "store")
+    began = time.monotonic()
+    make_plan(space, "0" * 64, "0" * 16)
+    plan_s = time.monotonic() - began
+    gc.collect()
+    tracemalloc.start()
+    planned = make_plan(space, "0" * 64, "0" * 16)
+    progress = Progress(planned, store)
+    kept = progress, TrieSearcher(planned, store, Resources(), progress), {node.id: node for node in planned.nodes}
+    cells = len(planned.cells)
+    grown_kb = traced_kb() / cells
+    tracemalloc.stop()
+    of = f"{cells} cells, {len(planned.nodes)} stages"
+    say("scheduling_plan_s", plan_s, "s", f"{of}; goal <= 3")
+    say("scheduling_plan_kb_a_cell", grown_kb, "KB", "plan, progress, searcher and nodes")
+    del kept
+
+    tracking = Tracking(f"sqlite:///{folder / 'mlflow.db'}", "benchmark", folder / "artifacts")
+    parent = tracking.parent("run", {}, {})
+
+    def write(which: slice) -> None:
+        for cell in planned.cells[which]:
+            figures = {f"figure_{number}": float(number) for number in range(20)}
+            tracking.write_cell(parent, cell.key, cell.name, {"cell": cell.name, **cell.relevant}, figures)
+
+    write(slice(5))
+    tracemalloc.start()
+    write(slice(5, 5 + TRACKED_CELLS))
+    tracked_kb = traced_kb() / TRACKED_CELLS
+    say("scheduling_mlflow_kb_a_cell", tracked_kb, "KB", f"runs remembered, {TRACKED_CELLS} cells with 20 figures")
+    say("scheduling_driver_kb_a_cell", grown_kb + tracked_kb, "KB", "the two above; goal <= 20")
+
+
+def traced_kb() -> float:
+    """What has been allocated under ``tracemalloc`` and is still in use."""
+    gc.collect()
+    return tracemalloc.get_traced_memory()[0] / 1e3
+
+
+if __name__ == "__main__":
+    main()
