@@ -1,0 +1,136 @@
+"""How fast the pack feeds the training step, beside a loader that reads and transforms every picture on its own."""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import chain, repeat
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from benchmarks.line import say
+from grid.cores import own_cores, pin_process
+from model.augment import _TRANSFORM as AUGMENT  # the very augmentations, drawn for each picture instead of each group
+from model.augment import augment
+from model.checkpoint import load_checkpoint
+from model.metrics import depth_loss
+from model.network import IMAGENET_MEAN, IMAGENET_STD, normalize
+from model.pack import FAR_MM, Pack, PackSpec, prepare_pack
+from model.training import epoch_batches
+
+CHECKPOINT = Path(__file__).resolve().parents[1] / "checkpoints" / "efficientnet_b0-rooms.safetensors"
+ROOMS = 64
+BATCH = 16
+EPOCHS = 4  # passes over the rooms that are timed
+STEPS = {"cpu": 3, "cuda": 200}
+KAGGLE_SIZE = (640, 480)  # width, height of its files
+Batch = tuple[Tensor, Tensor]
+
+
+class Files(Dataset):
+    """The Kaggle layout's pairs of files, each decoded, resized and transformed by PIL and torchvision."""
+
+    def __init__(self, folder: Path, count: int, size: int, augmented: bool) -> None:
+        self.folder, self.count, self.size, self.augmented = folder, count, size, augmented
+        self.to_float = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
+        self.normalize = v2.Normalize(IMAGENET_MEAN, IMAGENET_STD)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Batch:
+        image = Image.open(self.folder / f"{index}.jpg").resize((self.size,) * 2, Image.Resampling.BILINEAR)
+        depth = Image.open(self.folder / f"{index}.png").resize((self.size // 4,) * 2, Image.Resampling.NEAREST)
+        target = tv_tensors.Mask(np.asarray(depth).astype(np.float32) / FAR_MM)[None]
+        if self.augmented:
+            image, target = AUGMENT(image, tv_tensors.Mask(target))
+        return self.normalize(self.to_float(image).as_subclass(Tensor)), target.as_subclass(Tensor)
+
+
+def main() -> None:
+    cores = own_cores()
+    pin_process(cores)  # one torch thread a core
+    with tempfile.TemporaryDirectory() as name:
+        pack = Pack(prepare_pack("rooms", Path(name), PackSpec(rooms_train=ROOMS, rooms_val=1, rooms_test=1)))
+        _write_files(pack, Path(name))
+        for what, goal in (("augmented", "goal >= 10"), ("plain", "both without augmentation")):
+            files = Files(Path(name), ROOMS, pack.input_size, what == "augmented")
+            loader = DataLoader(files, BATCH, shuffle=True, num_workers=len(cores), persistent_workers=True)
+            per_sample = _rate(loader.__iter__)
+            ours = _rate(partial(_from_pack, pack, what == "augmented"))
+            say(f"data_pack_{what}", ours, "samples/s", f"the pack, {len(cores)} cores")
+            say(f"data_files_{what}", per_sample, "samples/s", f"PIL + torchvision, DataLoader of {len(cores)} workers")
+            say(f"data_ratio_{what}", ours / per_sample, "x", f"pack / files on the same cores; {goal}")
+        waiting, _ = _train(pack, "cpu")
+        say("data_wait_cpu", 100 * waiting, "%", f"share of a training step on {len(cores)} cores spent on its data")
+        if torch.cuda.is_available():
+            _, with_data = _train(pack, "cuda")
+            _, constant = _train(pack, "cuda", constant=True)
+            say(
+                "data_gpu",
+                100 * constant / with_data,
+                "%",
+                "throughput of training against a constant batch; goal > 95",
+            )
+
+
+def _write_files(pack: Pack, folder: Path) -> None:
+    """The rooms as the files of the Kaggle copy: JPEG, and 16-bit PNG in millimetres, both 640x480."""
+    images, depths = pack.images("train").permute(0, 2, 3, 1).numpy(), pack.depth("train")[:, 0].numpy() * FAR_MM
+    for index, (image, depth) in enumerate(zip(images, depths.round().astype(np.uint16), strict=True)):
+        Image.fromarray(image).resize(KAGGLE_SIZE).save(folder / f"{index}.jpg", quality=90)
+        Image.fromarray(depth).resize(KAGGLE_SIZE, Image.Resampling.NEAREST).save(folder / f"{index}.png")
+
+
+def _from_pack(pack: Pack, augmented: bool = True, device: str = "cpu") -> Iterator[Batch]:
+    """The batches of an epoch, as ``model.training.train_epoch`` makes them."""
+    for batch in epoch_batches(ROOMS, 0, BATCH, seed=0):
+        indices = batch.tolist()
+        images = pack.images("train", indices).to(device, non_blocking=True)
+        target = pack.depth("train", indices).to(device, non_blocking=True)
+        if augmented:
+            images, target = augment(images, target)
+        yield normalize(images), target
+
+
+def _rate(epoch: Callable[[], Iterator[Batch]]) -> float:
+    """Samples per second over some epochs, the first one (workers start, files are read from disk) not counted."""
+    sum(len(images) for images, _ in epoch())
+    start = time.perf_counter()
+    count = sum(len(images) for _ in range(EPOCHS) for images, _ in epoch())
+    return count / (time.perf_counter() - start)
+
+
+def _train(pack: Pack, device: str, constant: bool = False) -> tuple[float, float]:
+    """Training steps: the share of their time that is spent on data, and seconds a step."""
+    network = load_checkpoint(CHECKPOINT)[0].train().to(device)
+    optimizer = torch.optim.AdamW(network.parameters())
+    epochs = chain.from_iterable(_from_pack(pack, device=device) for _ in repeat(None))
+    batches: Iterator[Batch] = repeat(next(epochs)) if constant else epochs
+    ends, waited = [], []
+    for _ in range(1 + STEPS[device]):  # the first one warms up
+        before = time.perf_counter()
+        inputs, target = next(batches)
+        waited.append(time.perf_counter() - before)
+        with torch.autocast("cuda", torch.bfloat16, enabled=device == "cuda"):
+            prediction = network(inputs)
+        optimizer.zero_grad(set_to_none=True)
+        loss = depth_loss(prediction.float(), target)
+        loss.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        float(loss.detach())  # waits for the device, as train_epoch does
+        ends.append(time.perf_counter())
+    seconds = ends[-1] - ends[0]
+    return sum(waited[1:]) / seconds, seconds / STEPS[device]
+
+
+if __name__ == "__main__":
+    main()
