@@ -1,16 +1,19 @@
-# make grid: the default grid on the built-in data.  make test: all tests.  Both set up the environment on first use.
+# make grid: the default grid on the built-in data.  make test: all tests.  make bench: all benchmarks.  All set up the environment on first use.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: grid test lint checkpoint clean
+.PHONY: grid test bench lint checkpoint clean
 
 grid: $(VENV)/.installed
 	$(BIN)/python runner.py --grid full $(ARGS)
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest $(ARGS)
+
+bench: $(VENV)/.installed
+	$(BIN)/python -m benchmarks $(ARGS)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

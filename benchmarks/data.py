@@ -17,7 +17,6 @@ from torchvision.transforms import v2
 
 from benchmarks.line import say
 from grid.cores import own_cores, pin_process
-from model.augment import _TRANSFORM as AUGMENT  # the very augmentations, drawn for each picture instead of each group
 from model.augment import augment
 from model.checkpoint import load_checkpoint
 from model.metrics import depth_loss
@@ -31,6 +30,14 @@ BATCH = 16
 EPOCHS = 4  # passes over the rooms that are timed
 STEPS = {"cpu": 3, "cuda": 200}
 KAGGLE_SIZE = (640, 480)  # width, height of its files
+AUGMENT = v2.Compose(
+    [
+        v2.RandomHorizontalFlip(0.5),
+        v2.ColorJitter(brightness=0.25, contrast=0.25, saturation=0.25, hue=0.05),
+        v2.RandomGrayscale(0.05),
+    ]
+)
+"""What ``model.augment`` draws, as torchvision has it."""
 Batch = tuple[Tensor, Tensor]
 
 

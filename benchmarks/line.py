@@ -4,5 +4,5 @@ import json
 
 
 def say(name: str, value: float, unit: str, against: str) -> None:
-    """Print ``{"name", "value", "unit", "against"}``; ``against`` says what the figure was measured beside, and its goal."""
+    """Print ``{"name", "value", "unit", "against"}``; ``against`` says what it was measured beside."""
     print(json.dumps({"name": name, "value": float(f"{value:.4g}"), "unit": unit, "against": against}), flush=True)

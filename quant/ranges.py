@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 _BINS = 4096
@@ -192,10 +193,8 @@ class Histogram:
         kinds = torch.arange(len(self.counts))[:, None, None]
         level = self.reader.function(levels * scale[:, None], kinds)
         value = self.reader.function(self.centres()[None, None], kinds)[:, 0]
-        count, sums, squares = (
-            torch.nn.functional.pad((self.counts * value**power).cumsum(1), (1, 0))[:, edges].diff()
-            for power in range(3)
-        )
+        moments = [F.pad((self.counts * value**power).cumsum(1), (1, 0)) for power in range(3)]
+        count, sums, squares = (moment[:, edges].diff() for moment in moments)
         return (count * level**2 - 2.0 * sums * level + squares).sum((0, 2))
 
 

@@ -36,10 +36,12 @@ class StraightThrough(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, scale, zero_point, limits):
+        """``rounded``."""
         ctx.save_for_backward(x, scale.clone(), zero_point.clone())  # a range that follows moves on before backward
         ctx.limits = limits
         return rounded(x, scale, zero_point, limits)
 
     @staticmethod
     def backward(ctx, gradient):
+        """``inside``."""
         return inside(gradient, *ctx.saved_tensors, ctx.limits), None, None, None

@@ -23,11 +23,15 @@ class ScaledSiLU(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
+        self.inplace = False
+        """Whether the input is overwritten, which spares new memory; only where nothing else reads it."""
         self.register_buffer("exponent", torch.zeros(channels, 1, 1, dtype=torch.int8))
 
     def forward(self, x: Tensor) -> Tensor:
         """NxCxHxW to the same shape."""
         scale = self.scale()
+        if self.inplace:
+            return F.silu(x.mul_(1.0 / scale), inplace=True).mul_(scale)
         return F.silu(x * (1.0 / scale)) * scale  # one pass where sigmoid and its product would be two
 
     def scale(self) -> Tensor:

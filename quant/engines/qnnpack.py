@@ -15,6 +15,7 @@ from torch.ao.nn.quantized import Conv2d
 from quant.graph import ADDITIONS, PRODUCTS, finish, is_linear_in_place, module_of, set_module
 from quant.prepare import QuantConv, quantizers
 from quant.quantizer import Quantizer
+from quant.silu import ScaledSiLU
 
 ENGINE = "qnnpack"
 _QUANTIZED_OPERATORS = ((ADDITIONS, torch.ops.quantized.add), (PRODUCTS, torch.ops.quantized.mul))
@@ -138,6 +139,8 @@ def _float_operator(graph_module: fx.GraphModule, producer: fx.Node, values: _Va
     module = module_of(graph_module, producer)
     if isinstance(module, QuantConv):
         set_module(graph_module, str(producer.target), float_conv(module))
+    elif isinstance(module, ScaledSiLU | nn.SiLU) and producer.args[0] not in values.float:
+        module.inplace = len(producer.args[0].users) == 1  # type: ignore[union-attr]
     sources = {arg: values.as_float(arg) for arg in producer.all_input_nodes}
     return graph_module.graph.node_copy(producer, lambda arg: sources[arg])
 

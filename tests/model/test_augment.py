@@ -1,6 +1,7 @@
 """Augmentation changes pictures and keeps picture and depth together."""
 
 import torch
+from torchvision.transforms.v2 import functional
 
 from model.augment import augment
 
@@ -26,7 +27,8 @@ def test_types_and_shapes_stay_and_the_batch_that_is_given_too():
         new_images, new_depth = augment(images, depth)
         assert torch.equal(images, before[0])
         assert torch.equal(depth, before[1])
-        assert (new_images.dtype, new_images.shape) == (torch.uint8, images.shape)
+        assert (new_images.dtype, new_images.shape) == (torch.float32, images.shape)
+        assert 0.0 <= new_images.min() <= new_images.max() <= 255.0
         assert (new_depth.dtype, new_depth.shape) == (torch.float32, depth.shape)
         assert type(new_images) is type(new_depth) is torch.Tensor
 
@@ -67,13 +69,49 @@ def test_colours_change():
     assert len(seen) > 12
 
 
-def test_groups_of_one_batch_are_drawn_apart():
-    apart = 0
+def test_every_picture_of_a_batch_is_drawn_on_its_own():
+    flips = set()
     for seed in range(12):
-        flipped = [bool(image.float().mean((0, 1))[0] > image.float().mean((0, 1))[-1]) for image in augmented(seed)[0]]
-        assert flipped[0] == flipped[1]
-        apart += len(set(flipped)) == 2
-    assert apart > 6
+        images, _ = augmented(seed)
+        flips.add(tuple(bool(row[0] > row[-1]) for row in images.mean((1, 2))))
+    assert len(flips) == 12
+    assert all(len(set(column)) == 2 for column in zip(*flips, strict=True))
+
+
+def test_colours_are_jittered_as_torchvision_does_each_alone(monkeypatch):
+    images = torch.randint(60, 180, (4, 3, SIZE, SIZE), dtype=torch.uint8)
+    same = {"_BRIGHTNESS": 0.0, "_CONTRAST": 0.0, "_SATURATION": 0.0, "_HUE": 0.0, "_GREY": 0.0, "_FLIPPED": 0.0}
+    for name, value in same.items():
+        monkeypatch.setattr(f"model.augment.{name}", value)
+    plain, _ = augment(images, images[:, :1].float())
+    assert torch.allclose(plain, images.float(), atol=0.1)
+    kinds = {
+        "_BRIGHTNESS": functional.adjust_brightness,
+        "_CONTRAST": functional.adjust_contrast,
+        "_SATURATION": functional.adjust_saturation,
+    }
+    for name, adjust in kinds.items():
+        monkeypatch.setattr(f"model.augment.{name}", 0.25)
+        found, _ = augment(images, images[:, :1].float())
+        for picture, image in zip(found, images, strict=True):
+            tried = [adjust(image.float() / 255.0, factor) * 255.0 for factor in torch.linspace(0.75, 1.25, 501)]
+            assert min((picture - one).abs().max() for one in tried) < 0.5
+        monkeypatch.setattr(f"model.augment.{name}", 0.0)
+    monkeypatch.setattr("model.augment._GREY", 1.0)
+    found, _ = augment(images, images[:, :1].float())
+    assert torch.allclose(found, functional.rgb_to_grayscale(images.float(), 3), atol=0.1)
+
+
+def test_hue_turns_and_leaves_grey_and_brightness(monkeypatch):
+    for name in ("_BRIGHTNESS", "_CONTRAST", "_SATURATION", "_GREY", "_FLIPPED"):
+        monkeypatch.setattr(f"model.augment.{name}", 0.0)
+    grey = torch.full((8, 3, 4, 4), 90, dtype=torch.uint8)
+    assert torch.allclose(augment(grey, grey[:, :1].float())[0], grey.float(), atol=0.1)
+    coloured = torch.tensor([120, 90, 80], dtype=torch.uint8).reshape(1, 3, 1, 1).expand(8, 3, 4, 4)
+    found, _ = augment(coloured, coloured[:, :1].float())
+    luma = functional.rgb_to_grayscale(found)
+    assert torch.allclose(luma, functional.rgb_to_grayscale(coloured.float()), atol=0.5)
+    assert len({round(float(value), 2) for value in found[:, 0, 0, 0]}) == 8
 
 
 def test_one_seed_of_torch_gives_one_result():
