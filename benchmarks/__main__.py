@@ -1,4 +1,4 @@
-"""All benchmarks one after the other, each in a process of its own: JSON lines, then all of them as a Markdown table."""
+"""All benchmarks, each in a process of its own: JSON lines, then all of them as a Markdown table."""
 
 import json
 import os

@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import os
+import shutil
 import signal
 import socket
 import time
@@ -44,6 +45,10 @@ DEVICE_STAGES = ("train", "calibrate", "round", "correct_bias", "finetune")
 FEW_CORES = 4
 """With fewer cores than this a measurement waits until nothing else runs, instead of owning a core all the time."""
 _REPORT_EVERY_S = 0.5
+_START = "start"
+"""In place of a node id: a trial that only starts its worker."""
+_START_S = 30.0
+_MOST_STARTS = 16
 _WORKER_DEATHS = 2
 
 
@@ -166,6 +171,7 @@ def run_plan(plan: Plan, context: Context, resources: Resources, observer: Obser
     )
     with _sigterm_as_interrupt():
         tuner.fit()
+    shutil.rmtree(_marks(context), ignore_errors=True)
     if profiler is not None:
         ray.kill(profiler)
     return searcher.failures
@@ -177,6 +183,10 @@ def stage_trial(config: dict[str, Any], nodes: dict[str, Node], context: Context
     An exception is the stage's own fault and would come again: it is written to the log and reported, not
     retried. A worker that dies is retried by Tune.
     """
+    if config["node"] == _START:
+        _await_workers(_marks(context), config["workers"])
+        tune.report({_START: True})
+        return
     node = nodes[config["node"]]
     report = _Reporter()
     try:
@@ -194,6 +204,24 @@ def stage_trial(config: dict[str, Any], nodes: dict[str, Node], context: Context
         tune.report({"failure": f"{node.stage}: {type(error).__name__}: {_first_line(error)} (log: {log})"})
         return
     tune.report({"finished": node.id})
+
+
+def _marks(context: Context) -> Path:
+    """A folder of this run in which every worker that is up leaves a file."""
+    return context.storage / "cores" / f"workers-{ray.get_runtime_context().get_job_id()}"
+
+
+def _await_workers(marks: Path, count: int) -> None:
+    """Return once ``count`` workers are here.
+
+    A worker takes seconds to start. Tune gives a trial that waits for its new worker the first idle one and stops the
+    new one: while stages are short, all of them would run on one worker.
+    """
+    marks.mkdir(parents=True, exist_ok=True)
+    (marks / ray.get_runtime_context().get_worker_id()).touch()
+    end = time.monotonic() + _START_S
+    while len(list(marks.iterdir())) < count and time.monotonic() < end:
+        time.sleep(0.05)
 
 
 def _on(context: Context, device: str) -> Context:
@@ -234,6 +262,7 @@ class TrieSearcher(_DriverOnly, Searcher):
         self.reasons: dict[str, str] = {}
         self.failures: dict[str, str] = {}
         self.depth = _work_behind(plan)
+        self.starting = self.workers = self._workers()
 
     def is_done(self) -> bool:
         """Whether nothing is left to run."""
@@ -243,6 +272,10 @@ class TrieSearcher(_DriverOnly, Searcher):
         """The next node as a Tune config, None while all that is left has to wait, FINISHED at the end."""
         if self.is_done():
             return Searcher.FINISHED
+        if self.starting:
+            self.starting -= 1
+            resources = {"CPU": float(self.resources.cpus_per_trial)}
+            return {"node": _START, "stage": _START, "resources": resources, "workers": self.workers}
         node = self._next()
         if node is None and not self.running:
             self._fail_stuck()
@@ -285,7 +318,7 @@ class TrieSearcher(_DriverOnly, Searcher):
         ready = [node for node in self.waiting.values() if self._is_ready(node)]
         if self._few_cores():
             others = [node for node in ready if node.stage != "profile"]
-            if others or any(node.stage != "profile" for node in (*self.running.values(), *self.waiting.values())):
+            if self.running or any(node.stage != "profile" for node in self.waiting.values()):
                 ready = others
         return max(ready, key=lambda node: self.depth[node.id], default=None)
 
@@ -294,15 +327,21 @@ class TrieSearcher(_DriverOnly, Searcher):
         inputs = [upstream for _, upstream in node.inputs]
         return not any(one in self.waiting for one in inputs) and all(map(self.store.has, inputs))
 
+    def _workers(self) -> int:
+        """How many workers to start before the first stage: as many as the CPUs hold and the plan can use."""
+        if not ray.is_initialized():
+            return 0
+        fit = int(ray.cluster_resources().get("CPU", 1)) // self.resources.cpus_per_trial
+        return min(fit, len(self.waiting), _MOST_STARTS)
+
     def _few_cores(self) -> bool:
         return ray.cluster_resources().get("CPU", 1) < FEW_CORES
 
     def _resources(self, node: Node) -> dict[str, float]:
         total = ray.cluster_resources()
-        if node.stage == "profile":
+        if node.stage == "profile" and not self._few_cores():  # with few cores it runs alone, in a worker as the others
             # More threads than cores fail in the profiler, with a reason; asking Ray for them would wait for ever.
-            threads = min(float(node.settings["latency.threads"] or 1), total.get("CPU", 1))
-            return {"CPU": total.get("CPU", 1) if self._few_cores() else threads}
+            return {"CPU": min(float(node.settings["latency.threads"] or 1), total.get("CPU", 1))}
         if node.stage in DEVICE_STAGES and total.get("GPU", 0) > 0 and self.resources.gpus_per_trial > 0:
             return {"CPU": float(self.resources.cpus_per_trial), "GPU": self.resources.gpus_per_trial}
         return {"CPU": float(self.resources.cpus_per_trial)}
@@ -333,12 +372,15 @@ class _Events(_DriverOnly, tune.Callback):
         self.searcher, self.observer, self.nodes = searcher, observer, nodes
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        self.observer.started(self.nodes[trial.config["node"]])
+        if trial.config["node"] != _START:
+            self.observer.started(self.nodes[trial.config["node"]])
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
-        node = self.nodes[trial.config["node"]]
+        node = self.nodes.get(trial.config["node"])
+        if node is None:
+            return
         if "failure" in result:
             self.searcher.reasons[node.id] = result["failure"]
         if "progress" in result:

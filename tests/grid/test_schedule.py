@@ -279,13 +279,13 @@ def test_on_few_cores_measuring_waits_until_nothing_else_waits_or_runs(machine, 
     assert set(tune.order) == {node.id for node in plan.nodes}
 
 
-def test_on_few_cores_a_measurement_takes_all_of_them(machine, plan, store):
+def test_on_few_cores_a_measurement_runs_alone_in_a_worker_as_the_others(machine, plan, store):
     for node in plan.nodes:
         if node.stage != "profile":
             put(store, node)
     tune = machine(plan, 3)
-    tune.fill(most=1)
-    assert [config["resources"] for config in tune.trials.values()] == [{"CPU": 3.0}]
+    tune.fill()
+    assert [config["resources"] for config in tune.trials.values()] == [{"CPU": 1.0}]
 
 
 @pytest.mark.parametrize("cpus", [4, 64])
