@@ -5,9 +5,10 @@ Every part runs in a fresh process of its own:
 * ``grid``: small cells of the shipped network at 64 x 64, through ``cluster``, ``run_plan`` and ``Recorder`` as
   ``runner.py`` does. The wall time runs from the first stage's start, on workers that are up, to the closed MLflow
   run: the writing of all cells, results.csv and the report are in it. What a run pays once, the starts of Ray, of the
-  workers and of the MLflow database, are figures of their own. Work is the sum of ``seconds`` in the records of all stages, each
-  once, times the cores that the stage holds (one; a measurement on fewer than four cores holds all), divided by the
-  machine's cores. Overhead a cell is (wall - work) / cells; that includes cores which idle because inputs are missing.
+  workers and of the MLflow database, are figures of their own. Work is the sum of ``seconds`` in the records of all
+  stages, each once, times the cores that the stage holds (one; a measurement on fewer than four cores holds all),
+  divided by the machine's cores. Overhead a cell is (wall - work) / cells; cores that idle because inputs are missing
+  are in it.
 * ``bare``: Ray Tune with its default settings and up to 16 trials, each of which imports torch
   and reports once. Its wall time is that of ``fit`` alone.
 * ``plan``: 10,000 cells are planned; then, under ``tracemalloc``, they are planned again and all that the driver

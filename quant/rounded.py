@@ -44,4 +44,5 @@ class StraightThrough(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient):
         """``inside``."""
-        return inside(gradient, *ctx.saved_tensors, ctx.limits), None, None, None
+        x, scale, zero_point = ctx.saved_tensors
+        return inside(gradient, x, scale, zero_point, ctx.limits), None, None, None
