@@ -114,4 +114,4 @@ def normalize(images: Tensor) -> Tensor:
     """Scale RGB images N x 3 x H x W in 0..255 to float32 by the ImageNet mean and deviation, on their device."""
     mean = torch.tensor(IMAGENET_MEAN, device=images.device).view(1, 3, 1, 1)
     std = torch.tensor(IMAGENET_STD, device=images.device).view(1, 3, 1, 1)
-    return (images.to(torch.float32) / 255.0 - mean) / std
+    return (images.to(torch.float32) / 255.0).sub_(mean).div_(std)

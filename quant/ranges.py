@@ -13,7 +13,8 @@ _BINS = 4096
 _LEVELS = 255
 _COUNTED = 2**17
 """Of a larger batch a histogram counts about so many values, evenly spread, and the extremes of each plane."""
-_SEARCHES = tuple(torch.linspace(*ends, 12, dtype=torch.float64) for ends in ((0.05, 1.0), (0.9, 1.1), (0.98, 1.02)))
+_WIDE, _FINE = (torch.linspace(*ends, 20, dtype=torch.float64) for ends in ((0.05, 1.0), (0.95, 1.05)))
+_SEARCHES = (_WIDE, _WIDE, _FINE)
 """Fractions of the ends that are tried, one search after the other."""
 _EPS = 1e-9
 
