@@ -25,7 +25,7 @@ from quant.inspect import require_state
 
 SAMPLES = 4
 OPERATORS = "operators.txt"
-BATCH = 4  # small batches stay in the caches: the float network needs a third less time than with 16
+BATCH = 4
 
 
 @torch.inference_mode()
@@ -58,7 +58,7 @@ def evaluate(work: Work) -> Outcome:
 def predict_on_cores(network: nn.Module, images: Tensor, progress: Progress | None = None) -> Tensor:
     """``predict`` on the CPU with as many batches side by side as torch has threads, each on one thread.
 
-    QNNPACK's kernels use one thread whatever torch allows, so threads within a batch would leave cores idle.
+    That is a little faster than torch's threads within a batch (int8: ``benchmarks.evaluation``).
     ``network`` must not change in its forward. Progress is reported from the calling thread, in order.
     """
     threads = torch.get_num_threads()
