@@ -1,4 +1,5 @@
-# make grid: the default grid on the built-in data.  make test: all tests.  make bench: all benchmarks.  All set up the environment on first use.
+# make grid: the default grid on the built-in data.  make test: all tests.  make bench: all benchmarks.
+# Each sets up the environment on first use.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin

@@ -1,7 +1,6 @@
 """All benchmarks, each in a process of its own: JSON lines, then all of them as a Markdown table."""
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -16,7 +15,7 @@ def main(names: list[str]) -> int:
     for name in names or NAMES:
         started = time.monotonic()
         command = [sys.executable, "-W", "ignore", "-m", f"benchmarks.{name}"]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ) as running:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
             assert running.stdout is not None
             for line in running.stdout:
                 print(line, end="", flush=True)

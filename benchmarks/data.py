@@ -16,15 +16,14 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from benchmarks.line import say
+from benchmarks.subject import float_network, rendered
 from grid.cores import own_cores, pin_process
 from model.augment import augment
-from model.checkpoint import load_checkpoint
 from model.metrics import depth_loss
 from model.network import IMAGENET_MEAN, IMAGENET_STD, normalize
-from model.pack import FAR_MM, Pack, PackSpec, prepare_pack
+from model.pack import FAR_MM, Pack
 from model.training import epoch_batches
 
-CHECKPOINT = Path(__file__).resolve().parents[1] / "checkpoints" / "efficientnet_b0-rooms.safetensors"
 ROOMS = 64
 BATCH = 16
 EPOCHS = 4  # passes over the rooms that are timed
@@ -65,7 +64,7 @@ def main() -> None:
     cores = own_cores()
     pin_process(cores)  # one torch thread a core
     with tempfile.TemporaryDirectory() as name:
-        pack = Pack(prepare_pack("rooms", Path(name), PackSpec(rooms_train=ROOMS, rooms_val=1, rooms_test=1)))
+        pack = rendered(Path(name), ROOMS, 1)
         _write_files(pack, Path(name))
         for what, goal in (("augmented", "goal >= 10"), ("plain", "both without augmentation")):
             files = Files(Path(name), ROOMS, pack.input_size, what == "augmented")
@@ -117,7 +116,7 @@ def _rate(epoch: Callable[[], Iterator[Batch]]) -> float:
 
 def _train(pack: Pack, device: str, constant: bool = False) -> tuple[float, float]:
     """Training steps: the share of their time that is spent on data, and seconds a step."""
-    network = load_checkpoint(CHECKPOINT)[0].train().to(device)
+    network = float_network().train().to(device)
     optimizer = torch.optim.AdamW(network.parameters())
     epochs = chain.from_iterable(_from_pack(pack, device=device) for _ in repeat(None))
     batches: Iterator[Batch] = repeat(next(epochs)) if constant else epochs

@@ -1,9 +1,8 @@
 """How fast is our int8 network on QNNPACK beside what PyTorch's stock FX conversion makes of the same float network?
 
 Both have weights with one scale a tensor, as is its default, are calibrated on the same pictures and run in turns, one
-thread, batch 1. Prints the ratio, the share of time that
-both spend inside the same QNNPACK convolutions (which no conversion can change), and, with ``--tables FOLDER``, writes
-torch's operator tables of both.
+thread, batch 1. Prints the ratio and the share of time that both spend inside the same QNNPACK convolutions, which no
+conversion can change. ``--tables FOLDER`` writes torch's operator tables of both.
 """
 
 import argparse

@@ -12,17 +12,11 @@ import torch
 from torch import nn
 
 from benchmarks.line import say
+from benchmarks.subject import float_network, int8_network, pictures
 from grid.cores import own_cores, pin_process, pinned
 from grid.latency import Latency, LatencySpec, measure_pair
-from model.checkpoint import load_checkpoint
-from model.network import normalize
-from model.pack import Pack, PackSpec, prepare_pack
-from quant.calibrate import calibrate
-from quant.engines.qnnpack import convert
 from quant.graph import fuse_bn
-from quant.recipe import CalibrateSpec
 
-CHECKPOINT = Path(__file__).resolve().parents[1] / "checkpoints" / "efficientnet_b0-rooms.safetensors"
 LONG = LatencySpec(seconds=20.0)
 SPEC = LatencySpec()
 REPEATS = 10
@@ -33,12 +27,9 @@ ROOMS = 4
 def main() -> None:
     cores = own_cores()
     with tempfile.TemporaryDirectory() as folder:
-        rooms = PackSpec(rooms_train=ROOMS, rooms_val=1, rooms_test=1)
-        images = normalize(Pack(prepare_pack("rooms", Path(folder), rooms)).images("train"))
-    reference = load_checkpoint(CHECKPOINT)[0]
-    fused = fuse_bn(reference)
-    int8 = convert(calibrate(fused, "per_channel", CalibrateSpec(activation_range="minmax"), images))
-    candidates: dict[str, nn.Module] = {"fused": fused, "int8": int8}
+        images, _ = pictures(Path(folder), ROOMS, 1)
+    reference = float_network()
+    candidates: dict[str, nn.Module] = {"fused": fuse_bn(reference), "int8": int8_network(reference, images)}
     with pinned(cores[:1]):
         for name, network in candidates.items():
             found = measure_pair(network, reference, images[:1], LONG)
@@ -96,7 +87,7 @@ def _training(core: int) -> Iterator[None]:
 def _train(core: int, started: Event) -> None:
     """Float training steps for ever."""
     pin_process([core])
-    network = load_checkpoint(CHECKPOINT)[0].train()
+    network = float_network().train()
     optimizer = torch.optim.AdamW(network.parameters())
     images, target = torch.randn(16, 3, 224, 224), torch.rand(16, 1, 56, 56)
     while True:

@@ -16,7 +16,6 @@ Every part runs in a fresh process of its own:
   trials is not in the figure.
 """
 
-import dataclasses
 import gc
 import multiprocessing
 import os
@@ -75,22 +74,22 @@ def grid(folder: Path) -> int:
     os.environ["OMP_NUM_THREADS"] = "1"  # as runner.py does
     from rich.console import Console
 
+    from benchmarks.subject import smaller
     from grid.cores import own_cores
     from grid.plan import make_plan
     from grid.plan_text import describe
     from grid.progress import Progress
     from grid.recorder import Recorder
     from grid.schedule import FEW_CORES, Context, Resources, cluster, run_plan
-    from grid.space import FOLDER, load_space
+    from grid.space import load_space
     from grid.stages import StageStore
-    from model.checkpoint import checkpoint_sha256, load_checkpoint, save_checkpoint
+    from model.checkpoint import checkpoint_sha256
     from model.pack import Pack, prepare_pack
 
     (folder / "grid.yaml").write_text(GRID)
     space = load_space(folder / "grid.yaml")
     checkpoint = folder / "small.safetensors"
-    network, spec, metadata = load_checkpoint(FOLDER.parent / "checkpoints" / "efficientnet_b0-rooms.safetensors")
-    save_checkpoint(network, dataclasses.replace(spec, input_size=SIZE), checkpoint, metadata)
+    smaller(checkpoint, SIZE)
     pack = Pack(prepare_pack("rooms", folder / "packs", space.pack))
     planned = make_plan(space, checkpoint_sha256(checkpoint), pack.fingerprint)
     store = StageStore(folder / "store")

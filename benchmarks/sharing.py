@@ -12,7 +12,6 @@ one costs ten times as much, so that there would be more to share. Two spaces:
 * ``full``: the axes of ``search_spaces/full.yaml`` with small budgets.
 """
 
-import dataclasses
 import multiprocessing
 import os
 import tempfile
@@ -25,15 +24,15 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import torch
 
 from benchmarks.line import say
+from benchmarks.subject import smaller
 from grid.plan import Cell, Plan, make_plan
-from grid.space import FOLDER, SearchSpace, load_space
+from grid.space import SearchSpace, load_space
 from grid.stages import StageStore
 from grid.trial import Context, run_cell
-from model.checkpoint import checkpoint_sha256, load_checkpoint, save_checkpoint
+from model.checkpoint import checkpoint_sha256
 from model.pack import Pack, prepare_pack
 
 SIZE = 64
-CHECKPOINT = FOLDER.parent / "checkpoints" / "efficientnet_b0-rooms.safetensors"
 PTQ = """
 name: ptq
 baselines: false
@@ -78,9 +77,7 @@ def main() -> None:
 def compare(space: SearchSpace, goal: float, folder: Path, pool: ProcessPoolExecutor) -> None:
     """Compute a space as a trie, and each of its cells as a chain; say how they compare."""
     checkpoint = folder / "small.safetensors"
-    network, spec, metadata = load_checkpoint(CHECKPOINT)
-    spec = dataclasses.replace(spec, input_size=SIZE)
-    save_checkpoint(network, spec, checkpoint, metadata)
+    spec = smaller(checkpoint, SIZE)
     pack = prepare_pack("rooms", folder / "packs", space.pack)
     plan = make_plan(space, checkpoint_sha256(checkpoint), Pack(pack).fingerprint, spec)
     arms = [Arm(plan, plan.cells, Context(folder / f"{space.name}-trie", pack, checkpoint))]

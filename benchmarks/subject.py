@@ -1,12 +1,17 @@
-"""What the benchmarks measure: the shipped float network and a few rendered pictures."""
+"""What the benchmarks measure: the shipped float network, its int8 network and a few rendered pictures."""
 
+import dataclasses
 from pathlib import Path
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from model.checkpoint import load_checkpoint
-from model.network import DepthNetwork, normalize
+from model.checkpoint import load_checkpoint, save_checkpoint
+from model.network import DepthNetwork, NetworkSpec, normalize
 from model.pack import Pack, PackSpec, prepare_pack
+from quant.calibrate import calibrate
+from quant.engines.qnnpack import convert
+from quant.graph import fuse_bn
+from quant.recipe import CalibrateSpec
 
 CHECKPOINT = Path(__file__).resolve().parents[1] / "checkpoints" / "efficientnet_b0-rooms.safetensors"
 
@@ -15,6 +20,19 @@ def float_network() -> DepthNetwork:
     """The shipped network in eval mode."""
     network, _, _ = load_checkpoint(CHECKPOINT)
     return network.eval()
+
+
+def int8_network(network: nn.Module, images: Tensor) -> nn.Module:
+    """The quickest int8 network of ``network``: fused, per channel, ranges of the extremes over ``images``."""
+    return convert(calibrate(fuse_bn(network), "per_channel", CalibrateSpec(activation_range="minmax"), images))
+
+
+def smaller(path: Path, size: int) -> NetworkSpec:
+    """Write the shipped network to ``path`` as one for pictures of ``size`` x ``size``; its spec."""
+    network, spec, metadata = load_checkpoint(CHECKPOINT)
+    spec = dataclasses.replace(spec, input_size=size)
+    save_checkpoint(network, spec, path, metadata)
+    return spec
 
 
 def rendered(folder: Path, train: int, test: int) -> Pack:

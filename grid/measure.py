@@ -5,8 +5,6 @@ import json
 import shutil
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +17,13 @@ from grid.plan import STAGE_VERSIONS
 from grid.work import Outcome, Work, write_outcome
 from model.metrics import MAX_DEPTH_M, depth_metrics, sqnr_db
 from model.network import normalize
-from model.training import Progress, predict
+from model.training import predict
 from quant.artifact import load_network, read_form, size_mb
 from quant.inspect import require_state
 
 SAMPLES = 4
 OPERATORS = "operators.txt"
-BATCH = 4
+_CPU = torch.device("cpu")
 
 
 @torch.inference_mode()
@@ -41,7 +39,7 @@ def evaluate(work: Work) -> Outcome:
         metrics["sqnr_db"] = sqnr_db(reference, prediction)
     simulated = _simulated_folder(work)
     if simulated is not None:
-        simulation = predict_on_cores(load_network(simulated), images, work.progress)
+        simulation = predict(load_network(simulated), images, device=_CPU, progress=work.progress)
         metrics["simulated_ssim"] = depth_metrics(simulation, target)["ssim"]
     metrics["size_mb"] = size_mb(network, work.out)
     np.save(work.out / "predictions.npy", prediction.numpy())
@@ -55,35 +53,14 @@ def evaluate(work: Work) -> Outcome:
     return Outcome({"test_images": len(images), **metrics}, state)
 
 
-def predict_on_cores(network: nn.Module, images: Tensor, progress: Progress | None = None) -> Tensor:
-    """``predict`` on the CPU with as many batches side by side as torch has threads, each on one thread.
-
-    That is a little faster than torch's threads within a batch (int8: ``benchmarks.evaluation``).
-    ``network`` must not change in its forward. Progress is reported from the calling thread, in order.
-    """
-    threads = torch.get_num_threads()
-    outputs: list[Tensor] = []
-    done = 0
-    try:
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            for output in pool.map(partial(predict, network, device=torch.device("cpu")), images.split(BATCH)):
-                outputs.append(output)
-                done += len(output)
-                if progress:
-                    progress({"step": done, "steps": len(images)})
-    finally:
-        torch.set_num_threads(threads)  # the pool's threads have set the number of those that start later
-    return torch.cat(outputs)
-
-
 def _test_prediction(work: Work, network: nn.Module, images: Tensor) -> Tensor:
     """The network's test predictions; for an int8 network found by its hash if another cell has the same one."""
     graph_hash = _graph_hash(work)
     if graph_hash is None:
-        return predict_on_cores(network, images, work.progress)
+        return predict(network, images, device=_CPU, progress=work.progress)
 
     def compute(folder: Path) -> Outcome:
-        predicted = predict_on_cores(network, images, work.progress)
+        predicted = predict(network, images, device=_CPU, progress=work.progress)
         np.save(folder / "predictions.npy", predicted.numpy())
         return Outcome()
 

@@ -4,9 +4,9 @@ import contextlib
 import json
 import logging
 import os
-import shutil
 import signal
 import socket
+import tempfile
 import time
 import traceback
 from collections.abc import Iterator
@@ -144,13 +144,16 @@ def run_plan(plan: Plan, context: Context, resources: Resources, observer: Obser
     searcher = TrieSearcher(plan, store, resources, observer)
     if searcher.is_done():
         return searcher.failures
+    workers = int(ray.cluster_resources().get("CPU", 1)) // resources.cpus_per_trial
+    searcher.start_workers(min(workers, _MOST_STARTS))
     nodes = {node.id: node for node in plan.nodes}
-    trainable = partial(stage_trial, nodes=nodes, context=context, cores=own_cores())
+    core_folder = context.storage / "cores"
+    core_folder.mkdir(parents=True, exist_ok=True)
+    marks = tempfile.TemporaryDirectory(prefix="workers-", dir=core_folder, ignore_cleanup_errors=True)
+    trainable = partial(stage_trial, nodes=nodes, context=context, cores=own_cores(), marks=Path(marks.name))
     trainable.__name__ = "stage_trial"  # type: ignore[attr-defined]
-    if any(node.stage == "profile" for node in plan.nodes):
-        profiler = start_profiler(context.storage / "cores", own_cores())
-    else:
-        profiler = None
+    measures = any(node.stage == "profile" for node in plan.nodes)
+    profiler = start_profiler(core_folder, own_cores()) if measures else None
     tuner = tune.Tuner(
         tune.with_resources(trainable, lambda config: tune.PlacementGroupFactory([config["resources"]])),
         param_space={},
@@ -169,22 +172,24 @@ def run_plan(plan: Plan, context: Context, resources: Resources, observer: Obser
             checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
         ),
     )
-    with _sigterm_as_interrupt():
+    with _sigterm_as_interrupt(), marks:
         tuner.fit()
-    shutil.rmtree(_marks(context), ignore_errors=True)
     if profiler is not None:
         ray.kill(profiler)
     return searcher.failures
 
 
-def stage_trial(config: dict[str, Any], nodes: dict[str, Node], context: Context, cores: tuple[int, ...]) -> None:
+def stage_trial(
+    config: dict[str, Any], nodes: dict[str, Node], context: Context, cores: tuple[int, ...], marks: Path
+) -> None:
     """The Tune trainable: compute one node on leased cores and report its progress.
 
+    In place of a node it may be asked to wait until all workers are up; each leaves a file in ``marks``.
     An exception is the stage's own fault and would come again: it is written to the log and reported, not
     retried. A worker that dies is retried by Tune.
     """
     if config["node"] == _START:
-        _await_workers(_marks(context), config["workers"])
+        _await_workers(marks, config["workers"])
         tune.report({_START: True})
         return
     node = nodes[config["node"]]
@@ -206,18 +211,12 @@ def stage_trial(config: dict[str, Any], nodes: dict[str, Node], context: Context
     tune.report({"finished": node.id})
 
 
-def _marks(context: Context) -> Path:
-    """A folder of this run in which every worker that is up leaves a file."""
-    return context.storage / "cores" / f"workers-{ray.get_runtime_context().get_job_id()}"
-
-
 def _await_workers(marks: Path, count: int) -> None:
     """Return once ``count`` workers are here.
 
     A worker takes seconds to start. Tune gives a trial that waits for its new worker the first idle one and stops the
     new one: while stages are short, all of them would run on one worker.
     """
-    marks.mkdir(parents=True, exist_ok=True)
     (marks / ray.get_runtime_context().get_worker_id()).touch()
     end = time.monotonic() + _START_S
     while len(list(marks.iterdir())) < count and time.monotonic() < end:
@@ -262,7 +261,11 @@ class TrieSearcher(_DriverOnly, Searcher):
         self.reasons: dict[str, str] = {}
         self.failures: dict[str, str] = {}
         self.depth = _work_behind(plan)
-        self.starting = self.workers = self._workers()
+        self.starting = self.workers = 0
+
+    def start_workers(self, count: int) -> None:
+        """Have so many workers started before the first stage, but no more than there are nodes to compute."""
+        self.starting = self.workers = min(count, len(self.waiting))
 
     def is_done(self) -> bool:
         """Whether nothing is left to run."""
@@ -326,13 +329,6 @@ class TrieSearcher(_DriverOnly, Searcher):
         """Whether the inputs are there; what waits itself is not, and the disk is not asked thousands of times."""
         inputs = [upstream for _, upstream in node.inputs]
         return not any(one in self.waiting for one in inputs) and all(map(self.store.has, inputs))
-
-    def _workers(self) -> int:
-        """How many workers to start before the first stage: as many as the CPUs hold and the plan can use."""
-        if not ray.is_initialized():
-            return 0
-        fit = int(ray.cluster_resources().get("CPU", 1)) // self.resources.cpus_per_trial
-        return min(fit, len(self.waiting), _MOST_STARTS)
 
     def _few_cores(self) -> bool:
         return ray.cluster_resources().get("CPU", 1) < FEW_CORES

@@ -23,13 +23,18 @@ def augment(images: Tensor, depth: Tensor) -> tuple[Tensor, Tensor]:
 
     The images come back as float32 in [0, 255], not rounded.
     """
-    flip = (torch.rand(len(images), 1, 1, 1) < _FLIPPED).to(images.device)
+    flips = (torch.rand(len(images)) < _FLIPPED).tolist()
     matrix, contrast = (drawn.to(images.device) for drawn in _draw(len(images)))
-    pixels = torch.where(flip, images.flip(3), images).flatten(2).float()
+    pixels = _flip(images, flips).flatten(2).float()
     # Contrast turns about the mean grey, which the rest of the matrix leaves grey.
     grey = (matrix @ pixels.mean(2, keepdim=True) * _LUMA.to(images.device).reshape(3, 1)).sum(1, keepdim=True)
     coloured = torch.baddbmm((1.0 - contrast) * grey, contrast * matrix, pixels).clamp_(0.0, 255.0)
-    return coloured.reshape(images.shape), torch.where(flip, depth.flip(3), depth)
+    return coloured.reshape(images.shape), _flip(depth, flips)
+
+
+def _flip(planes: Tensor, flips: list[bool]) -> Tensor:
+    """NxCxHxW with some mirrored; torch.where takes six times as long on bytes."""
+    return torch.stack([one.flip(2) if flipped else one for one, flipped in zip(planes, flips, strict=True)])
 
 
 def _draw(count: int) -> tuple[Tensor, Tensor]:

@@ -111,7 +111,7 @@ class Quantizer(nn.Module):
         if self.learned is not None:
             return self.learned(x)
         if self.mode == "follow" and self.weight:
-            # Known exactly: the range of this very weight. (The fused operator makes weights of one sign affine.)
+            # Known exactly: the range of this very weight.
             self.set_range_from_weight(x, "minmax")
         elif self.mode == "follow":
             self._follow_(x)

@@ -118,7 +118,7 @@ class Histogram:
 
     def update(self, x: Tensor) -> None:
         """Take in one batch."""
-        planes = x.detach().float().flatten(2) if x.dim() > 2 else x.detach().float().reshape(1, 1, -1)
+        planes = x.float().flatten(2) if x.dim() > 2 else x.float().reshape(1, 1, -1)
         lows, highs = planes.amin(2, keepdim=True), planes.amax(2, keepdim=True)  # aminmax is five times as slow
         low, high = float(lows.min()), float(highs.max())
         if not math.isfinite(high - low):
@@ -174,27 +174,32 @@ class Histogram:
         return float(centres[first]), float(centres[last])
 
     def _least_error_limits(self, low: float, high: float) -> tuple[float, float]:
+        moments = self._moments()
         for fractions in _SEARCHES:
             if high > 0:
-                errors = self._errors(torch.full_like(fractions, low), high * fractions)
+                errors = self._errors(torch.full_like(fractions, low), high * fractions, moments)
                 high *= float(fractions[errors.argmin()])
             if low < 0:
-                errors = self._errors(low * fractions, torch.full_like(fractions, high))
+                errors = self._errors(low * fractions, torch.full_like(fractions, high), moments)
                 low *= float(fractions[errors.argmin()])
         return low, high
 
-    def _errors(self, low: Tensor, high: Tensor) -> Tensor:
-        """The squared error of each of the ranges (T,): by level, from sums over the bins that round to it."""
+    def _moments(self) -> list[Tensor]:
+        """Of the values behind the reader the number, sum and sum of squares below every edge (kinds, bins + 1)."""
         assert self.counts is not None
+        kinds = torch.arange(len(self.counts))[:, None]
+        value = self.reader.function(self.centres()[None], kinds)
+        return [F.pad((self.counts * value**power).cumsum(1), (1, 0)) for power in range(3)]
+
+    def _errors(self, low: Tensor, high: Tensor, moments: list[Tensor]) -> Tensor:
+        """The squared error of each of the ranges (T,): by level, from sums over the bins that round to it."""
         scale, zero_point = affine_qparams(low, high)
         levels = torch.arange(_LEVELS + 1) - zero_point[:, None]
         width = (self.high - self.low) / _BINS
         edges = (((levels[:, 1:] - 0.5) * scale[:, None] - self.low) / width - 0.5).ceil().clamp(0, _BINS).long()
         edges = torch.cat([torch.zeros_like(edges[:, :1]), edges, torch.full_like(edges[:, :1], _BINS)], 1)
-        kinds = torch.arange(len(self.counts))[:, None, None]
+        kinds = torch.arange(len(moments[0]))[:, None, None]
         level = self.reader.function(levels * scale[:, None], kinds)
-        value = self.reader.function(self.centres()[None, None], kinds)[:, 0]
-        moments = [F.pad((self.counts * value**power).cumsum(1), (1, 0)) for power in range(3)]
         count, sums, squares = (moment[:, edges].diff() for moment in moments)
         return (count * level**2 - 2.0 * sums * level + squares).sum((0, 2))
 
