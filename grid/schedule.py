@@ -326,9 +326,10 @@ class TrieSearcher(_DriverOnly, Searcher):
         return max(ready, key=lambda node: self.depth[node.id], default=None)
 
     def _is_ready(self, node: Node) -> bool:
-        """Whether the inputs are there; what waits itself is not, and the disk is not asked thousands of times."""
-        inputs = [upstream for _, upstream in node.inputs]
-        return not any(one in self.waiting for one in inputs) and all(map(self.store.has, inputs))
+        """Whether the inputs are there: what waits or runs is not, and the disk is not asked thousands of times."""
+        inputs = {upstream for _, upstream in node.inputs}
+        running = (one.id for one in self.running.values())
+        return inputs.isdisjoint(self.waiting) and inputs.isdisjoint(running) and all(map(self.store.has, inputs))
 
     def _few_cores(self) -> bool:
         return ray.cluster_resources().get("CPU", 1) < FEW_CORES
