@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -15,11 +16,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers set their own count; id
 
 from rich.console import Console
 
+from grid.cores import own_cores
+from grid.costs import Costs, duration
 from grid.plan import Plan, make_plan
 from grid.plan_text import describe
 from grid.progress import Progress
+from grid.recommend import DEFAULT, Target, first_member, parse_target, recommend
 from grid.space import SearchSpace, load_space
 from grid.stages import StageStore
+from grid.summary import summary
+from grid.tracking_uri import UI_ENVIRONMENT, UI_HOST, UI_PORT, masked, store_uri, ui_arguments
 from model.checkpoint import checkpoint_sha256, load_checkpoint
 from model.errors import InputError
 from model.network import NetworkSpec
@@ -55,8 +61,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def run(asked: argparse.Namespace) -> int:
-    """One grid from the search space to the report."""
+    """One grid from the search space to the report, or one of the other things to do with a storage."""
     console = Console(highlight=False)
+    target = parse_target(asked.target)
+    if asked.ui is not None:
+        return _open_ui(asked)
+    if asked.report:
+        return _report(asked, target, console)
     seeds = None if asked.seeds is None else _seeds(asked.seeds)
     space = load_space(asked.grid, [*asked.set, *(["analyze=true"] if asked.analyze else [])], seeds)
     storage = Path(asked.storage).absolute()
@@ -69,28 +80,57 @@ def run(asked: argparse.Namespace) -> int:
         raise InputError(str(checkpoint), problem, "a checkpoint of the grid's network, or --checkpoint none")
     for node in plan.nodes:
         store.verify(node.id)  # a damaged result counts as missing, in the plan that is shown as well
+    costs, trials = Costs(store, pack.size("train")), max(len(own_cores()) // asked.cpus_per_trial, 1)
     if asked.dry_run:
         print("\n".join(describe(plan, store)))
+        to_do = [node.id for node in plan.nodes if not store.has(node.id)]
+        print(f"\nabout {duration(costs.wall_seconds(plan, to_do, trials))} on this machine, {trials} stages at a time")
         return EXIT_OK
-    return _run_plan(asked, space, plan, store, pack, checkpoint, console)
+    progress = Progress(plan, store, console, costs, trials)
+    return _run_plan(asked, target, space, plan, store, pack, checkpoint, progress)
+
+
+def _report(asked: argparse.Namespace, target: Target, console: Console) -> int:
+    """Make the report of a run again, from its folder and the stages in the store."""
+    from grid.run_files import RunFiles
+
+    folder = Path(asked.storage).absolute() / _checked_name(asked.report)
+    store, files = StageStore(folder.parent), RunFiles.load(folder)
+    files.write(store, target)
+    rows = files.rows(store)
+    console.print(summary(rows, recommend(rows, target), folder), markup=False, soft_wrap=True)
+    return EXIT_OK
+
+
+def _open_ui(asked: argparse.Namespace) -> int:
+    """Serve the MLflow pages on this machine until Ctrl-C."""
+    uri = asked.tracking_uri or store_uri(Path(asked.storage))
+    if uri.startswith("http"):
+        raise InputError("--ui", f"{masked(uri)} is a server with pages of its own", "a database")
+    if uri == store_uri(Path(asked.storage)) and not Path(asked.storage, "mlflow.db").is_file():
+        raise InputError("--ui", f"{asked.storage} holds no runs", "a storage in which a grid has run")
+    print(f"MLflow     http://{UI_HOST}:{asked.ui}  (Ctrl-C ends it)", flush=True)
+    return subprocess.run(ui_arguments(uri, asked.ui), env=os.environ | UI_ENVIRONMENT, check=False).returncode
 
 
 def _run_plan(
     asked: argparse.Namespace,
+    target: Target,
     space: SearchSpace,
     plan: Plan,
     store: StageStore,
     pack: Pack,
     checkpoint: Path | None,
-    console: Console,
+    progress: Progress,
 ) -> int:
     from grid.recorder import Recorder  # imports mlflow: seconds that a wrong command line need not wait for
     from grid.schedule import Context, Resources, cluster, run_plan
 
+    console = progress.console
     resources = Resources(asked.cpus_per_trial, asked.gpus_per_trial, asked.address)
     run_name = asked.resume or asked.run_name or f"{space.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     run_dir = store.root / _checked_name(run_name)
-    recorder = Recorder(plan, store, pack, run_dir, run_name, asked.tracking_uri, _command(asked))
+    recorder = Recorder(plan, store, pack, run_dir, run_name, asked.tracking_uri, _command(asked), target)
     run_dir.mkdir(parents=True, exist_ok=True)
     (run_dir / "run.json").write_text(json.dumps(_saved(asked, run_name), indent=1))
     (run_dir / "plan.txt").write_text("\n".join(describe(plan, store)) + "\n")
@@ -99,7 +139,7 @@ def _run_plan(
     interrupted = False
     context = Context(store.root, pack.path, checkpoint and checkpoint.absolute())
     try:
-        with Progress(plan, store, console) as progress:
+        with progress:
             if progress.to_do:
                 with cluster(resources) as dashboard:
                     console.print(f"dashboard  {dashboard.how_to_open()}", soft_wrap=True, markup=False)
@@ -109,7 +149,11 @@ def _run_plan(
     except KeyboardInterrupt:
         interrupted = True
     rows = recorder.finish(failures, interrupted)
-    console.print(recorder.summary(rows), markup=False, soft_wrap=True)
+    found = recommend(rows, target)
+    console.print(summary(rows, found, run_dir), markup=False, soft_wrap=True)
+    if asked.register and found.cell and not interrupted:
+        name = recorder.register(first_member(rows, found.cell), asked.register)
+        console.print(f"registered {name}", markup=False)
     bad = [row for row in rows if row["status"] not in ("ok", "excluded")]
     if interrupted or any(row["status"] == "skipped" for row in bad):
         console.print(
@@ -145,6 +189,22 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--analyze", action="store_true", help="also find the layers that lose the accuracy (= --set analyze=true)"
     )
+    parser.add_argument(
+        "--target",
+        default=DEFAULT,
+        metavar="TEXT",
+        help='which cell to recommend, such as "ssim>=0.80, size_mb<=1.7, minimize latency"',
+    )
+    parser.add_argument("--register", metavar="NAME", help="register the recommended int8 model in MLflow")
+    parser.add_argument("--report", metavar="RUN", help="make the report of a run again (with another --target)")
+    parser.add_argument(
+        "--ui",
+        nargs="?",
+        type=int,
+        const=UI_PORT,
+        metavar="PORT",
+        help=f"open MLflow on 127.0.0.1 (default: {UI_PORT})",
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     first = parser.parse_args(arguments)
     if not first.resume:
@@ -163,7 +223,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 def _saved(asked: argparse.Namespace, run_name: str) -> dict[str, Any]:
     """What a resumed run needs of this command; no secrets (the tracking URI is asked for again)."""
-    left_out = ("resume", "dry_run", "run_name", "tracking_uri", "storage")
+    left_out = ("resume", "report", "ui", "dry_run", "run_name", "tracking_uri", "storage")
     arguments = {key: value for key, value in vars(asked).items() if key not in left_out}
     for key in ("data", "checkpoint", "grid"):
         if asked.__dict__[key] is not None and Path(asked.__dict__[key]).exists():  # else a name: rooms, none, full
@@ -176,7 +236,7 @@ def _command(asked: argparse.Namespace) -> str:
     parts = ["python", "runner.py"]
     for key, value in vars(asked).items():
         flag = "--" + key.replace("_", "-")
-        if key in ("tracking_uri", "resume", "dry_run", "run_name") or value in (None, False):
+        if key in ("tracking_uri", "resume", "dry_run", "run_name", "register") or value in (None, False):
             continue
         for one in value if isinstance(value, list) else [value]:
             parts += [flag] if one is True else [flag, str(one)]

@@ -19,25 +19,40 @@ COLOURS = {"fp32": "#555555", "ptq": "#d95f02", "qat": "#1f78b4", "ptq+qat": "#1
 MARKERS = {"per_channel": "o", "per_tensor": "s"}
 FLOAT_MARKER = "D"
 FRONT = "#e7298a"
-MOST_PICTURES, MOST_NETWORKS = 4, 30
+MOST_PICTURES, MOST_NETWORKS, MOST_NUMBERED = 4, 30, 30
 TILE = 112  # pixels a picture
+
+
+def plotted(rows: Sequence[Row]) -> list[tuple[int, Row]]:
+    """Return the rows that have SSIM, size and latency, each with its line in the results table (from 1)."""
+    return [
+        (number, row)
+        for number, row in enumerate(rows, 1)
+        if row["status"] == "ok" and all(value(row, measure.column) is not None for measure in (SSIM, SIZE, LATENCY))
+    ]
+
+
+def stairs(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return the points (cost, SSIM) that no point of lower or equal cost reaches, by rising cost."""
+    found: list[tuple[float, float]] = []
+    for x, y in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not found or y > found[-1][1]:
+            found.append((x, y))
+    return found
 
 
 def scatter(rows: Sequence[Row], path: Path) -> Path | None:
     """Draw SSIM against size and against latency, with the Pareto front; None where nothing was measured.
 
-    Filled markers are cells with fuse_bn. A cell's number is its line in the results table.
+    Filled markers are cells with fuse_bn. A cell's number is its line in the results table; of more than 30 cells
+    those on the front and the best by SSIM have one.
     """
-    measures = (SSIM, SIZE, LATENCY)
-    numbered = [
-        (number, row)
-        for number, row in enumerate(rows, 1)
-        if row["status"] == "ok" and all(value(row, measure.column) is not None for measure in measures)
-    ]
-    if not numbered:
+    points = plotted(rows)
+    if not points:
         return None
-    front = set(pareto_front([row for _, row in numbered], measures))
-    height = max(5.5, 2.2 + 0.23 * len(numbered))
+    front = set(pareto_front([row for _, row in points], (SSIM, SIZE, LATENCY)))
+    named = _named(points, front)
+    height = max(5.5, 2.2 + 0.23 * len(named))
     figure, (left, right, key) = pyplot.subplots(
         1, 3, figsize=(15, height), width_ratios=(1, 1, 0.62), layout="constrained"
     )
@@ -45,16 +60,22 @@ def scatter(rows: Sequence[Row], path: Path) -> Path | None:
         (left, SIZE, "size of the state dict, MB"),
         (right, LATENCY, "latency, multiple of the float network"),
     ):
-        _panel(axes, numbered, measure, front)
+        _panel(axes, points, measure, front, {number for number, _ in named})
         axes.set_xlabel(f"{label} (left is better)")
         axes.set_ylabel("test SSIM (up is better)")
-    _key(key, numbered, front)
+    _key(key, named, front, len(points) - len(named))
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
     return path
 
 
-def _panel(axes: Axes, numbered: Sequence[tuple[int, Row]], measure: Measure, front: set[str]) -> None:
+def _named(points: Sequence[tuple[int, Row]], front: set[str]) -> list[tuple[int, Row]]:
+    """The cells that have a number and a line in the key, in the order of the table."""
+    ranked = sorted(points, key=lambda point: (point[1]["cell"] not in front, -float(point[1][SSIM.column])))
+    return sorted(ranked[:MOST_NUMBERED], key=lambda point: point[0])
+
+
+def _panel(axes: Axes, numbered: Sequence[tuple[int, Row]], measure: Measure, front: set[str], named: set[int]) -> None:
     points = np.array([(float(row[measure.column]), float(row["test_ssim"])) for _, row in numbered])
     for (_, row), (x, y) in zip(numbered, points, strict=True):
         low, high = value(row, "latency_ratio_low"), value(row, "latency_ratio_high")
@@ -70,34 +91,31 @@ def _panel(axes: Axes, numbered: Sequence[tuple[int, Row]], measure: Measure, fr
             linewidth=1.6,
             zorder=3,
         )
-    stairs: list[tuple[float, float]] = []
-    for x, y in sorted(points.tolist(), key=lambda point: (point[0], -point[1])):
-        if not stairs or y > stairs[-1][1]:
-            stairs.append((x, y))
-    axes.step(*zip(*stairs, strict=True), where="post", color=FRONT, alpha=0.35, linewidth=1.5, zorder=2)
+    axes.step(
+        *zip(*stairs(points.tolist()), strict=True), where="post", color=FRONT, alpha=0.35, linewidth=1.5, zorder=2
+    )
     rings = points[[row["cell"] in front for _, row in numbered]]
     axes.scatter(rings[:, 0], rings[:, 1], s=190, facecolor="none", edgecolor=FRONT, linewidth=1.4, zorder=2)
     axes.margins(0.12)
     axes.grid(alpha=0.25)
-    _number_points(axes, points, [number for number, _ in numbered])
+    _number_points(axes, points, [number if number in named else None for number, _ in numbered])
 
 
-def _number_points(axes: Axes, points: np.ndarray, numbers: Sequence[int]) -> None:
+def _number_points(axes: Axes, points: np.ndarray, numbers: Sequence[int | None]) -> None:
     """Write each number near its point, where it covers neither a point nor another number."""
     axes.figure.canvas.draw()  # the layout, and with it the pixels, is known only after drawing
     pixels = axes.transData.transform(points)
-    taken = [(pixel, 9.0) for pixel in pixels]
+    taken = list(pixels)
     angles = np.deg2rad(np.arange(0, 360, 30))
+    around = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    offsets = np.concatenate([radius * around for radius in (17, 25, 34, 45, 58, 74)])
     for point, pixel, number in zip(points, pixels, numbers, strict=True):
-        candidates = [
-            pixel + radius * np.array([np.cos(angle), np.sin(angle)])
-            for radius in (17, 25, 34, 45, 58, 74)
-            for angle in angles
-        ]
-        room = [min(np.hypot(*(spot - other)) - size for other, size in taken) for spot in candidates]
-        free = [spot for spot, gap in zip(candidates, room, strict=True) if gap >= 8]
-        spot = free[0] if free else candidates[int(np.argmax(room))]
-        taken.append((spot, 9.0))
+        if number is None:
+            continue
+        room = np.linalg.norm((pixel + offsets)[:, None] - np.array(taken), axis=2).min(axis=1)
+        free = np.flatnonzero(room >= 17)
+        spot = pixel + offsets[free[0] if len(free) else room.argmax()]
+        taken.append(spot)
         axes.annotate(
             str(number),
             tuple(point),
@@ -111,7 +129,7 @@ def _number_points(axes: Axes, points: np.ndarray, numbers: Sequence[int]) -> No
         )
 
 
-def _key(axes: Axes, numbered: Sequence[tuple[int, Row]], front: set[str]) -> None:
+def _key(axes: Axes, named: Sequence[tuple[int, Row]], front: set[str], further: int) -> None:
     axes.axis("off")
     shapes = {**MARKERS, "float": FLOAT_MARKER}
     looks: list[tuple[str, dict]] = [
@@ -123,10 +141,16 @@ def _key(axes: Axes, numbered: Sequence[tuple[int, Row]], front: set[str]) -> No
     ]
     handles = [Line2D([], [], label=name, **{"linestyle": "", **look}) for name, look in looks]
     axes.legend(handles=handles, loc="upper left", ncols=2, fontsize=9, frameon=False, borderaxespad=0)
-    lines = [f"{number:>3} {'*' if row['cell'] in front else ' '} {row['cell']}" for number, row in numbered]
+    lines = [f"{number:>3} {'*' if row['cell'] in front else ' '} {_short(row['cell'])}" for number, row in named]
+    lines += [f"    and {further} more without a number"] if further else []
     height = axes.figure.get_figure(root=True).get_figheight()
     text = "* on the front of SSIM, size and latency\n\n" + "\n".join(lines)
     axes.text(0, 1 - 1.5 / height, text, family="monospace", fontsize=8.5, va="top", transform=axes.transAxes)
+
+
+def _short(name: str) -> str:
+    """A name that fits the key: the middle of a long one is left out."""
+    return name if len(name) <= 44 else f"{name[:27]}…{name[-16:]}"
 
 
 def samples(files: Mapping[str, Path], rows: Sequence[Row], path: Path) -> Path | None:

@@ -42,7 +42,8 @@ class LatencySpec:
 class Latency:
     """Milliseconds a forward of the candidate, and its ratio to the reference with a 95 % interval.
 
-    ``ratio`` is the median over pairs of candidate / reference: below 1 the candidate is faster.
+    ``ratio`` is the median over pairs of candidate / reference: below 1 the candidate is faster. ``times`` are the
+    seconds of all pairs [pairs, 2].
     """
 
     p50_ms: float
@@ -51,7 +52,12 @@ class Latency:
     ratio_low: float
     ratio_high: float
     reference_p50_ms: float
-    pairs: int
+    times: np.ndarray
+
+    @property
+    def pairs(self) -> int:
+        """How many pairs were measured."""
+        return len(self.times)
 
 
 def measure_pair(
@@ -99,7 +105,7 @@ def measure_pair(
     ratio, low, high = ratio_interval(seconds)
     p50, p90 = np.percentile(seconds[:, 0], [50, 90]) * 1e3
     reference_p50 = float(np.median(seconds[:, 1])) * 1e3
-    return Latency(float(p50), float(p90), ratio, low, high, reference_p50, len(seconds))
+    return Latency(float(p50), float(p90), ratio, low, high, reference_p50, seconds)
 
 
 def ratio_interval(times: np.ndarray) -> tuple[float, float, float]:

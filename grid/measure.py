@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from grid.latency import measure_pair, profile_operators
 from grid.plan import STAGE_VERSIONS
+from grid.results import LATENCIES, OPERATORS, SAMPLES
 from grid.work import Outcome, Work, write_outcome
 from model.metrics import MAX_DEPTH_M, depth_metrics, sqnr_db
 from model.network import normalize
@@ -21,8 +22,7 @@ from model.training import predict
 from quant.artifact import load_network, read_form, size_mb
 from quant.inspect import require_state
 
-SAMPLES = 4
-OPERATORS = "operators.txt"
+PICTURES = 4
 _CPU = torch.device("cpu")
 
 
@@ -43,9 +43,9 @@ def evaluate(work: Work) -> Outcome:
         metrics["simulated_ssim"] = depth_metrics(simulation, target)["ssim"]
     metrics["size_mb"] = size_mb(network, work.out)
     np.save(work.out / "predictions.npy", prediction.numpy())
-    shown = torch.linspace(0, len(images) - 1, min(SAMPLES, len(images))).long()
+    shown = torch.linspace(0, len(images) - 1, min(PICTURES, len(images))).long()
     np.savez(
-        work.out / "samples.npz",
+        work.out / SAMPLES,
         image=images[shown].permute(0, 2, 3, 1).numpy(),
         truth=target[shown, 0].numpy() * MAX_DEPTH_M,
         prediction=prediction[shown, 0].numpy() * MAX_DEPTH_M,
@@ -104,7 +104,8 @@ def profile(work: Work) -> Outcome:
         return _measure(work, work.out)
     settings = json.dumps(dict(work.node.settings), sort_keys=True)
     found = _once(work, [graph_hash, settings, str(work.inputs["reference"].name)], lambda out: _measure(work, out))
-    shutil.copy(work.store.path(found) / OPERATORS, work.out)
+    for name in (OPERATORS, LATENCIES):
+        shutil.copy(work.store.path(found) / name, work.out)
     record = work.store.record(found)
     return Outcome(record["metrics"], record["asserted"])
 
@@ -119,6 +120,7 @@ def _measure(work: Work, out: Path) -> Outcome:
     latency = measure_pair(network, reference, example, spec)
     step_ms, table = profile_operators(network, example, spec.threads)
     (out / OPERATORS).write_text(table)
+    np.save(out / LATENCIES, latency.times)
     return Outcome(
         {
             "latency_ms_p50": latency.p50_ms,

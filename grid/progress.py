@@ -10,24 +10,35 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from grid.costs import Costs, duration
 from grid.plan import Cell, Node, Plan
 from grid.stages import StageStore
 
 _PLAIN_EVERY_S = 15.0
+_LOOK_EVERY_S = 2.0
 
 
 class Progress:
     """Shows a plan while it runs: a live table on a terminal, a line a finished stage elsewhere."""
 
-    def __init__(self, plan: Plan, store: StageStore, console: Console | None = None) -> None:
-        self.plan = plan
+    def __init__(
+        self,
+        plan: Plan,
+        store: StageStore,
+        console: Console | None = None,
+        costs: Costs | None = None,
+        trials: int = 1,
+    ) -> None:
+        """``trials``: how many stages may run at a time, for the time that is left."""
+        self.plan, self.trials = plan, trials
+        self.costs = costs or Costs(store, 0)
         self.console = console or Console(stderr=False)
         self.done = {node.id for node in plan.nodes if store.has(node.id)}
         self.to_do = len(plan.nodes) - len(self.done)
         self.finished_here = 0
         self.running: dict[str, tuple[Node, float, dict[str, Any]]] = {}
         self.failures: dict[str, str] = {}
-        self.started_at = time.monotonic()
+        self.left_s = self.look_again = 0.0
         self.live: Live | None = None
         self.last_plain = 0.0
 
@@ -58,6 +69,7 @@ class Progress:
         _, since, _ = self.running.pop(node.id, (node, time.monotonic(), {}))
         self.done.add(node.id)
         self.finished_here += 1
+        self.costs.learn(node)
         if not self.live:
             seconds = time.monotonic() - since
             self._say(f"[{len(self.done)}/{len(self.plan.nodes)}] {node.stage} {self._cells_of(node)}: {seconds:.0f} s")
@@ -101,13 +113,21 @@ class Progress:
         return cell.name, done, "[dim]waiting", ""
 
     def _left(self) -> str:
-        spent = time.monotonic() - self.started_at
-        left = self.to_do - self.finished_here
         counts = Counter(node.stage for node, _, _ in self.running.values())
         now = ", ".join(f"{count} {stage}" for stage, count in counts.items()) or "starting"
-        if not self.finished_here or not left:
-            return now
-        return f"{now}; about {spent / self.finished_here * left / 60:.0f} min left"
+        if time.monotonic() > self.look_again:
+            self.look_again = time.monotonic() + _LOOK_EVERY_S
+            self.left_s = self._left_seconds()
+        return f"{now}; about {duration(self.left_s)} left" if self.left_s else now
+
+    def _left_seconds(self) -> float:
+        done = [min(time.monotonic() - since, self.costs.seconds(node)) for node, since, _ in self.running.values()]
+        whole = self.costs.wall_seconds(self.plan, self._waiting(), self.trials)
+        return max(whole - sum(done) / self.trials, 0.0)
+
+    def _waiting(self) -> list[str]:
+        """Ids of the stages that are neither done nor given up."""
+        return [node.id for node in self.plan.nodes if node.id not in self.done and node.id not in self.failures]
 
 
 def _describe(info: dict[str, Any]) -> str:

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from grid.intervals import mean_interval
+
 Row = dict[str, Any]
 
 
@@ -36,7 +38,8 @@ MEASURES = (MSE, SSIM, SQNR, SIZE, LATENCY)
 class Effect:
     """Paired differences (``to`` minus ``start``) between cells that are equal in all other axes.
 
-    ``identical`` counts the pairs whose two cells are one and the same int8 network.
+    ``identical`` counts the pairs whose two cells are one and the same int8 network. ``size_mb`` is in MB,
+    ``latency_ratio`` in float latencies.
     """
 
     axis: str
@@ -47,6 +50,13 @@ class Effect:
     pairs: int
     identical: int
     noise: float
+    size_mb: tuple[float, ...] = ()
+    latency_ratio: tuple[float, ...] = ()
+
+    @property
+    def ssim_interval(self) -> tuple[float, float] | None:
+        """The 95 % interval of the mean SSIM difference, by Student's t over the pairs; None of fewer than 3."""
+        return mean_interval(self.ssim)
 
 
 def is_int8(row: Row) -> bool:
@@ -99,16 +109,31 @@ def axes_of(rows: Sequence[Row]) -> tuple[str, ...]:
     return (*RECIPE, *(key for key in settings if len({str(row.get(key)) for row in cells}) > 1))
 
 
+def recipe_of(cell: str) -> str:
+    """Return the name of a cell's recipe: without the ``-s<seed>`` at its end."""
+    return re.sub(r"-s\d+$", "", cell)
+
+
+def several_seeds(rows: Iterable[Row]) -> bool:
+    """Whether the int8 rows were measured with more than one seed."""
+    return len({row.get("seed") for row in rows if is_int8(row)}) > 1
+
+
+def compared(rows: Sequence[Row]) -> list[Row]:
+    """Return the rows as figures show them: a row a recipe where there are several seeds, else as they are."""
+    return over_seeds(rows) if several_seeds(rows) else list(rows)
+
+
 def over_seeds(rows: Iterable[Row]) -> list[Row]:
     """Return one row a recipe: means over its measured seeds, ``<column>_std``, ``seeds`` (their number).
 
-    A recipe is a cell's name without the ``-s<seed>`` at its end. Rows that were not measured are left out; a
+    Rows that were not measured are left out; a
     recipe with one seed keeps its row and has no deviation.
     """
     groups: dict[str, list[Row]] = {}
     for row in rows:
         if row["status"] == "ok":
-            groups.setdefault(re.sub(r"-s\d+$", "", row["cell"]), []).append(row)
+            groups.setdefault(recipe_of(row["cell"]), []).append(row)
     merged = []
     for name, group in groups.items():
         row = dict(group[0], seeds=len(group), cell=name)
@@ -179,7 +204,9 @@ def _effect(axis: str, start: Any, to: Any, pairs: list[tuple[Row, Row]], noise:
         return tuple(b - a for a, b in figures if a is not None and b is not None)
 
     same = sum(bool(a.get("graph_hash")) and a.get("graph_hash") == b.get("graph_hash") for a, b in pairs)
-    return Effect(axis, start, to, differences("test_ssim"), differences("sqnr_db"), len(pairs), same, noise)
+    ssim, sqnr_db = differences("test_ssim"), differences("sqnr_db")
+    costs = differences("size_mb"), differences("latency_ratio")
+    return Effect(axis, start, to, ssim, sqnr_db, len(pairs), same, noise, *costs)
 
 
 def verdict(effect: Effect) -> str:

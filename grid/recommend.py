@@ -16,6 +16,7 @@ from grid.ranking import (
     Row,
     best,
     contenders,
+    is_int8,
     over_seeds,
     pareto_front,
     seed_spread,
@@ -175,6 +176,11 @@ def recommend(rows: Sequence[Row], target: Target) -> Recommendation:
     reasons += _rejected(candidates, kept, target)
     reasons += _float(rows, chosen, target, objective)
     return Recommendation(target, chosen["cell"], tuple(reasons), front)
+
+
+def first_member(rows: Sequence[Row], cell: str) -> Row:
+    """The row of a recommended cell; of a recipe with several seeds that of the first one."""
+    return next(row for row in rows if is_int8(row) and re.fullmatch(re.escape(cell) + r"(-s\d+)?", row["cell"]))
 
 
 def _bounds(target: Target) -> str:

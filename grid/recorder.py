@@ -7,16 +7,18 @@ from typing import Any
 
 from grid.analysis import FILES as ANALYSIS_FILES
 from grid.plan import Cell, Node, Plan
-from grid.report import write_report, write_results_csv
-from grid.results import Row, history, result_rows
+from grid.recommend import Target
+from grid.report import write_results_csv
+from grid.results import LATENCIES, OPERATORS, SAMPLES, Row, history
+from grid.run_files import RunFiles
 from grid.schedule import Observer
 from grid.stages import StageStore
 from grid.store import ModelArtifact, Tracking
-from grid.tracking_uri import ui_command
+from grid.tracking_uri import EXPERIMENT, store_uri, ui_command
 from model.pack import Pack
 
-PUBLISHED = Path(__file__).resolve().parent.parent / "search_spaces" / "published_results.csv"
-_FILES = (("profile", "operators.txt"), ("evaluate", "samples.npz"), *(("analyze", name) for name in ANALYSIS_FILES))
+_FILES: tuple[tuple[str, str], ...] = (("profile", OPERATORS), ("profile", LATENCIES), ("evaluate", SAMPLES))
+_FILES += tuple(("analyze", name) for name in ANALYSIS_FILES)
 _PACKAGES = ("torch", "torchvision", "timm", "ray", "mlflow")
 
 
@@ -27,12 +29,20 @@ class Recorder:
     """
 
     def __init__(
-        self, plan: Plan, store: StageStore, pack: Pack, run_dir: Path, run_name: str, uri: str | None, command: str
+        self,
+        plan: Plan,
+        store: StageStore,
+        pack: Pack,
+        run_dir: Path,
+        run_name: str,
+        uri: str | None,
+        command: str,
+        target: Target | None = None,
     ) -> None:
-        self.plan, self.store, self.pack, self.run_dir = plan, store, pack, run_dir
-        self.uri = uri or f"sqlite:///{store.root / 'mlflow.db'}"
-        self.tracking = Tracking(self.uri, "quantization-grid", store.root / "mlflow-artifacts")
-        self.context: dict[str, str | int | float | bool | None] = {
+        self.plan, self.store, self.pack, self.target = plan, store, pack, target
+        self.uri = uri or store_uri(store.root)
+        self.tracking = Tracking(self.uri, EXPERIMENT, store.root / "mlflow-artifacts")
+        context: dict[str, str | int | float | bool | None] = {
             "command": command,
             "run": run_name,
             "origin": pack.origin,
@@ -41,13 +51,13 @@ class Recorder:
             "python": platform.python_version(),
             **{name: version(name) for name in _PACKAGES},
         }
-        self.parent_id = self.tracking.parent(run_name, self.context, {"grid.command": command})
-        self.run_ids: dict[str, str] = {}
+        self.files = RunFiles(run_dir, plan, context)
+        self.parent_id = self.tracking.parent(run_name, context, {"grid.command": command})
 
     @property
     def ui_command(self) -> str:
         """How to look at the runs."""
-        return ui_command(self.uri)
+        return ui_command(self.uri, self.store.root)
 
     def beside(self, shown: Observer) -> Observer:
         """An observer that records, and passes everything on to ``shown``."""
@@ -66,7 +76,7 @@ class Recorder:
         if row["status"] == "ok" and row["graph_hash"]:
             example = self.pack.images("test", [0]).numpy()
             model = ModelArtifact(self.store.path(cell.nodes["convert"]), example, row["graph_hash"])
-        self.run_ids[cell.name] = self.tracking.write_cell(
+        self.files.mlflow_runs[cell.name] = self.tracking.write_cell(
             self.parent_id,
             cell.key,
             cell.name,
@@ -80,47 +90,25 @@ class Recorder:
             row["reason"] or "",
         )
 
-    def rows(self, failures: dict[str, str]) -> list[Row]:
-        """All rows as they are now, with their MLflow run."""
-        rows = result_rows(self.plan, self.store, failures)
-        return [{**row, "mlflow_run_id": self.run_ids.get(row["cell"])} for row in rows]
-
     def finish(self, failures: dict[str, str], interrupted: bool) -> list[Row]:
         """Write what is missing in MLflow, results.csv and the report; returns the rows."""
+        self.files.failures = failures
         cells = {cell.name: cell for cell in (*self.plan.cells, *self.plan.excluded)}
-        for row in self.rows(failures):
+        for row in self.files.rows(self.store):
             if row["status"] != "skipped":
                 self.record(cells[row["cell"]], row)
-        rows = self.rows(failures)
-        write_results_csv(rows, self.run_dir / "results.csv")
-        samples = {
-            row["cell"]: self.store.path(cells[row["cell"]].nodes["evaluate"]) / "samples.npz"
-            for row in rows
-            if row["status"] == "ok"
-        }
-        analyses = {
-            row["cell"]: Path(row["analysis"]) for row in rows if row.get("analysis") and not row.get("same_as")
-        }
-        report = write_report(self.run_dir, rows, self.context, PUBLISHED, samples, analyses)
+        self.files.save()
+        files = self.files.write(self.store, self.target)
+        rows = self.files.rows(self.store)
         done = all(row["status"] in ("ok", "excluded") for row in rows)
-        files = [report, self.run_dir / "results.csv", self.run_dir / "plan.txt", *self.run_dir.glob("*.png")]
         status = "FINISHED" if done else "KILLED" if interrupted else "FAILED"
-        self.tracking.close(self.parent_id, files, {"cells_ok": float(sum(r["status"] == "ok" for r in rows))}, status)
+        counts = {"cells_ok": float(sum(row["status"] == "ok" for row in rows))}
+        self.tracking.close(self.parent_id, files, counts, status)
         return rows
 
-    def summary(self, rows: list[Row]) -> str:
-        """The result table as text, and where everything is."""
-        lines = [f"{'cell':28} {'status':9} {'SSIM':>7} {'SQNR dB':>8} {'MB':>6} {'ms':>7} {'x float':>8}  note"]
-        for row in rows:
-            figures = [row.get(key) for key in ("test_ssim", "sqnr_db", "size_mb", "latency_ms_p50", "latency_ratio")]
-            shown = [
-                "–".rjust(width) if value is None else f"{value:{width}.{digits}f}"
-                for value, width, digits in zip(figures, (7, 8, 6, 7, 8), (4, 1, 3, 1, 2), strict=True)
-            ]
-            note = f"same as {row['same_as']}" if row.get("same_as") else row["reason"] or ""
-            lines.append(f"{row['cell']:28} {row['status']:9} {' '.join(shown)}  {note}".rstrip())
-        lines += ["", f"results    {self.run_dir / 'results.csv'}", f"report     {self.run_dir / 'report.md'}"]
-        return "\n".join(lines)
+    def register(self, row: Row, name: str) -> str:
+        """Register the int8 model of a row's cell in MLflow; returns its URI."""
+        return self.tracking.register(row["mlflow_run_id"], name)
 
 
 class _Both:
@@ -145,7 +133,8 @@ class _Both:
         ended = [cell for cell in cells if all(map(recorder.store.has, cell.nodes.values()))]
         if not ended:  # most nodes end no cell, and rows are made of the records of all
             return
-        rows = {row["cell"]: row for row in recorder.rows({})}
+        rows = {row["cell"]: row for row in recorder.files.rows(recorder.store)}
         for cell in ended:
             recorder.record(cell, rows[cell.name])
-        write_results_csv(recorder.rows({}), recorder.run_dir / "results.csv")
+            rows[cell.name]["mlflow_run_id"] = recorder.files.mlflow_runs[cell.name]
+        write_results_csv(list(rows.values()), recorder.files.folder / "results.csv")

@@ -1,5 +1,7 @@
 """Plan and store -> result rows: the store is the only source of figures."""
 
+import json
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +10,8 @@ from grid.settings import groups
 from grid.stages import StageStore
 
 Row = dict[str, Any]
+SAMPLES, LATENCIES, OPERATORS = "samples.npz", "latencies.npy", "operators.txt"
+"""Files that evaluate and profile leave beside their figures."""
 _STANDARD = ("fuse_bn", "granularity", "method", "engine", "seed")
 _TEST = ("mse", "ssim", "abs_rel", "rmse_m", "delta1")
 _LATENCY = (
@@ -99,6 +103,26 @@ def _row(cell: Cell, store: StageStore, failures: Mapping[str, str]) -> Row:
     row["train_s"] = sum(records[stage]["seconds"] for stage in ("train", "finetune") if stage in records)
     row["seconds"] = sum(record["seconds"] for record in records.values())
     return row
+
+
+def commands(plan: Plan, command: str) -> dict[str, str]:
+    """The command line that runs one cell of a grid: that of the grid, with the cell's values of all axes.
+
+    A cell of this name is then in the results; float baselines stand beside it as in the grid.
+    """
+    varied = [key for key in (*_STANDARD, *_varied(plan)) if key != "seed"]
+    seeds = {cell.settings["seed"] for cell in plan.cells}
+    found = {}
+    for cell in plan.cells:
+        chosen = {**_chosen(cell), "method": cell.settings["method"]}
+        parts = [f"--set {key}={_spelled(chosen[key])}" for key in varied if key in chosen]
+        parts += [f"--seeds {cell.settings['seed']}"] if len(seeds) > 1 else []
+        found[cell.name] = " ".join([command, *parts])
+    return found
+
+
+def _spelled(value: object) -> str:
+    return shlex.quote(value if isinstance(value, str) else json.dumps(value))
 
 
 def history(cell: Cell, store: StageStore) -> list[dict[str, float]]:

@@ -5,15 +5,15 @@ import json
 import logging
 import os
 import signal
-import socket
+import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 # Read by Ray when it starts or is imported; a value that the user has set wins.
 for _name, _value in {
@@ -31,80 +31,32 @@ for _name, _value in {
 import ray
 from ray import tune
 from ray.tune.experiment import Trial
-from ray.tune.search import Searcher
 
 from grid.cores import CoreLease, own_cores, pinned
+from grid.observer import Observer
 from grid.plan import Node, Plan
 from grid.profiler import start_profiler
+from grid.ray_metrics import GridMetrics
+from grid.resources import FEW_CORES as FEW_CORES
+from grid.resources import Resources
+from grid.searcher import START, WORKER_DEATHS, DriverOnly, TrieSearcher
+from grid.stage_names import cells_of, write_failure
 from grid.stages import StageStore
 from grid.trial import Context, run_node
-from model.errors import InputError
+from model.pack import Pack
 
-DEVICE_STAGES = ("train", "calibrate", "round", "correct_bias", "finetune")
-"""Stages that use a GPU where the cluster has one; all others run on CPUs only."""
-FEW_CORES = 4
-"""With fewer cores than this a measurement waits until nothing else runs, instead of owning a core all the time."""
 _REPORT_EVERY_S = 0.5
-_START = "start"
-"""In place of a node id: a trial that only starts its worker."""
 _START_S = 30.0
 _MOST_STARTS = 16
-_WORKER_DEATHS = 2
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What a training, calibration or QAT trial asks for, and where Ray is (None: start it here)."""
-
-    cpus_per_trial: int = 1
-    gpus_per_trial: float = 0.0
-    address: str | None = None
-
-    def __post_init__(self) -> None:
-        cores = len(own_cores())
-        if self.cpus_per_trial < 1 or (self.address is None and self.cpus_per_trial > cores):
-            expected = f"1 to {cores}, the cores this run may use" if self.address is None else "at least 1"
-            raise InputError("--cpus-per-trial", f"{self.cpus_per_trial} CPUs are asked for", expected)
-        if self.gpus_per_trial < 0:
-            raise InputError("--gpus-per-trial", f"{self.gpus_per_trial} is out of range", "at least 0")
-        if self.address not in (None, "auto"):
-            _check_answers(str(self.address))
-
-
-def _check_answers(address: str) -> None:
-    """Raise InputError where nobody listens: Ray itself would try for minutes."""
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
-        raise InputError("--address", f"{address!r} is no address", "auto or HOST:PORT")
-    try:
-        socket.create_connection((host, int(port)), timeout=5).close()
-    except (OSError, OverflowError) as error:
-        hint = "`ray start --head` starts one."
-        raise InputError("--address", f"nobody answers at {address} ({error})", "a running Ray cluster", hint) from None
-
-
-class Observer(Protocol):
-    """Told by the driver about every node, in the driver's process."""
-
-    def started(self, node: Node) -> None:
-        """A worker has begun."""
-
-    def progressed(self, node: Node, info: dict[str, Any]) -> None:
-        """News from within a stage: step, steps, epoch, epochs, loss."""
-
-    def finished(self, node: Node) -> None:
-        """The node is in the store."""
-
-    def failed(self, node: Node, reason: str) -> None:
-        """The node will not be in the store; ``reason`` is one line and names the log."""
 
 
 @dataclass(frozen=True)
 class Dashboard:
-    """Where the Ray dashboard is, and the token that its pages ask for (None: no login)."""
+    """Where the Ray dashboard is, the token that its pages ask for (None: no login), and each node's metrics."""
 
     url: str
     token_file: Path | None
+    metrics_urls: tuple[str, ...] = ()
 
     def how_to_open(self) -> str:
         """The address, and where the token is that its pages ask for."""
@@ -128,7 +80,13 @@ def cluster(resources: Resources) -> Iterator[Dashboard]:
     try:
         token = Path.home() / ".ray" / "auth_token"
         yield Dashboard(
-            f"http://{found.dashboard_url}" if found.dashboard_url else "", token if token.exists() else None
+            f"http://{found.dashboard_url}" if found.dashboard_url else "",
+            token if token.exists() else None,
+            tuple(
+                f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+                for node in ray.nodes()
+                if node["Alive"]
+            ),
         )
     finally:
         ray.shutdown()
@@ -146,11 +104,15 @@ def run_plan(plan: Plan, context: Context, resources: Resources, observer: Obser
         return searcher.failures
     workers = int(ray.cluster_resources().get("CPU", 1)) // resources.cpus_per_trial
     searcher.start_workers(min(workers, _MOST_STARTS))
-    nodes = {node.id: node for node in plan.nodes}
+    nodes, names = {node.id: node for node in plan.nodes}, searcher.names
+    done = nodes.keys() - searcher.waiting.keys()
+    searcher.observer = metrics = GridMetrics(plan, done, Pack(context.pack).size("train"), observer)
     core_folder = context.storage / "cores"
     core_folder.mkdir(parents=True, exist_ok=True)
     marks = tempfile.TemporaryDirectory(prefix="workers-", dir=core_folder, ignore_cleanup_errors=True)
-    trainable = partial(stage_trial, nodes=nodes, context=context, cores=own_cores(), marks=Path(marks.name))
+    trainable = partial(
+        stage_trial, nodes=nodes, names=names, context=context, cores=own_cores(), marks=Path(marks.name)
+    )
     trainable.__name__ = "stage_trial"  # type: ignore[attr-defined]
     measures = any(node.stage == "profile" for node in plan.nodes)
     profiler = start_profiler(core_folder, own_cores()) if measures else None
@@ -161,39 +123,49 @@ def run_plan(plan: Plan, context: Context, resources: Resources, observer: Obser
             search_alg=searcher,
             num_samples=-1,
             reuse_actors=True,
-            trial_name_creator=lambda trial: f"{trial.config['stage']}-{trial.config['node'][:8]}",
+            trial_name_creator=lambda trial: trial.config["name"],
+            trial_dirname_creator=lambda trial: trial.config["name"],  # Tune's own would append all of the config
         ),
         run_config=tune.RunConfig(
             name="tune",
             storage_path=str((context.storage / "ray").absolute()),
             verbose=0,
-            callbacks=[_Events(searcher, observer, nodes)],
-            failure_config=tune.FailureConfig(max_failures=_WORKER_DEATHS),
+            callbacks=[_Events(searcher, metrics, nodes)],
+            failure_config=tune.FailureConfig(max_failures=WORKER_DEATHS),
             checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
         ),
     )
     with _sigterm_as_interrupt(), marks:
         tuner.fit()
+    metrics.refresh(now=True)
     if profiler is not None:
         ray.kill(profiler)
     return searcher.failures
 
 
 def stage_trial(
-    config: dict[str, Any], nodes: dict[str, Node], context: Context, cores: tuple[int, ...], marks: Path
+    config: dict[str, Any],
+    nodes: dict[str, Node],
+    names: Mapping[str, str],
+    context: Context,
+    cores: tuple[int, ...],
+    marks: Path,
 ) -> None:
     """The Tune trainable: compute one node on leased cores and report its progress.
 
     In place of a node it may be asked to wait until all workers are up; each leaves a file in ``marks``.
+    The worker's own log, which the dashboard shows, says which cells it works for (``names`` by their keys).
     An exception is the stage's own fault and would come again: it is written to the log and reported, not
     retried. A worker that dies is retried by Tune.
     """
-    if config["node"] == _START:
+    if config["node"] == START:
         _await_workers(marks, config["workers"])
-        tune.report({_START: True})
+        tune.report({START: True})
         return
     node = nodes[config["node"]]
     report = _Reporter()
+    say = _worker_log().info
+    say("%s of %s begins (%s)", node.stage, cells_of(node, names), node.id)
     try:
         if node.stage == "profile":
             ray.get(ray.get_actor("profiler").run.remote(node, context))
@@ -203,12 +175,24 @@ def stage_trial(
             with CoreLease(context.storage / "cores", cores).lease(count) as leased, pinned(leased):
                 run_node(node, _on(context, device), report)
     except Exception as error:
-        log = context.storage / "logs" / f"{node.stage}-{node.id}.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
-        log.write_text(traceback.format_exc())
+        log = write_failure(context.storage, node, names, traceback.format_exc())
+        say("%s of %s failed: %s", node.stage, cells_of(node, names), log)
         tune.report({"failure": f"{node.stage}: {type(error).__name__}: {_first_line(error)} (log: {log})"})
         return
+    say("%s of %s is done", node.stage, cells_of(node, names))
     tune.report({"finished": node.id})
+
+
+def _worker_log() -> logging.Logger:
+    """A logger to this worker's standard output: Ray keeps one file of it a worker."""
+    log = logging.getLogger("grid.worker")
+    if not log.handlers:
+        handler = logging.StreamHandler(sys.stdout)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
+        log.propagate = False
+    return log
 
 
 def _await_workers(marks: Path, count: int) -> None:
@@ -243,134 +227,18 @@ class _Reporter:
             tune.report({"progress": json.dumps(info)})
 
 
-class _DriverOnly:
-    """Lives in the driver alone: Tune pickles such objects for its own restore, which is never used."""
+class _Events(DriverOnly, tune.Callback):
+    """Passes Tune's events on as nodes, and keeps the metrics fresh."""
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {}
+    def __init__(self, searcher: TrieSearcher, metrics: GridMetrics, nodes: dict[str, Node]) -> None:
+        self.searcher, self.metrics, self.nodes = searcher, metrics, nodes
 
-
-class TrieSearcher(_DriverOnly, Searcher):
-    """Suggests a node once all its inputs are in the store; knows what has failed and what hangs on it."""
-
-    def __init__(self, plan: Plan, store: StageStore, resources: Resources, observer: Observer) -> None:
-        super().__init__(metric="training_iteration", mode="max")
-        self.store, self.resources, self.observer = store, resources, observer
-        self.waiting = {node.id: node for node in plan.nodes if not store.verify(node.id)}
-        self.running: dict[str, Node] = {}
-        self.reasons: dict[str, str] = {}
-        self.failures: dict[str, str] = {}
-        self.depth = _work_behind(plan)
-        self.starting = self.workers = 0
-
-    def start_workers(self, count: int) -> None:
-        """Have so many workers started before the first stage, but no more than there are nodes to compute."""
-        self.starting = self.workers = min(count, len(self.waiting))
-
-    def is_done(self) -> bool:
-        """Whether nothing is left to run."""
-        return not self.waiting and not self.running
-
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
-        """The next node as a Tune config, None while all that is left has to wait, FINISHED at the end."""
-        if self.is_done():
-            return Searcher.FINISHED
-        if self.starting:
-            self.starting -= 1
-            resources = {"CPU": float(self.resources.cpus_per_trial)}
-            return {"node": _START, "stage": _START, "resources": resources, "workers": self.workers}
-        node = self._next()
-        if node is None and not self.running:
-            self._fail_stuck()
-            return Searcher.FINISHED
-        if node is None:
-            return None
-        del self.waiting[node.id]
-        self.running[trial_id] = node
-        return {"node": node.id, "stage": node.stage, "resources": self._resources(node)}
-
-    def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
-        """Judge by the store whether the node is done; otherwise fail it and all that needs it."""
-        node = self.running.pop(trial_id, None)
-        if node is None:
-            return
-        if self.store.has(node.id):
-            self.observer.finished(node)
-            return
-        reason = self.reasons.get(node.id) or f"{node.stage}: the worker died {_WORKER_DEATHS + 1} times"
-        self._fail(node, reason)
-
-    def _fail(self, node: Node, reason: str) -> None:
-        self.failures[node.id] = reason
-        self.observer.failed(node, reason)
-        for other in list(self.waiting.values()):
-            if other.id in self.waiting and any(upstream == node.id for _, upstream in other.inputs):
-                del self.waiting[other.id]
-                self._fail(other, reason)
-
-    def _fail_stuck(self) -> None:
-        """Nothing runs and nothing is ready: results were found damaged, and taken out, while the grid ran."""
-        for node in list(self.waiting.values()):
-            lost = [one for _, one in node.inputs if one not in self.waiting and not self.store.has(one)]
-            if node.id in self.waiting and lost:
-                del self.waiting[node.id]
-                self._fail(node, f"{node.stage}: its input {lost[0]} is no longer in the store; --resume computes it")
-
-    def _next(self) -> Node | None:
-        """Of the ready nodes the one with the longest chain behind it; measurements last on small machines."""
-        ready = [node for node in self.waiting.values() if self._is_ready(node)]
-        if self._few_cores():
-            others = [node for node in ready if node.stage != "profile"]
-            if self.running or any(node.stage != "profile" for node in self.waiting.values()):
-                ready = others
-        return max(ready, key=lambda node: self.depth[node.id], default=None)
-
-    def _is_ready(self, node: Node) -> bool:
-        """Whether the inputs are there: what waits or runs is not, and the disk is not asked thousands of times."""
-        inputs = {upstream for _, upstream in node.inputs}
-        running = (one.id for one in self.running.values())
-        return inputs.isdisjoint(self.waiting) and inputs.isdisjoint(running) and all(map(self.store.has, inputs))
-
-    def _few_cores(self) -> bool:
-        return ray.cluster_resources().get("CPU", 1) < FEW_CORES
-
-    def _resources(self, node: Node) -> dict[str, float]:
-        total = ray.cluster_resources()
-        if node.stage == "profile" and not self._few_cores():  # with few cores it runs alone, in a worker as the others
-            # More threads than cores fail in the profiler, with a reason; asking Ray for them would wait for ever.
-            return {"CPU": min(float(node.settings["latency.threads"] or 1), total.get("CPU", 1))}
-        if node.stage in DEVICE_STAGES and total.get("GPU", 0) > 0 and self.resources.gpus_per_trial > 0:
-            return {"CPU": float(self.resources.cpus_per_trial), "GPU": self.resources.gpus_per_trial}
-        return {"CPU": float(self.resources.cpus_per_trial)}
-
-    def save(self, checkpoint_path: str) -> None:
-        """Nothing: the store is the only truth."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Nothing: the store is the only truth."""
-
-
-def _work_behind(plan: Plan) -> dict[str, int]:
-    """For every node a weight of the longest chain from it to an end; training counts far more than the rest."""
-    weights = {"train": 1000, "finetune": 100, "equalize": 10, "calibrate": 10, "round": 10, "correct_bias": 10}
-    behind: dict[str, int] = {}
-    for node in reversed(plan.nodes):
-        own = behind.get(node.id, 0) + weights.get(node.stage, 1)
-        behind[node.id] = own
-        for _, upstream in node.inputs:
-            behind[upstream] = max(behind.get(upstream, 0), own)
-    return behind
-
-
-class _Events(_DriverOnly, tune.Callback):
-    """Passes Tune's events on to the observer, as nodes."""
-
-    def __init__(self, searcher: TrieSearcher, observer: Observer, nodes: dict[str, Node]) -> None:
-        self.searcher, self.observer, self.nodes = searcher, observer, nodes
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        self.metrics.refresh()
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        if trial.config["node"] != _START:
-            self.observer.started(self.nodes[trial.config["node"]])
+        if trial.config["node"] != START:
+            self.metrics.started(self.nodes[trial.config["node"]])
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
@@ -381,7 +249,7 @@ class _Events(_DriverOnly, tune.Callback):
         if "failure" in result:
             self.searcher.reasons[node.id] = result["failure"]
         if "progress" in result:
-            self.observer.progressed(node, json.loads(result["progress"]))
+            self.metrics.progressed(node, json.loads(result["progress"]))
 
 
 @contextlib.contextmanager

@@ -50,6 +50,12 @@ class StageStore:
         """The ``result.json`` of a stage; raises FileNotFoundError where it is not in the store."""
         return json.loads((self.path(node_id) / RESULT).read_text(encoding="utf-8"))
 
+    def records(self) -> Iterator[dict[str, Any]]:
+        """The records of all results, in no order; those that cannot be read are left out."""
+        for path in (self.root / "stages").glob(f"*/{RESULT}"):
+            with contextlib.suppress(OSError, ValueError):
+                yield json.loads(path.read_text(encoding="utf-8"))
+
     def scratch(self, node_id: str) -> Path:
         """A folder that outlives a kill, for work that resumes; it goes when the result is written."""
         folder = self.root / "scratch" / _checked(node_id)

@@ -41,6 +41,7 @@ SERVING_FILE = ROOT / "grid" / "serving.py"
 CODE_PATHS = (ROOT / "model", ROOT / "quant")
 MODEL_PACKAGES = ("torch", "torchvision", "timm", "numpy", "safetensors", "h5py", "mlflow")
 RUN_TAG, CELL_TAG, CONTENT_TAG, MODEL_TAG = "grid.run", "grid.cell", "grid.content", "grid.model_uri"
+ALIAS = "recommended"
 RUN_STATUS = {"ok": "FINISHED", "excluded": "FINISHED", "failed": "FAILED", "skipped": "KILLED"}
 METRICS_A_BATCH, PARAMS_A_BATCH = 50, 100
 LONGEST_VALUE = 6000  # MLflow's limit for a param
@@ -191,6 +192,25 @@ class Tracking:
             if child.status not in RUN_STATUS.values():
                 self.client.set_terminated(child.run_id, "KILLED")
         self.client.set_terminated(parent_id, status)
+
+    def register(self, run_id: str, name: str) -> str:
+        """Register the model of a cell's run, with the alias ``recommended``; returns its URI.
+
+        A model that is registered already is not registered twice. Raises InputError for a name MLflow refuses.
+        """
+        model_id = self.client.get_run(run_id).data.tags[MODEL_TAG].removeprefix("models:/")
+        try:
+            if not self.client.search_registered_models(f"name = {_quoted(name)}"):
+                self.client.create_registered_model(name)
+            versions = self.client.search_model_versions(f"name = {_quoted(name)}")
+            version = next((one for one in versions if one.model_id == model_id), None)
+            if version is None:
+                version = self.client.create_model_version(name, f"models:/{model_id}", run_id, model_id=model_id)
+            self.client.set_registered_model_alias(name, ALIAS, version.version)
+        except MlflowException as error:
+            problem = masked(str(error).strip().partition("\n")[0])
+            raise InputError(f"--register {name}", problem, "the name of an MLflow model") from error
+        return f"models:/{name}@{ALIAS}"
 
     def _children_of(self, parent_id: str) -> dict[str, _Child]:
         """Child runs by cell key, read once: this process alone writes them."""

@@ -18,6 +18,7 @@ from grid.ranking import (
     is_int8,
     over_seeds,
     seed_spread,
+    several_seeds,
     value,
     verdict,
 )
@@ -81,8 +82,7 @@ def results(rows: Sequence[Row]) -> str:
 
     With several seeds the bold values are those of ``seeds_table``, and none is bold here.
     """
-    several = len({row.get("seed") for row in rows if is_int8(row)}) > 1
-    marks = {} if several else _marks(contenders(rows), rows)
+    marks = {} if several_seeds(rows) else _marks(contenders(rows), rows)
     further = [axis for axis in axes_of(rows) if axis not in RECIPE]
     header = ["#", "cell", "fuse BN", "granularity", "method", *further]
     header += ["MSE", "SSIM", "SQNR dB", "size MB", "p50 ms", "x float [95 % CI]", "note"]
@@ -151,22 +151,34 @@ def further_table(rows: Sequence[Row]) -> str:
 
 
 def effects_table(rows: Sequence[Row]) -> str:
-    """Return what each axis does: paired differences of SSIM and SQNR between cells equal in all else."""
+    """Return what each axis does: paired differences between cells equal in all else.
+
+    SSIM with the 95 % interval of the mean difference (from three pairs on), SQNR in dB, size in MB, latency in
+    float latencies.
+    """
     lines = []
     for effect in effects(rows):
         step = f"{word(effect.start)} → {word(effect.to)}"
         pairs = f"{effect.pairs}" + (f" ({effect.identical} identical)" if effect.identical else "")
-        spans = [_span(effect.ssim, 4), _span(effect.sqnr_db, 2)]
-        lines.append([effect.axis, step, pairs, *spans, verdict(effect)])
-    header = ["axis", "step", "pairs", "Δ SSIM mean [min, max]", "Δ SQNR dB mean [min, max]", "SSIM shows"]
+        interval = " … ".join(_signed(bound, 4) for bound in effect.ssim_interval or ()) or DASH
+        spans = [_span(effect.sqnr_db, 2), _span(effect.size_mb, 3), _span(effect.latency_ratio, 2)]
+        lines.append([effect.axis, step, pairs, verdict(effect), _span(effect.ssim, 4), interval, *spans])
+    header = ["axis", "step", "pairs", "SSIM shows", "Δ SSIM mean [min, max]", "95 % of its mean"]
+    header += [f"Δ {title} mean [min, max]" for title in ("SQNR dB", "size MB", "x float latency")]
     return markdown(header, lines) if lines else "No two int8 cells differ in one axis alone."
 
 
 def _span(differences: Sequence[float], digits: int) -> str:
     if not differences:
         return DASH
-    mean, low, high = statistics.fmean(differences), min(differences), max(differences)
-    return f"{mean:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]"
+    spread = statistics.fmean(differences), min(differences), max(differences)
+    mean, low, high = (_signed(figure, digits) for figure in spread)
+    return mean if len(differences) == 1 else f"{mean} [{low}, {high}]"
+
+
+def _signed(figure: float, digits: int) -> str:
+    """With its sign; what rounds to nothing is +0, whichever side it comes from."""
+    return f"{round(figure, digits) + 0.0:+.{digits}f}"
 
 
 def published_table(rows: Sequence[Row], published: Sequence[Mapping[str, Any]]) -> str:

@@ -1,10 +1,23 @@
 """Where the tracking store is: checking the URI before work starts, and showing it without its secrets."""
 
 import re
+import shlex
+import sys
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 from model.errors import InputError
+
+EXPERIMENT = "quantization-grid"
+UI_HOST, UI_PORT = "127.0.0.1", 5000
+UI_ENVIRONMENT = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+"""Without its job runner, which the pages do not need, the server starts in seconds and stops at once."""
+
+
+def store_uri(storage: Path) -> str:
+    """The MLflow store of a storage folder that is given no other."""
+    return f"sqlite:///{storage.absolute() / 'mlflow.db'}"
 
 
 def masked(uri: str) -> str:
@@ -35,9 +48,16 @@ def checked_uri(uri: str) -> str:
     return uri
 
 
-def ui_command(uri: str) -> str:
-    """Return how to look at the runs: a command for a database, the address of a server."""
-    if uri.startswith("http"):
+def ui_arguments(uri: str, port: int) -> list[str]:
+    """The command that serves MLflow's pages for a database, on this machine alone; needs ``UI_ENVIRONMENT``."""
+    place = ["--host", UI_HOST, "--port", str(port)]
+    return [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--workers", "1", *place]
+
+
+def ui_command(uri: str, storage: Path) -> str:
+    """How to look at the runs: a command for a storage's own database, else where they are."""
+    if uri != store_uri(storage):
         return masked(uri)
-    options = "--workers 1 --host 127.0.0.1 --port 5000"
-    return f"MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --backend-store-uri {masked(uri)} {options}"
+    return "python runner.py --ui" + (
+        "" if storage == Path("results").absolute() else f" --storage {shlex.quote(str(storage))}"
+    )

@@ -8,9 +8,11 @@ import os
 import pickle
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -449,7 +451,7 @@ def test_resume_computes_no_finished_stage_again(story):
 def test_a_run_says_where_it_is_and_how_to_look_at_it(story):
     for text in ((story.at.folder / "killed.txt").read_text(), story.resume.stdout):
         assert f"run        {story.folder}" in text
-        assert "mlflow server --backend-store-uri sqlite:///" in text
+        assert "MLflow     python runner.py --ui --storage " in text
         assert "dashboard  http://127.0.0.1:" in text
     assert "Traceback" not in story.resume.stderr
     for cell in CELLS:
@@ -466,6 +468,75 @@ def test_a_run_leaves_results_report_plan_and_command(story):
     assert saved["run_name"] == "first"
     assert saved["arguments"]["set"] == ["fuse_bn=true", "equalize.objective=noise"]
     assert "tracking_uri" not in saved["arguments"]
+
+
+def test_a_run_recommends_a_cell_and_its_report_is_made_again_for_another_target(story):
+    assert "maximize ssim: " in story.resume.stdout
+    page = (story.folder / "report.html").read_text()
+    assert all(cell in page for cell in CELLS)
+    table = (story.folder / "results.csv").read_bytes()
+    for name in ("report.md", "report.html", "results.csv"):
+        (story.folder / name).unlink()
+    arguments = ["--report", "first", "--storage", str(story.at.storage)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("grid.schedule.cluster", no_cluster)
+        status, text = quietly([*arguments, "--target", "ssim>=2, minimize size_mb"])
+        assert status == 0
+        assert "ssim>=2, minimize size_mb: no cell" in text
+        assert "No cell keeps ssim>=2" in (story.folder / "report.md").read_text()
+        assert quietly(arguments)[0] == 0
+    assert (story.folder / "report.html").read_text() == page
+    assert (story.folder / "results.csv").read_bytes() == table
+
+
+def test_a_recommended_model_is_registered_once_under_an_alias(story):
+    arguments = story.at.arguments(*SET, run_name="again")
+    for _ in range(2):
+        status, text = quietly([*arguments, "--register", "depth"])
+        assert status == 0
+        assert "registered models:/depth@recommended" in text
+    from mlflow import MlflowClient
+
+    client = MlflowClient(story.uri)
+    (version,) = client.search_model_versions("name = 'depth'")
+    assert client.get_model_version_by_alias("depth", "recommended").version == version.version
+    assert client.get_logged_model(version.model_id).tags["cell"] in CELLS
+
+
+def test_the_pages_of_mlflow_are_served_on_this_machine_alone(story):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    command = [sys.executable, "runner.py", "--ui", str(port), "--storage", str(story.at.storage)]
+    server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        assert server.stdout is not None
+        assert f"http://127.0.0.1:{port}" in server.stdout.readline()
+        end = time.monotonic() + 120
+        while True:
+            try:
+                page = urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5).read()
+                break
+            except OSError:
+                assert server.poll() is None
+                assert time.monotonic() < end
+                time.sleep(0.5)
+        assert b"MLflow" in page
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(30)
+
+
+def test_a_storage_without_runs_has_no_pages(at, capsys):
+    assert "holds no runs" in refused(["--ui", "--storage", str(at.storage)], capsys, at)
+
+
+def test_a_report_of_a_run_that_is_not_there_is_refused(at, capsys):
+    assert "plan.json" in refused(["--report", "nothing", "--storage", str(at.storage)], capsys, at)
+
+
+def test_a_bad_target_is_refused_before_anything_runs(at, capsys):
+    assert "'sim' is an unknown metric" in refused([*at.arguments(), "--target", "sim>=1"], capsys, at)
 
 
 def test_a_run_is_resumed_from_any_folder(story, monkeypatch, tmp_path, capsys):

@@ -72,5 +72,49 @@ def sample_files(folder: Path, rows: list[dict]) -> dict[str, Path]:
     return files
 
 
+def many_rows(count: int) -> list[dict]:
+    """A made-up grid of ``count`` int8 cells over further axes, behind its two baselines."""
+    noise = np.random.default_rng(5)
+    rows = grid_rows()[:2]
+    for number in range(count):
+        method = tuple(GAIN)[number % 3]
+        granularity = ("per_channel", "per_tensor")[number // 3 % 2]
+        epochs, ratio, percent = 1 + number // 12 % 5, 1.6 + noise.normal(0, 0.1), 0.001 * (number // 60)
+        ssim = 0.83 + GAIN[method] + 0.002 * epochs + noise.normal(0, 0.002)
+        size = (1.607 if granularity == "per_channel" else 1.379) + percent
+        given = {"fuse_bn": bool(number // 6 % 2), "granularity": granularity, "method": method}
+        given |= {"qat.epochs": epochs, "calibrate.outlier_ratio": percent, "graph_hash": f"{number:016x}"}
+        cell = f"{'fuse_bn-' * given['fuse_bn']}{granularity}-{method}-outlier_ratio={percent:g}-epochs={epochs}"
+        more = {"sqnr_db": 24 + 400 * (ssim - 0.83), "simulated_ssim": ssim, "artifact": f"/stages/{number:020x}"}
+        rows.append(row(cell, **given, **more, **figures_of(ssim, size, ratio)))
+    return rows
+
+
+def latency_files(folder: Path, rows: list[dict], pairs: int = 120) -> dict[str, Path]:
+    """Paired seconds of each int8 cell around its ratio, with a few slow outliers."""
+    files = {}
+    for number, line in enumerate(line for line in rows if line["method"] != "fp32"):
+        draw = np.random.default_rng(number)
+        reference = 0.02 * np.exp(draw.normal(0, 0.02, pairs)) * (1 + 2 * (draw.random(pairs) > 0.98))
+        times = np.stack([reference * line["latency_ratio"] * np.exp(draw.normal(0, 0.01, pairs)), reference], axis=1)
+        files[line["cell"]] = folder / f"latencies-{number}.npy"
+        np.save(files[line["cell"]], times)
+    return files
+
+
+def histories_of(rows: list[dict], epochs: int = 2) -> dict[str, list[dict[str, float]]]:
+    """Learning curves of the cells that were trained: epoch 0 has no loss."""
+    found = {}
+    for number, line in enumerate(line for line in rows if "qat" in line["method"]):
+        start = 0.01 if line["method"] == "qat" else 0.002
+        history: list[dict[str, float]] = [{"epoch": 0, "val_ssim": line["test_ssim"] - start}]
+        for epoch in range(1, epochs + 1):
+            left = 0.4**epoch
+            figures = {"train_loss": 0.026 + 0.004 * left + 1e-4 * number, "learning_rate": 1e-4 * left}
+            history.append({"epoch": epoch, "val_ssim": line["test_ssim"] - start * left, **figures})
+        found[line["cell"]] = history
+    return found
+
+
 def changed(rows: list[dict], cell: str, **given) -> list[dict]:
     return [{**row, **given} if row["cell"] == cell else row for row in rows]

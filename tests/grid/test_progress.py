@@ -1,6 +1,7 @@
 """What is shown while a grid runs: a table on a terminal, a line a finished stage elsewhere."""
 
 import io
+import re
 
 import pytest
 from rich.console import Console
@@ -43,6 +44,7 @@ def test_without_a_terminal_every_finished_stage_is_one_line_and_nothing_else(pl
     with Progress(plan, store, shown) as progress:
         for number, node in enumerate(plan.nodes, 1):
             progress.started(node)
+            put(store, node)
             progress.finished(node)
             lines = text_of(shown).splitlines()
             assert len(lines) == number
@@ -53,6 +55,7 @@ def test_a_line_names_its_cell_or_counts_them(plan, store):
     shown = console(terminal=False)
     progress = Progress(plan, store, shown)
     for node in (node_of(plan, "finetune"), node_of(plan, "load")):
+        put(store, node)
         progress.finished(node)
     lines = text_of(shown).splitlines()
     assert "finetune per_channel-qat:" in lines[0]
@@ -65,6 +68,7 @@ def test_what_was_in_the_store_before_counts_as_done(plan, store):
     shown = console(terminal=False)
     progress = Progress(plan, store, shown)
     assert progress.to_do == len(plan.nodes) - 3
+    put(store, plan.nodes[3])
     progress.finished(plan.nodes[3])
     assert text_of(shown).startswith(f"[4/{len(plan.nodes)}]")
 
@@ -97,6 +101,8 @@ def table_of(plan: Plan, store: StageStore, *events) -> str:
     shown = console(terminal=True)
     with Progress(plan, store, shown) as progress:
         for name, *arguments in events:
+            if name == "finished":
+                put(store, arguments[0])
             getattr(progress, name)(*arguments)
     return text_of(shown)
 
@@ -147,8 +153,16 @@ def test_a_store_that_has_it_all_starts_no_table(plan, store):
     assert table_of(plan, store) == ""
 
 
-def test_the_time_left_is_shown_once_a_stage_has_finished(plan, store):
-    assert "min left" not in table_of(plan, store, ("started", plan.nodes[0]))
-    table = table_of(plan, store, ("started", plan.nodes[0]), ("finished", plan.nodes[0]), ("started", plan.nodes[1]))
-    assert "min left" in " ".join(table.split())
-    assert f"1 of {len(plan.nodes)} stages done" in table
+def test_the_time_left_is_shown_from_the_start_and_learns_from_what_was_measured(plan, store):
+    assert re.search(r"about \d+ (s|min) left", table_of(plan, store, ("started", plan.nodes[0])))
+    shown = console(terminal=True)
+    progress = Progress(plan, store, shown)
+    before = progress._left_seconds()
+    for node in plan.nodes:
+        if node.stage == "equalize":
+            put(store, node, seconds=1000.0)  # far slower than the shipped figures
+            progress.finished(node)
+            break
+    others = sum(node.stage == "equalize" for node in plan.nodes) - 1
+    assert others >= 1
+    assert progress._left_seconds() > before + 500 * others

@@ -36,6 +36,27 @@ def test_an_axis_is_judged_by_cells_that_differ_in_it_alone():
     assert found["method", "ptq", "qat"].sqnr_db == pytest.approx((9.0,))
 
 
+def test_an_axis_is_judged_by_size_and_latency_too_and_by_an_interval_from_three_pairs_on():
+    rows = [
+        row(
+            f"{fuse_bn}-{granularity}-{method}", method=method, fuse_bn=fuse_bn, granularity=granularity,
+            test_ssim=0.8 + 0.01 * shift * (granularity == "per_tensor") + 0.05 * fuse_bn,
+            size_mb=1.6 - 0.25 * (granularity == "per_tensor"), latency_ratio=2.0 + 0.5 * fuse_bn,
+        )
+        for fuse_bn in (False, True)
+        for shift, method in ((1, "ptq"), (2, "qat"), (3, "ptq+qat"))
+        for granularity in ("per_channel", "per_tensor")
+    ]  # fmt: skip
+    found = {effect.axis: effect for effect in ranking.effects(rows) if effect.axis != "method"}
+    assert found["granularity"].size_mb == pytest.approx((-0.25,) * 6)
+    assert found["granularity"].latency_ratio == pytest.approx((0.0,) * 6)
+    assert found["fuse_bn"].latency_ratio == pytest.approx((0.5,) * 6)
+    # Six differences, 0.01, 0.02 and 0.03 twice each: mean 0.02, deviation sqrt(4e-4 / 5) = 0.0089443.
+    half = 2.5706 * 0.0089443 / 6**0.5
+    assert found["granularity"].ssim_interval == pytest.approx((0.02 - half, 0.02 + half), abs=1e-6)
+    assert ranking.effects(rows[:4])[0].ssim_interval is None, "two pairs are too few"
+
+
 def test_an_axis_that_changes_no_network_is_no_finding():
     rows = [
         row("a", method="ptq", fuse_bn=False, test_ssim=0.8, graph_hash="x"),

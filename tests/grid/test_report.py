@@ -6,9 +6,19 @@ import itertools
 import numpy as np
 import pytest
 from PIL import Image
-from report_rows import changed, context, grid_rows, row, sample_files
+from report_rows import (
+    changed,
+    context,
+    grid_rows,
+    histories_of,
+    latency_files,
+    many_rows,
+    row,
+    sample_files,
+)
 
-from grid import figures, ranking, tables
+from grid import figures, latency_figure, learning_figure, ranking, tables
+from grid.recommend import parse_target
 from grid.report import RESULT_COLUMNS, write_report, write_results_csv
 
 PUBLISHED = "fuse_bn,granularity,method,test_mse,test_ssim,size_mb,latency_ms,source\n"
@@ -180,3 +190,142 @@ def test_the_report_lists_how_it_was_made_but_no_password(tmp_path):
     text = write_report(tmp_path, grid_rows(), context(command=command, torch="2.15.0")).read_text()
     assert "- command: `python runner.py --tracking-uri https://***@host/path --seeds 0,1`" in text
     assert "- torch: `2.15.0`" in text
+
+
+def section(text: str, title: str) -> str:
+    """What stands between a heading and the next one."""
+    return text.split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_the_first_section_says_which_cell_to_take_why_and_where_it_is(tmp_path):
+    rows = changed(grid_rows(), "per_tensor-qat", test_ssim=0.95, artifact="/store/stages/abc")
+    text = write_report(tmp_path, rows, context(), target=parse_target("size_mb<=1.5")).read_text()
+    assert text.split("\n## ")[1].startswith("Recommendation\n")
+    found = section(text, "Recommendation")
+    assert "**Take `per_tensor-qat`** for `size_mb<=1.5, maximize ssim`: SSIM 0.9500" in found
+    assert "6 of 12 int8 cells keep size_mb<=1.5" in found
+    assert "- Its network: `/store/stages/abc`" in found
+    front = found.split("On the Pareto front")[1]
+    assert "- `per_tensor-qat`: SSIM 0.9500" in front
+    assert "per_tensor-ptq`: SSIM" not in front.split("By one figure")[0], "beaten in SSIM, no smaller, no faster"
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_without_a_cell_that_keeps_the_target_the_report_takes_none(tmp_path):
+    found = section(
+        write_report(tmp_path, grid_rows(), context(), target=parse_target("ssim>=0.99")).read_text(), "Recommendation"
+    )
+    assert "**No cell to take** for `ssim>=0.99, maximize ssim`." in found
+    assert "No cell keeps ssim>=0.99: best is" in found
+    assert "Its network" not in found
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_recommended_recipe_of_several_seeds_names_the_network_of_each(tmp_path):
+    rows = [
+        {**line, "seed": seed, "cell": f"{line['cell']}-s{seed}", "artifact": f"/store/{line['cell']}-{seed}"}
+        for line in changed(grid_rows()[2:], "per_channel-qat", test_ssim=0.95)
+        for seed in (0, 1)
+    ]
+    found = section(write_report(tmp_path, rows, context()).read_text(), "Recommendation")
+    assert "**Take `per_channel-qat`**" in found
+    for seed in (0, 1):
+        assert f"- Its network (seed {seed}): `/store/per_channel-qat-{seed}`" in found
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_each_axis_has_its_interval_and_its_effect_on_size_and_latency(tmp_path):
+    text = section(write_report(tmp_path, grid_rows(), context()).read_text(), "What each axis does")
+    line = next(line for line in text.splitlines() if line.startswith("| granularity"))
+    cells = [part.strip() for part in line.strip("|").split("|")]
+    (effect,) = (effect for effect in ranking.effects(grid_rows()) if effect.axis == "granularity")
+    low, high = effect.ssim_interval or (0, 0)
+    assert cells[5] == f"{low:+.4f} … {high:+.4f}"
+    assert cells[7].startswith("-0.228 ["), "1.379 MB against 1.607 MB"
+    assert cells[8] == tables._span(effect.latency_ratio, 2)
+    assert tables._span((-0.00001, 0.00001), 4) == "+0.0000 [+0.0000, +0.0000]"
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_the_command_of_each_cell_is_the_last_section_word_for_word_but_without_passwords(tmp_path):
+    exact = "python runner.py --set 'equalize=[on,  off]' | tee x"
+    lines = {"a": exact, "b": "python runner.py --tracking-uri https://me:secret@host/x", "c": "```"}
+    text = write_report(tmp_path, grid_rows(), context(), commands=lines).read_text()
+    last = text.split("\n## ")[-1]
+    assert last.startswith("Each cell again\n")
+    assert f"\n# a\n{exact}\n# b\n" in last
+    assert "secret" not in text
+    assert last.count("````") == 2, "a fence longer than any in the commands"
+
+
+def test_learning_curves_and_latencies_are_drawn_and_linked(tmp_path):
+    rows = grid_rows()
+    given = {"histories": histories_of(rows), "latencies": latency_files(tmp_path, rows)}
+    text = write_report(tmp_path, rows, context(), **given).read_text()
+    for name in ("learning.png", "latency.png"):
+        assert f"]({name})" in text
+        assert np.asarray(Image.open(tmp_path / name)).std() > 5, "not an empty sheet"
+    assert "Learning curves" not in write_report(tmp_path, rows, context(), histories={}, latencies={}).read_text()
+
+
+@pytest.mark.parametrize(("cells", "epochs"), [(1, 0), (1, 2), (3, 30), (40, 5)])
+def test_learning_curves_of_any_number_of_cells_and_epochs(tmp_path, cells, epochs):
+    rows = [line for line in many_rows(130) if "qat" in line["method"]][:cells]
+    path = learning_figure.learning(histories_of(rows, epochs), tmp_path / "learning.png")
+    assert path is not None
+    picture = Image.open(path)
+    assert picture.height < 800
+    assert np.asarray(picture).std() > 5
+    assert learning_figure.learning({"a": []}, tmp_path / "none.png") is None
+
+
+def test_cells_that_share_a_training_share_a_curve_and_the_best_come_first():
+    histories = histories_of(grid_rows())
+    best = max(histories, key=lambda cell: histories[cell][-1]["val_ssim"])
+    names = [name for name, _ in learning_figure._curves({**histories, "copy": histories[best]})]
+    assert len(names) == len(histories)
+    assert names[0] == f"{best} and 1 more"
+
+
+def test_an_early_collapse_does_not_squash_the_curves():
+    from matplotlib import pyplot
+
+    _, axes = pyplot.subplots()
+    learning_figure._limits(axes, [np.array([0.1, 0.93, 0.94, 0.94]), np.array([0.92, 0.93, 0.93, 0.931])], True)
+    low, high = axes.get_ylim()
+    pyplot.close()
+    assert 0.85 < low < 0.93
+    assert high > 0.94
+
+
+def test_latency_strips_are_those_of_the_fastest_networks_each_once(tmp_path):
+    rows = many_rows(60)
+    files = latency_files(tmp_path, rows)
+    path = latency_figure.latencies(files, rows, tmp_path / "many.png")
+    few = latency_figure.latencies(
+        files, changed(rows[:5], rows[4]["cell"], same_as=rows[3]["cell"]), tmp_path / "few.png"
+    )
+    assert Image.open(path).height < 2200, "40 strips, not 60"
+    assert Image.open(few).height < 350
+    assert latency_figure.latencies({}, rows, tmp_path / "none.png") is None
+
+
+def test_latencies_of_another_shape_are_named(tmp_path):
+    rows = grid_rows()
+    np.save(tmp_path / "wrong.npy", np.ones(7))
+    with pytest.raises(ValueError, match=r"wrong\.npy: shape \(7,\)"):
+        latency_figure.latencies({rows[2]["cell"]: tmp_path / "wrong.npy"}, rows, tmp_path / "latency.png")
+
+
+def test_of_very_many_cells_the_front_and_the_best_are_numbered(tmp_path):
+    rows = many_rows(200)
+    figures.scatter(rows, tmp_path / "tradeoff.png")
+    assert Image.open(tmp_path / "tradeoff.png").height < 1300
+    points = figures.plotted(rows)
+    front = set(ranking.pareto_front(rows, (ranking.SSIM, ranking.SIZE, ranking.LATENCY)))
+    named = figures._named(points, front)
+    assert len(points) == 202
+    assert len(named) == figures.MOST_NUMBERED
+    assert front <= {line["cell"] for _, line in named}
+    assert [number for number, _ in named] == sorted(number for number, _ in named)

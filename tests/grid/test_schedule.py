@@ -5,6 +5,7 @@ import json
 import os
 import random
 import re
+import time
 import urllib.error
 import urllib.request
 from collections import Counter
@@ -20,6 +21,7 @@ from grid import schedule
 from grid.cores import own_cores
 from grid.plan import Node, Plan
 from grid.schedule import Dashboard, Resources, TrieSearcher, cluster, run_plan
+from grid.stage_names import names_by_key, trial_name
 from grid.stages import StageStore
 from model.errors import InputError
 from tests.grid import tiny
@@ -362,6 +364,7 @@ class Ran:
     failures: dict[str, str]
     dashboard: Dashboard
     status_without_token: int
+    metrics: str
     before: dict[str, int]
     again: Events
     failures_again: dict[str, str]
@@ -378,15 +381,18 @@ def ran(tmp_path_factory) -> Any:
     plan = here.plan(space_of(folder, AXES, overrides=("fuse_bn=true",)))
     context = here.context(folder)
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_metrics_report_interval_ms", "1000")
         patch.setattr(schedule, "stage_trial", tiny.sighted_stage_trial)
         patch.setattr(schedule, "start_profiler", start_sighted_profiler)
         with cluster(Resources()) as dashboard:
             status = status_of(dashboard.url)
             events, again = Events(), Events()
             failures = run_plan(plan, context, Resources(cpus_per_trial=1), events)
+            metrics = scraped(dashboard.metrics_urls[0], f'cells{{.*state="done".*}} {len(plan.cells) - 1}.0')
             before = written(folder)
             failures_again = run_plan(plan, context, Resources(cpus_per_trial=min(2, len(own_cores()))), again)
-    return Ran(plan, StageStore(folder), events, failures, dashboard, status, before, again, failures_again)
+    store = StageStore(folder)
+    return Ran(plan, store, events, failures, dashboard, status, metrics, before, again, failures_again)
 
 
 def start_sighted_profiler(core_folder: Path, cores: tuple[int, ...]) -> Any:
@@ -402,6 +408,17 @@ def status_of(url: str) -> int:
             return answer.status
     except urllib.error.HTTPError as error:
         return error.code
+
+
+def scraped(url: str, wanted: str) -> str:
+    """What a node tells Prometheus, once it says what is ``wanted``, or after half a minute."""
+    end = time.monotonic() + 30
+    while True:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            text = answer.read().decode()
+        if re.search(wanted, text) or time.monotonic() > end:
+            return text
+        time.sleep(0.5)
 
 
 def broken(ran: Ran) -> dict[str, str]:
@@ -426,6 +443,8 @@ def test_a_reason_is_one_line_that_names_stage_error_and_log(ran):
     assert re.fullmatch(r"finetune: \w+Error: .+ \(log: .+\.log\)", reason)
     log = Path(reason.partition("(log: ")[2].rstrip(")"))
     assert "Traceback" in log.read_text()
+    cell = next(cell.name for cell in ran.plan.cells if broken(ran)["finetune"] in cell.nodes.values())
+    assert log.parent == ran.store.root / "logs" / cell
     assert set(ran.failures.values()) == {reason}
     assert ran.events.reasons == ran.failures
 
@@ -492,6 +511,28 @@ def test_the_dashboard_answers_and_says_how_to_open_it(ran):
     assert ran.dashboard.url.startswith("http://127.0.0.1:")
     assert ran.status_without_token in (200, 401)
     assert (ran.status_without_token == 401) == ("token" in ran.dashboard.how_to_open())
+
+
+def test_the_metrics_of_the_node_tell_prometheus_how_the_grid_ended(ran):
+    found = {}
+    for name, tags, value in re.findall(r"^ray_quantization_grid_(\w+)\{(.*)\} (\S+)$", ran.metrics, re.MULTILINE):
+        labels = dict(re.findall(r'(\w+)="([^"]*)"', tags))
+        found[name, labels.get("state") or labels["cell"]] = float(value)
+    states = ("waiting", "running", "done", "failed")
+    assert [found["cells", state] for state in states] == [0, 0, len(ran.plan.cells) - 1, 1]
+    ended = len(ran.plan.nodes) - len(broken(ran))
+    assert [found["stages", state] for state in states] == [0, 0, ended, len(broken(ran))]
+    for cell in ran.plan.cells:
+        here = [one not in broken(ran).values() for one in cell.nodes.values()]
+        assert found["cell_done_ratio", cell.name] == pytest.approx(sum(here) / len(here))
+
+
+def test_the_folder_of_a_trial_names_its_stage_and_its_cells(ran):
+    folders = [path.name for path in (ran.store.root / "ray" / "tune").iterdir() if path.is_dir()]
+    for node in ran.plan.nodes:
+        name = trial_name(node, names_by_key(ran.plan))
+        started = ran.events.times("started")[node.id] + ran.again.times("started")[node.id] > 0
+        assert any(folder.startswith(name) for folder in folders) == started, (name, folders)
 
 
 def test_a_whole_store_needs_no_ray(tmp_path, tmp_path_factory):

@@ -12,7 +12,7 @@ from tracking_cells import children, write
 
 from grid import store
 from grid.store import CELL_TAG, Tracking
-from grid.tracking_uri import checked_uri, masked, ui_command
+from grid.tracking_uri import checked_uri, masked, store_uri, ui_command
 from model.errors import InputError
 
 ROOT = Path(store.__file__).parents[1]
@@ -172,7 +172,12 @@ def test_a_store_without_its_driver_is_an_error_without_the_password(tmp_path):
 )
 def test_secrets_in_uris_are_never_shown(uri, shown):
     assert masked(uri) == shown
-    assert "pw" not in ui_command(uri)
+    assert "pw" not in ui_command(uri, Path("results"))
+
+
+def test_the_pages_of_a_storage_are_opened_by_the_runner(tmp_path):
+    assert ui_command(store_uri(tmp_path), tmp_path) == f"python runner.py --ui --storage {tmp_path}"
+    assert ui_command(store_uri(Path("results")), Path("results").absolute()) == "python runner.py --ui"
 
 
 @pytest.mark.slow

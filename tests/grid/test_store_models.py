@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -112,6 +113,42 @@ def test_a_logged_model_computes_the_same_in_a_fresh_process_without_the_checkou
     assert "exact" in done.stdout, done.stderr[-3000:]
     assert str(ROOT) not in done.stdout.splitlines()[0]
     assert "refused" in done.stdout, "images that are not uint8 are an error"
+
+
+@pytest.mark.slow
+def test_a_served_model_answers_a_picture_over_http(tracking, int8, database, tmp_path):
+    folder, images, depth = int8
+    parent = tracking.parent("full-1", {}, {})
+    run = tracking.client.get_run(write(tracking, parent, model=ModelArtifact(folder, images[:1], "h")))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", run.data.tags[MODEL_TAG]]
+    command += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": database}
+    with open(tmp_path / "served.log", "w") as log:
+        server = subprocess.Popen(
+            command, cwd=tmp_path, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        deadline = time.monotonic() + 120
+        while True:
+            assert server.poll() is None, (tmp_path / "served.log").read_text()[-2000:]
+            assert time.monotonic() < deadline
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=5).close()
+                break
+            except OSError:
+                time.sleep(0.5)
+        body = json.dumps({"inputs": images[:2].tolist()}).encode()
+        asked = urllib.request.Request(
+            f"http://127.0.0.1:{port}/invocations", body, {"Content-Type": "application/json"}
+        )
+        answer = json.loads(urllib.request.urlopen(asked, timeout=60).read())
+    finally:
+        os.killpg(server.pid, 15)
+        server.wait(30)
+    np.testing.assert_allclose(np.asarray(answer["predictions"], np.float32), depth[:2], atol=1e-6)
 
 
 @pytest.mark.slow

@@ -1,0 +1,96 @@
+"""The paired latencies of each cell as one PNG: what lies behind the median ratio of the tables."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import numpy as np
+from matplotlib import pyplot
+from matplotlib.axes import Axes
+
+from grid.figures import COLOURS
+from grid.ranking import LATENCY, Row, value
+
+MOST_CELLS = 40
+MOST_POINTS = 300
+LEGEND = (
+    "Each point is one pair: candidate over float network, one run right after the other. Box: the middle half of "
+    "the pairs, line: 90 % of them; black bar: the median, which the tables show, with its 95 % interval. Left: the "
+    "ratio; right: the same about its own median. Points beyond the edge are not shown. Cells that are the same "
+    f"network as another one are left out; so are those beyond the {MOST_CELLS} fastest."
+)
+
+
+def latencies(files: Mapping[str, Path], rows: Sequence[Row], path: Path) -> Path | None:
+    """Draw the ratio of each pair, a strip a cell in the order of ``rows``; None without a file.
+
+    ``files`` maps a cell to its ``latencies.npy``: seconds [pairs, 2] of candidate and float network. Median and
+    interval are those of the rows. Raises ValueError, naming the file, where it has another shape.
+    """
+    shown = [row for row in rows if row["cell"] in files and row["status"] == "ok" and not row.get("same_as")]
+    shown = [row for row in shown if value(row, LATENCY.column) is not None]
+    if not shown:
+        return None
+    fastest = sorted(shown, key=lambda row: float(row[LATENCY.column]))[:MOST_CELLS]
+    shown = [row for row in shown if row in fastest]
+    strips = [(row, _ratios(files[row["cell"]])) for row in shown]
+    figure, (left, right) = pyplot.subplots(
+        1, 2, figsize=(13, 1.6 + 0.42 * len(strips)), sharey=True, width_ratios=(1, 1), layout="constrained"
+    )
+    _panel(left, strips, relative=False)
+    _panel(right, strips, relative=True)
+    left.set_yticks(range(len(strips)), [row["cell"] for row, _ in strips], fontsize=9)
+    left.set_ylim(len(strips) - 0.4, -0.6)
+    left.set_xlabel("latency, multiple of the float network (left is better)")
+    right.set_xlabel("difference from the cell's median, %")
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+    return path
+
+
+def _ratios(file: Path) -> np.ndarray:
+    """Candidate over reference, a figure a pair."""
+    times = np.load(file)
+    if times.ndim != 2 or times.shape[1] != 2 or not len(times):
+        raise ValueError(f"{file}: shape {times.shape}; expected [pairs, 2], at least one pair")
+    return times[:, 0] / times[:, 1]
+
+
+def _panel(axes: Axes, strips: Sequence[tuple[Row, np.ndarray]], relative: bool) -> None:
+    edges = []
+    for place, (row, ratios) in enumerate(strips):
+        middle = float(row[LATENCY.column])
+        bounds = [value(row, f"{LATENCY.column}_{end}") for end in ("low", "high")]
+        low, high = (middle if bound is None else bound for bound in bounds)
+        figures = np.array([*ratios, low, middle, high])
+        if relative:
+            figures = 100 * (figures / middle - 1)
+        _strip(axes, place, figures[:-3], tuple(figures[-3:]), COLOURS.get(row["method"], "black"))
+        edges += [*np.percentile(figures[:-3], [2, 98]), figures[-3], figures[-1]]
+    pad = 0.04 * (max(edges) - min(edges)) + 1e-6
+    axes.set_xlim(min(edges) - pad, max(edges) + pad)
+    axes.grid(alpha=0.25, axis="x")
+
+
+def _strip(axes: Axes, place: int, ratios: np.ndarray, median: tuple[float, ...], colour: str) -> None:
+    picked = ratios[np.linspace(0, len(ratios) - 1, min(len(ratios), MOST_POINTS)).astype(int)]
+    shift = np.random.default_rng(0).uniform(-0.3, 0.3, len(picked))
+    axes.plot(picked, place + shift, ".", color=colour, alpha=0.35, markersize=3, zorder=1)
+    fifth, quarter, three_quarters, last = np.percentile(ratios, [5, 25, 75, 95])
+    axes.plot([fifth, last], [place, place], color=colour, linewidth=1.2, zorder=2)
+    axes.barh(
+        place,
+        three_quarters - quarter,
+        0.36,
+        left=quarter,
+        facecolor="white",
+        edgecolor=colour,
+        linewidth=1.2,
+        zorder=3,
+    )
+    low, middle, high = median
+    axes.plot([low, high], [place, place], color="black", linewidth=3, solid_capstyle="butt", zorder=4)
+    axes.plot([middle, middle], [place - 0.24, place + 0.24], color="black", linewidth=1.4, zorder=4)

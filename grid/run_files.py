@@ -1,0 +1,115 @@
+"""The files of a run: what was planned and what came of it, kept so that the report can be made again."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from grid.plan import Cell, Plan
+from grid.recommend import Target
+from grid.report import write_report, write_results_csv
+from grid.report_html import write_html
+from grid.results import LATENCIES, SAMPLES, Row, commands, history, result_rows
+from grid.stages import StageStore
+from model.errors import InputError
+
+FILE = "plan.json"
+PUBLISHED = Path(__file__).resolve().parent.parent / "search_spaces" / "published_results.csv"
+
+
+@dataclass
+class RunFiles:
+    """A run's folder, its plan, and what its report needs beside the store.
+
+    ``context`` are the facts at the report's end (``run``, ``command``, ``origin``, ``test_images`` and more),
+    ``failures`` reasons by node id, ``mlflow_runs`` MLflow run ids by cell.
+    """
+
+    folder: Path
+    plan: Plan
+    context: Mapping[str, Any]
+    failures: dict[str, str] = field(default_factory=dict)
+    mlflow_runs: dict[str, str] = field(default_factory=dict)
+
+    def save(self) -> None:
+        """Write ``plan.json``; what all cells have in common stands there once."""
+        cells = (*self.plan.cells, *self.plan.excluded)
+        common = dict(cells[0].settings) if cells else {}
+        common = {key: value for key, value in common.items() if all(_has(cell, key, value) for cell in cells)}
+        document = {
+            "context": dict(self.context),
+            "failures": self.failures,
+            "mlflow_runs": self.mlflow_runs,
+            "repeats": self.plan.repeats,
+            "common": common,
+            "cells": [_written(cell, common) for cell in self.plan.cells],
+            "excluded": [_written(cell, common) for cell in self.plan.excluded],
+        }
+        aside = self.folder / f".{FILE}"
+        aside.write_text(json.dumps(document, separators=(",", ":")))
+        aside.replace(self.folder / FILE)
+
+    @classmethod
+    def load(cls, folder: Path) -> "RunFiles":
+        """Read a run's folder; its plan has cells but no nodes. Raises InputError where there is none."""
+        try:
+            document = json.loads((folder / FILE).read_text())
+            common = document["common"]
+            cells, excluded = (
+                tuple(_read(entry, common) for entry in document[name]) for name in ("cells", "excluded")
+            )
+            plan = Plan(cells, (), excluded, document["repeats"])
+            return cls(folder, plan, document["context"], document["failures"], document["mlflow_runs"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            problem = f"cannot be read ({type(error).__name__}: {error})"
+            raise InputError(str(folder / FILE), problem, "the file that a run of this version leaves") from None
+
+    def rows(self, store: StageStore) -> list[Row]:
+        """All rows as they are now, with their MLflow run."""
+        rows = result_rows(self.plan, store, self.failures)
+        return [{**row, "mlflow_run_id": self.mlflow_runs.get(row["cell"])} for row in rows]
+
+    def write(self, store: StageStore, target: Target | None) -> list[Path]:
+        """Write results.csv and both reports from the store; returns all files of the run that are worth keeping."""
+        rows = self.rows(store)
+        cells = {cell.name: cell for cell in self.plan.cells}
+        ok = [row["cell"] for row in rows if row["status"] == "ok"]
+        int8 = [row["cell"] for row in rows if row["status"] == "ok" and row["graph_hash"] and not row["same_as"]]
+
+        def files(names: list[str], stage: str, name: str) -> dict[str, Path]:
+            paths = {cell: store.path(cells[cell].nodes[stage]) / name for cell in names if stage in cells[cell].nodes}
+            return {cell: path for cell, path in paths.items() if path.exists()}
+
+        histories = {cell: history(cells[cell], store) for cell in int8 if "finetune" in cells[cell].nodes}
+        report = write_report(
+            self.folder,
+            rows,
+            self.context,
+            PUBLISHED,
+            files(ok, "evaluate", SAMPLES),
+            {row["cell"]: Path(row["analysis"]) for row in rows if row.get("analysis") and not row.get("same_as")},
+            target=target,
+            histories=histories,
+            latencies=files(int8, "profile", LATENCIES),
+            commands=commands(self.plan, str(self.context["command"])),
+        )
+        table = write_results_csv(rows, self.folder / "results.csv")
+        page = write_html(report, rows)
+        return [report, page, table, self.folder / "plan.txt", self.folder / FILE, *self.folder.glob("*.png")]
+
+
+def _has(cell: Cell, key: str, value: Any) -> bool:
+    return key in cell.settings and type(cell.settings[key]) is type(value) and cell.settings[key] == value
+
+
+def _written(cell: Cell, common: Mapping[str, Any]) -> dict[str, Any]:
+    settings = {key: value for key, value in cell.settings.items() if key not in common}
+    return dataclasses.asdict(cell) | {"settings": settings, "relevant": sorted(cell.relevant)}
+
+
+def _read(entry: Mapping[str, Any], common: Mapping[str, Any]) -> Cell:
+    settings = {**common, **entry["settings"]}
+    relevant = {key: settings[key] for key in entry["relevant"]}
+    return Cell(**{**entry, "settings": settings, "relevant": relevant})

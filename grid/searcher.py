@@ -1,0 +1,129 @@
+"""Which node runs next: Ray Tune asks, the store answers."""
+
+from typing import Any
+
+import ray
+from ray.tune.search import Searcher
+
+from grid.observer import Observer
+from grid.plan import Node, Plan
+from grid.resources import Resources, has_few_cores
+from grid.stage_names import names_by_key, trial_name
+from grid.stages import StageStore
+
+START = "start"
+"""In place of a node id: a trial that only starts its worker."""
+WORKER_DEATHS = 2
+"""How often a node is tried again because its worker died."""
+
+
+class DriverOnly:
+    """Lives in the driver alone: Tune pickles such objects for its own restore, which is never used."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class TrieSearcher(DriverOnly, Searcher):
+    """Suggests a node once all its inputs are in the store; knows what has failed and what hangs on it."""
+
+    def __init__(self, plan: Plan, store: StageStore, resources: Resources, observer: Observer) -> None:
+        super().__init__(metric="training_iteration", mode="max")
+        self.store, self.resources, self.observer = store, resources, observer
+        self.waiting = {node.id: node for node in plan.nodes if not store.verify(node.id)}
+        self.running: dict[str, Node] = {}
+        self.reasons: dict[str, str] = {}
+        self.failures: dict[str, str] = {}
+        self.depth, self.names = _work_behind(plan), names_by_key(plan)
+        self.starting = self.workers = 0
+
+    def start_workers(self, count: int) -> None:
+        """Have so many workers started before the first stage, but no more than there are nodes to compute."""
+        self.starting = self.workers = min(count, len(self.waiting))
+
+    def is_done(self) -> bool:
+        """Whether nothing is left to run."""
+        return not self.waiting and not self.running
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
+        """The next node as a Tune config, None while all that is left has to wait, FINISHED at the end."""
+        if self.is_done():
+            return Searcher.FINISHED
+        if self.starting:
+            self.starting -= 1
+            resources = {"CPU": float(self.resources.cpus_per_trial)}
+            return {"node": START, "name": START, "resources": resources, "workers": self.workers}
+        node = self._next()
+        if node is None and not self.running:
+            self._fail_stuck()
+            return Searcher.FINISHED
+        if node is None:
+            return None
+        del self.waiting[node.id]
+        self.running[trial_id] = node
+        return {
+            "node": node.id,
+            "stage": node.stage,
+            "name": trial_name(node, self.names),
+            "resources": self.resources.of(node, ray.cluster_resources()),
+        }
+
+    def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
+        """Judge by the store whether the node is done; otherwise fail it and all that needs it."""
+        node = self.running.pop(trial_id, None)
+        if node is None:
+            return
+        if self.store.has(node.id):
+            self.observer.finished(node)
+            return
+        reason = self.reasons.get(node.id) or f"{node.stage}: the worker died {WORKER_DEATHS + 1} times"
+        self._fail(node, reason)
+
+    def _fail(self, node: Node, reason: str) -> None:
+        self.failures[node.id] = reason
+        self.observer.failed(node, reason)
+        for other in list(self.waiting.values()):
+            if other.id in self.waiting and any(upstream == node.id for _, upstream in other.inputs):
+                del self.waiting[other.id]
+                self._fail(other, reason)
+
+    def _fail_stuck(self) -> None:
+        """Nothing runs and nothing is ready: results were found damaged, and taken out, while the grid ran."""
+        for node in list(self.waiting.values()):
+            lost = [one for _, one in node.inputs if one not in self.waiting and not self.store.has(one)]
+            if node.id in self.waiting and lost:
+                del self.waiting[node.id]
+                self._fail(node, f"{node.stage}: its input {lost[0]} is no longer in the store; --resume computes it")
+
+    def _next(self) -> Node | None:
+        """Of the ready nodes the one with the longest chain behind it; measurements last on small machines."""
+        ready = [node for node in self.waiting.values() if self._is_ready(node)]
+        if has_few_cores(ray.cluster_resources()):
+            others = [node for node in ready if node.stage != "profile"]
+            if self.running or any(node.stage != "profile" for node in self.waiting.values()):
+                ready = others
+        return max(ready, key=lambda node: self.depth[node.id], default=None)
+
+    def _is_ready(self, node: Node) -> bool:
+        """Whether the inputs are there: what waits or runs is not, and the disk is not asked thousands of times."""
+        inputs = {upstream for _, upstream in node.inputs}
+        running = (one.id for one in self.running.values())
+        return inputs.isdisjoint(self.waiting) and inputs.isdisjoint(running) and all(map(self.store.has, inputs))
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the store is the only truth."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: the store is the only truth."""
+
+
+def _work_behind(plan: Plan) -> dict[str, int]:
+    """For every node a weight of the longest chain from it to an end; training counts far more than the rest."""
+    weights = {"train": 1000, "finetune": 100, "equalize": 10, "calibrate": 10, "round": 10, "correct_bias": 10}
+    behind: dict[str, int] = {}
+    for node in reversed(plan.nodes):
+        own = behind.get(node.id, 0) + weights.get(node.stage, 1)
+        behind[node.id] = own
+        for _, upstream in node.inputs:
+            behind[upstream] = max(behind.get(upstream, 0), own)
+    return behind
