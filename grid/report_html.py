@@ -46,13 +46,14 @@ def _places(found: Sequence[dict[str, Any]]) -> str:
     """Where the plots are drawn."""
     if not found:
         return ""
-    key = "".join(
-        f'<button type="button" aria-pressed="true" value="{name}" style="--colour: {colour}">{name}</button>'
-        for name, colour in names(found).items()
-    )
+    key = "".join(_key(escape(name), colour) for name, colour in names(found).items())
     labels = [escape(plot["layout"]["xaxis"]["title"]["text"]) for plot in found]
     places = "".join(f'<div class="plot" role="img" aria-label="SSIM against {label}"></div>' for label in labels)
     return f'<div class="drawn"><p class="key">{key}</p><p>{escape(_HINT)}</p><div class="pair">{places}</div></div>'
+
+
+def _key(name: str, colour: str) -> str:
+    return f'<button type="button" aria-pressed="true" value="{name}" style="--colour: {colour}">{name}</button>'
 
 
 def _contents(titles: Sequence[tuple[str, str]]) -> str:

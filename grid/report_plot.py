@@ -68,7 +68,7 @@ def _cells(members: Sequence[tuple[int, Row]], measure: Measure, method: str, si
     line = {"width": 1.8, "color": colour}
     marker = {"symbol": [_symbol(row) for _, row in members], "size": size, "color": colour, "line": line}
     points = [(float(row[measure.column]), float(row[SSIM.column])) for _, row in members]
-    trace = _trace(points, escape(method), mode="markers", marker=marker)
+    trace = _trace(points, method, mode="markers", marker=marker)
     trace |= {"text": [_hover(number, row) for number, row in members], "hovertemplate": "%{text}<extra></extra>"}
     if measure is LATENCY:
         below, above = zip(*(_interval(row) for _, row in members), strict=True)

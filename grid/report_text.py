@@ -76,8 +76,8 @@ def _front(front: Sequence[Row]) -> str:
     if len(ordered) > MOST_ON_FRONT:
         lines.append(f"and {len(ordered) - MOST_ON_FRONT} more, ringed in the figure.")
     text = (
-        f"On the Pareto front of SSIM, size and latency ({len(ordered)} int8 cells that no other one beats: better by "
-        "more than a tie in one of them, worse in none):"
+        "On the Pareto front of SSIM, size and latency (no other int8 cell is better by more than a tie in one of them "
+        "and worse in none):"
     )
     return f"{text}\n\n{_items(lines)}"
 

@@ -5,7 +5,6 @@ import json
 import logging
 import os
 import signal
-import sys
 import tempfile
 import time
 import traceback
@@ -39,15 +38,13 @@ from grid.profiler import start_profiler
 from grid.ray_metrics import GridMetrics
 from grid.resources import FEW_CORES as FEW_CORES
 from grid.resources import Resources
-from grid.searcher import START, WORKER_DEATHS, DriverOnly, TrieSearcher
+from grid.searcher import IDLE, WORKER_DEATHS, DriverOnly, TrieSearcher
 from grid.stage_names import cells_of, write_failure
 from grid.stages import StageStore
 from grid.trial import Context, run_node
 from model.pack import Pack
 
-_REPORT_EVERY_S = 0.5
-_START_S = 30.0
-_MOST_STARTS = 16
+_REPORT_EVERY_S, _LOOK_EVERY_S = 0.5, 0.05
 
 
 @dataclass(frozen=True)
@@ -102,17 +99,14 @@ def run_plan(plan: Plan, context: Context, resources: Resources, observer: Obser
     searcher = TrieSearcher(plan, store, resources, observer)
     if searcher.is_done():
         return searcher.failures
-    workers = int(ray.cluster_resources().get("CPU", 1)) // resources.cpus_per_trial
-    searcher.start_workers(min(workers, _MOST_STARTS))
     nodes, names = {node.id: node for node in plan.nodes}, searcher.names
     done = nodes.keys() - searcher.waiting.keys()
     searcher.observer = metrics = GridMetrics(plan, done, Pack(context.pack).size("train"), observer)
     core_folder = context.storage / "cores"
     core_folder.mkdir(parents=True, exist_ok=True)
-    marks = tempfile.TemporaryDirectory(prefix="workers-", dir=core_folder, ignore_cleanup_errors=True)
-    trainable = partial(
-        stage_trial, nodes=nodes, names=names, context=context, cores=own_cores(), marks=Path(marks.name)
-    )
+    calls = tempfile.TemporaryDirectory(prefix="calls-", dir=core_folder, ignore_cleanup_errors=True)
+    searcher.keep_workers(int(ray.cluster_resources().get("CPU", 1)) // resources.cpus_per_trial, Path(calls.name))
+    trainable = partial(stage_trial, nodes=nodes, names=names, context=context, cores=own_cores())
     trainable.__name__ = "stage_trial"  # type: ignore[attr-defined]
     measures = any(node.stage == "profile" for node in plan.nodes)
     profiler = start_profiler(core_folder, own_cores()) if measures else None
@@ -135,7 +129,7 @@ def run_plan(plan: Plan, context: Context, resources: Resources, observer: Obser
             checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
         ),
     )
-    with _sigterm_as_interrupt(), marks:
+    with _sigterm_as_interrupt(), calls:
         tuner.fit()
     metrics.refresh(now=True)
     if profiler is not None:
@@ -149,18 +143,18 @@ def stage_trial(
     names: Mapping[str, str],
     context: Context,
     cores: tuple[int, ...],
-    marks: Path,
 ) -> None:
     """The Tune trainable: compute one node on leased cores and report its progress.
 
-    In place of a node it may be asked to wait until all workers are up; each leaves a file in ``marks``.
+    In place of a node it may be asked to wait until its worker is called for.
     The worker's own log, which the dashboard shows, says which cells it works for (``names`` by their keys).
     An exception is the stage's own fault and would come again: it is written to the log and reported, not
     retried. A worker that dies is retried by Tune.
     """
-    if config["node"] == START:
-        _await_workers(marks, config["workers"])
-        tune.report({START: True})
+    if config["node"] == IDLE:
+        while Path(config["until_gone"]).exists():
+            time.sleep(_LOOK_EVERY_S)
+        tune.report({IDLE: True})
         return
     node = nodes[config["node"]]
     report = _Reporter()
@@ -184,27 +178,15 @@ def stage_trial(
 
 
 def _worker_log() -> logging.Logger:
-    """A logger to this worker's standard output: Ray keeps one file of it a worker."""
+    """A logger to this worker's standard error, of which Ray keeps a file and the dashboard shows the end."""
     log = logging.getLogger("grid.worker")
     if not log.handlers:
-        handler = logging.StreamHandler(sys.stdout)
+        handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         log.addHandler(handler)
         log.setLevel(logging.INFO)
         log.propagate = False
     return log
-
-
-def _await_workers(marks: Path, count: int) -> None:
-    """Return once ``count`` workers are here.
-
-    A worker takes seconds to start. Tune gives a trial that waits for its new worker the first idle one and stops the
-    new one: while stages are short, all of them would run on one worker.
-    """
-    (marks / ray.get_runtime_context().get_worker_id()).touch()
-    end = time.monotonic() + _START_S
-    while len(list(marks.iterdir())) < count and time.monotonic() < end:
-        time.sleep(0.05)
 
 
 def _on(context: Context, device: str) -> Context:
@@ -237,7 +219,8 @@ class _Events(DriverOnly, tune.Callback):
         self.metrics.refresh()
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        if trial.config["node"] != START:
+        self.searcher.on_trial_start(trial.trial_id)
+        if trial.config["node"] != IDLE:
             self.metrics.started(self.nodes[trial.config["node"]])
 
     def on_trial_result(

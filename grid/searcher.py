@@ -1,5 +1,6 @@
 """Which node runs next: Ray Tune asks, the store answers."""
 
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -11,10 +12,11 @@ from grid.resources import Resources, has_few_cores
 from grid.stage_names import names_by_key, trial_name
 from grid.stages import StageStore
 
-START = "start"
-"""In place of a node id: a trial that only starts its worker."""
+IDLE = "idle"
+"""In place of a node id: a trial that keeps its worker while no stage is ready."""
 WORKER_DEATHS = 2
 """How often a node is tried again because its worker died."""
+_MOST_KEPT = 16
 
 
 class DriverOnly:
@@ -35,11 +37,21 @@ class TrieSearcher(DriverOnly, Searcher):
         self.reasons: dict[str, str] = {}
         self.failures: dict[str, str] = {}
         self.depth, self.names = _work_behind(plan), names_by_key(plan)
-        self.starting = self.workers = 0
+        self.started: set[str] = set()
+        self.idle: dict[str, Path] = {}
+        self.workers, self.calls = 0, Path()
 
-    def start_workers(self, count: int) -> None:
-        """Have so many workers started before the first stage, but no more than there are nodes to compute."""
-        self.starting = self.workers = min(count, len(self.waiting))
+    def keep_workers(self, count: int, calls: Path) -> None:
+        """Keep so many workers alive: those without a stage wait, each until its file in ``calls`` is gone.
+
+        A worker takes seconds to start, and Tune stops those for which no trial waits. It also gives a trial that waits
+        for its new worker the first idle one, and stops the new one: stages that are short would all run on one.
+        """
+        self.workers, self.calls = min(count, _MOST_KEPT), calls
+
+    def on_trial_start(self, trial_id: str) -> None:
+        """A worker has begun with a trial, which no longer waits for one."""
+        self.started.add(trial_id)
 
     def is_done(self) -> bool:
         """Whether nothing is left to run."""
@@ -49,18 +61,16 @@ class TrieSearcher(DriverOnly, Searcher):
         """The next node as a Tune config, None while all that is left has to wait, FINISHED at the end."""
         if self.is_done():
             return Searcher.FINISHED
-        if self.starting:
-            self.starting -= 1
-            resources = {"CPU": float(self.resources.cpus_per_trial)}
-            return {"node": START, "name": START, "resources": resources, "workers": self.workers}
         node = self._next()
         if node is None and not self.running:
             self._fail_stuck()
             return Searcher.FINISHED
         if node is None:
-            return None
+            return self._idle(trial_id)
         del self.waiting[node.id]
         self.running[trial_id] = node
+        for call in self.idle.values():  # a stage is there; and when none is left, nobody needs to wait
+            call.unlink(missing_ok=True)
         return {
             "node": node.id,
             "stage": node.stage,
@@ -71,13 +81,26 @@ class TrieSearcher(DriverOnly, Searcher):
     def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
         """Judge by the store whether the node is done; otherwise fail it and all that needs it."""
         node = self.running.pop(trial_id, None)
+        self.started.discard(trial_id)
         if node is None:
+            self.idle.pop(trial_id, None)
             return
         if self.store.has(node.id):
             self.observer.finished(node)
             return
         reason = self.reasons.get(node.id) or f"{node.stage}: the worker died {WORKER_DEATHS + 1} times"
         self._fail(node, reason)
+
+    def _idle(self, trial_id: str) -> dict[str, Any] | None:
+        """A trial that keeps a worker; None where all are kept, or a stage waits for one of those that are."""
+        called = any(one not in self.started for one in self.running)
+        enough = len(self.running) + len(self.idle) >= self.workers or len(self.idle) >= len(self.waiting)
+        if called or enough:
+            return None
+        call = self.idle[trial_id] = self.calls / trial_id
+        call.touch()
+        resources = {"CPU": float(self.resources.cpus_per_trial)}
+        return {"node": IDLE, "name": f"{IDLE}-{trial_id}", "resources": resources, "until_gone": str(call)}
 
     def _fail(self, node: Node, reason: str) -> None:
         self.failures[node.id] = reason

@@ -14,7 +14,7 @@ from grid.stages import StageStore
 from model.errors import InputError
 from tests.grid.tiny import Computed, computed, space_file, space_of, world
 
-AXES = "{method: [ptq, qat], qat.epochs: [1, 2], rounding: [false, true], fuse_bn: [false, true]}"
+AXES = "{method: [ptq, qat], seed: [0, 1], rounding: [false, true], fuse_bn: [false, true]}"
 EXCLUDE = "exclude: [{when: {fuse_bn: true, method: qat}, reason: known}]"
 CONTEXT = {"run": "made", "command": "python runner.py --grid tiny.yaml", "origin": "rooms", "test_images": 4}
 
@@ -36,7 +36,7 @@ def test_a_plan_reads_back_with_all_its_cells(tmp_path, tmp_path_factory):
 
 
 def test_the_reports_are_made_of_the_store_alone(grid, tmp_path):
-    store = StageStore(grid.store.root)
+    store = StageStore(grid.context.storage)
     RunFiles(tmp_path, grid.plan, CONTEXT).save()
     files = RunFiles.load(tmp_path)
     written = files.write(store, parse_target("minimize size_mb"))
@@ -66,7 +66,8 @@ def test_the_command_of_a_cell_plans_this_cell(tmp_path, tmp_path_factory):
     for cell in plan.cells:
         words = shlex.split(told[cell.name])
         overrides = [words[place + 1] for place, word in enumerate(words) if word == "--set"]
-        again = made.plan(load_space(tmp_path / "tiny.yaml", overrides))
+        seeds = [int(words[words.index("--seeds") + 1])]
+        again = made.plan(load_space(tmp_path / "tiny.yaml", overrides, seeds))
         assert cell.key in {one.key for one in again.cells}
         others = [one for one in again.cells if one.settings["method"] != "fp32" and one.key != cell.key]
         assert cell.settings["method"] == "fp32" or not others, "this cell and no other but the baselines"

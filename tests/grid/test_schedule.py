@@ -21,6 +21,7 @@ from grid import schedule
 from grid.cores import own_cores
 from grid.plan import Node, Plan
 from grid.schedule import Dashboard, Resources, TrieSearcher, cluster, run_plan
+from grid.searcher import IDLE
 from grid.stage_names import names_by_key, trial_name
 from grid.stages import StageStore
 from model.errors import InputError
@@ -123,6 +124,29 @@ def events_of(machine: Machine) -> Events:
 
 
 # ---- what may run when
+
+
+def test_workers_without_a_stage_are_kept_until_one_is_there(machine, plan, store, tmp_path):
+    tune = machine(plan, 2)
+    searcher = tune.searcher
+    searcher.keep_workers(2, tmp_path)
+    first = searcher.suggest("a")
+    assert first["stage"] == "load"
+    assert searcher.suggest("b") is None, "the first stage still waits for a worker"
+    searcher.on_trial_start("a")
+    kept = searcher.suggest("b")
+    assert kept["node"] == IDLE
+    assert Path(kept["until_gone"]).exists()
+    assert searcher.suggest("c") is None, "there are two workers"
+    put(store, next(node for node in plan.nodes if node.id == first["node"]))
+    searcher.on_trial_complete("a")
+    assert Path(kept["until_gone"]).exists()
+    assert searcher.suggest("c")["node"] in {node.id for node in plan.nodes}
+    assert not Path(kept["until_gone"]).exists(), "called"
+    searcher.on_trial_complete("b")
+    searcher.on_trial_start("c")
+    assert searcher.idle == {}
+    assert events_of(tune).times("finished") == Counter([first["node"]])
 
 
 @pytest.mark.parametrize("cpus", [2, 16])
