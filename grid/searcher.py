@@ -39,19 +39,24 @@ class TrieSearcher(DriverOnly, Searcher):
         self.depth, self.names = _work_behind(plan), names_by_key(plan)
         self.started: set[str] = set()
         self.idle: dict[str, Path] = {}
-        self.workers, self.calls = 0, Path()
+        self.starting = self.workers = self.freed = 0
+        self.calls = Path()
 
     def keep_workers(self, count: int, calls: Path) -> None:
-        """Keep so many workers alive: those without a stage wait, each until its file in ``calls`` is gone.
+        """Start so many workers and keep them: those without a stage wait, each until its file in ``calls`` is gone.
 
         A worker takes seconds to start, and Tune stops those for which no trial waits. It also gives a trial that waits
         for its new worker the first idle one, and stops the new one: stages that are short would all run on one.
         """
-        self.workers, self.calls = min(count, _MOST_KEPT), calls
+        self.starting = self.workers = min(count, _MOST_KEPT, len(self.waiting))
+        self.calls = calls
 
     def on_trial_start(self, trial_id: str) -> None:
         """A worker has begun with a trial, which no longer waits for one."""
         self.started.add(trial_id)
+        if trial_id in self.running:
+            self.freed = max(self.freed - 1, 0)
+        self._call_idle()
 
     def is_done(self) -> bool:
         """Whether nothing is left to run."""
@@ -61,16 +66,19 @@ class TrieSearcher(DriverOnly, Searcher):
         """The next node as a Tune config, None while all that is left has to wait, FINISHED at the end."""
         if self.is_done():
             return Searcher.FINISHED
+        if self.starting:
+            self.starting -= 1
+            return self._idle(trial_id)
         node = self._next()
         if node is None and not self.running:
             self._fail_stuck()
             return Searcher.FINISHED
         if node is None:
-            return self._idle(trial_id)
+            kept = len(self.running) + len(self.idle)
+            return self._idle(trial_id) if not self._called() and kept < self.workers else None
         del self.waiting[node.id]
         self.running[trial_id] = node
-        for call in self.idle.values():  # a stage is there; and when none is left, nobody needs to wait
-            call.unlink(missing_ok=True)
+        self._call_idle()
         return {
             "node": node.id,
             "stage": node.stage,
@@ -79,28 +87,46 @@ class TrieSearcher(DriverOnly, Searcher):
         }
 
     def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
-        """Judge by the store whether the node is done; otherwise fail it and all that needs it."""
+        """A worker is free; its node is judged by the store."""
         node = self.running.pop(trial_id, None)
         self.started.discard(trial_id)
         if node is None:
             self.idle.pop(trial_id, None)
-            return
+        else:
+            self._judge(node)
+        self._call_idle()
+
+    def _judge(self, node: Node) -> None:
+        """Report the node as done if it is in the store; otherwise fail it and all that needs it."""
         if self.store.has(node.id):
             self.observer.finished(node)
             return
         reason = self.reasons.get(node.id) or f"{node.stage}: the worker died {WORKER_DEATHS + 1} times"
         self._fail(node, reason)
 
-    def _idle(self, trial_id: str) -> dict[str, Any] | None:
-        """A trial that keeps a worker; None where all are kept, or a stage waits for one of those that are."""
-        called = any(one not in self.started for one in self.running)
-        enough = len(self.running) + len(self.idle) >= self.workers or len(self.idle) >= len(self.waiting)
-        if called or enough:
-            return None
+    def _idle(self, trial_id: str) -> dict[str, Any]:
+        """A trial that keeps a worker."""
         call = self.idle[trial_id] = self.calls / trial_id
         call.touch()
         resources = {"CPU": float(self.resources.cpus_per_trial)}
         return {"node": IDLE, "name": f"{IDLE}-{trial_id}", "resources": resources, "until_gone": str(call)}
+
+    def _called(self) -> int:
+        """How many stages wait for a worker."""
+        return sum(one not in self.started for one in self.running)
+
+    def _call_idle(self) -> None:
+        """Call as many waiting workers as there are stages for, but none before all are up; all if no stage is left."""
+        waiting = [call for call in self.idle.values() if call.exists()]
+        if not self.waiting:
+            wanted = len(waiting)
+        elif self.starting or any(one not in self.started for one in self.idle):
+            wanted = 0
+        else:
+            wanted = max(self._called() - self.freed, 0)
+        for call in waiting[:wanted]:
+            call.unlink(missing_ok=True)
+            self.freed += 1
 
     def _fail(self, node: Node, reason: str) -> None:
         self.failures[node.id] = reason

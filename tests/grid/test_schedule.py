@@ -126,27 +126,44 @@ def events_of(machine: Machine) -> Events:
 # ---- what may run when
 
 
-def test_workers_without_a_stage_are_kept_until_one_is_there(machine, plan, store, tmp_path):
+def test_workers_start_before_the_first_stage_and_are_kept_until_one_is_there(machine, plan, store, tmp_path):
     tune = machine(plan, 2)
     searcher = tune.searcher
     searcher.keep_workers(2, tmp_path)
-    first = searcher.suggest("a")
+    kept = {name: searcher.suggest(name) for name in ("a", "b")}
+    assert [config["node"] for config in kept.values()] == [IDLE, IDLE]
+    first = searcher.suggest("load")
     assert first["stage"] == "load"
-    assert searcher.suggest("b") is None, "the first stage still waits for a worker"
+    assert searcher.suggest("none") is None, "there are two workers, and a stage waits for one"
     searcher.on_trial_start("a")
-    kept = searcher.suggest("b")
-    assert kept["node"] == IDLE
-    assert Path(kept["until_gone"]).exists()
-    assert searcher.suggest("c") is None, "there are two workers"
-    put(store, next(node for node in plan.nodes if node.id == first["node"]))
+    assert waiting(kept) == ["a", "b"], "not before both are up"
+    searcher.on_trial_start("b")
+    assert waiting(kept) == ["b"], "one stage, one worker"
     searcher.on_trial_complete("a")
-    assert Path(kept["until_gone"]).exists()
-    assert searcher.suggest("c")["node"] in {node.id for node in plan.nodes}
-    assert not Path(kept["until_gone"]).exists(), "called"
+    searcher.on_trial_start("load")
+    put(store, next(node for node in plan.nodes if node.id == first["node"]))
+    assert waiting(kept) == ["b"]
+    searcher.on_trial_complete("load")
+    for name in ("x", "y"):
+        assert searcher.suggest(name)["node"] in {node.id for node in plan.nodes}
+        assert waiting(kept) == []
     searcher.on_trial_complete("b")
-    searcher.on_trial_start("c")
     assert searcher.idle == {}
     assert events_of(tune).times("finished") == Counter([first["node"]])
+
+
+def test_no_worker_waits_once_nothing_is_left_to_compute(machine, plan, store, tmp_path):
+    searcher = machine(plan, 2).searcher
+    searcher.keep_workers(2, tmp_path)
+    kept = {name: searcher.suggest(name) for name in ("a", "b")}
+    assert searcher.suggest("load")["stage"] == "load"
+    searcher.on_trial_complete("load", error=True)  # and with it everything behind
+    assert searcher.is_done()
+    assert waiting(kept) == []
+
+
+def waiting(kept: dict[str, dict[str, Any]]) -> list[str]:
+    return [name for name, config in kept.items() if Path(config["until_gone"]).exists()]
 
 
 @pytest.mark.parametrize("cpus", [2, 16])
