@@ -120,7 +120,7 @@ def predict(
     images: Tensor,
     *,
     device: torch.device,
-    batch_size: int = 16,
+    batch_size: int = 8,
     progress: Progress | None = None,
 ) -> Tensor:
     """Depth fractions Nx1xhxw (float32, on the CPU) of uint8 images Nx3xHxW, in the mode the network is in."""
