@@ -4,7 +4,7 @@ import itertools
 import math
 import re
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,6 +124,10 @@ def compared(rows: Sequence[Row]) -> list[Row]:
     return over_seeds(rows) if several_seeds(rows) else list(rows)
 
 
+_MERGED: dict[str, Callable[[list[float]], float]] = {"latency_ratio_low": min, "latency_ratio_high": max}
+"""An interval over seeds holds those of all of them; other figures are means."""
+
+
 def over_seeds(rows: Iterable[Row]) -> list[Row]:
     """Return one row a recipe: means over its measured seeds, ``<column>_std``, ``seeds`` (their number).
 
@@ -140,7 +144,7 @@ def over_seeds(rows: Iterable[Row]) -> list[Row]:
         numeric = [key for key in row if key.startswith(("test_", "latency_")) or key in ("sqnr_db", "size_mb")]
         for column in numeric:
             values = [found for member in group if (found := value(member, column)) is not None]
-            row[column] = statistics.fmean(values) if values else None
+            row[column] = _MERGED.get(column, statistics.fmean)(values) if values else None
             row[f"{column}_std"] = statistics.stdev(values) if len(values) > 1 else None
         if len(group) > 1:
             row["same_as"] = None
