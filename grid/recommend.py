@@ -19,6 +19,7 @@ from grid.ranking import (
     is_int8,
     over_seeds,
     pareto_front,
+    recipe_of,
     seed_spread,
     value,
 )
@@ -180,7 +181,7 @@ def recommend(rows: Sequence[Row], target: Target) -> Recommendation:
 
 def first_member(rows: Sequence[Row], cell: str) -> Row:
     """The row of a recommended cell; of a recipe with several seeds that of the first one."""
-    return next(row for row in rows if is_int8(row) and re.fullmatch(re.escape(cell) + r"(-s\d+)?", row["cell"]))
+    return next(row for row in rows if is_int8(row) and recipe_of(row["cell"]) == cell)
 
 
 def _bounds(target: Target) -> str:

@@ -246,6 +246,10 @@ def test_a_second_pass_over_the_pictures_counts_on_though_its_end_was_not_heard(
     for moment, images in enumerate([16, 112, 16, 48]):  # 128 were not heard of
         rate.hear(images, 128, float(moment))
     assert rate.per_second(3.0) == pytest.approx((128 + 48 - 16) / 3)
+    rate = Throughput()
+    for moment in (0.0, 1.0):  # passes so short that only their ends are heard
+        rate.hear(4, 4, moment)
+    assert rate.per_second(1.0) == 4.0
 
 
 def test_layers_are_no_pictures(tmp_path, tmp_path_factory):
