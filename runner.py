@@ -143,6 +143,7 @@ def _run_plan(
             if progress.to_do:
                 with cluster(resources) as dashboard:
                     console.print(f"dashboard  {dashboard.how_to_open()}", soft_wrap=True, markup=False)
+                    console.print(f"metrics    {' '.join(dashboard.metrics_urls)}", soft_wrap=True, markup=False)
                     failures = run_plan(plan, context, resources, recorder.beside(progress))
                     # Tune takes Ctrl-C as the end of its work and returns as if all were well.
                     interrupted = not all(store.has(node.id) or node.id in failures for node in plan.nodes)
