@@ -80,7 +80,7 @@ def run(asked: argparse.Namespace) -> int:
         raise InputError(str(checkpoint), problem, "a checkpoint of the grid's network, or --checkpoint none")
     for node in plan.nodes:
         store.verify(node.id)  # a damaged result counts as missing, in the plan that is shown as well
-    costs, trials = Costs(store, pack.size("train")), max(len(own_cores()) // asked.cpus_per_trial, 1)
+    costs, trials = Costs(store, pack.size("train")), max(len(own_cores()) // max(asked.cpus_per_trial, 1), 1)
     if asked.dry_run:
         print("\n".join(describe(plan, store)))
         to_do = [node.id for node in plan.nodes if not store.has(node.id)]

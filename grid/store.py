@@ -202,10 +202,12 @@ class Tracking:
         try:
             if not self.client.search_registered_models(f"name = {_quoted(name)}"):
                 self.client.create_registered_model(name)
+            # Not models:/<id>, which MLflow looks up in the process's own store instead of this client's.
+            place = self.client.get_logged_model(model_id).artifact_location
             versions = self.client.search_model_versions(f"name = {_quoted(name)}")
-            version = next((one for one in versions if one.model_id == model_id), None)
+            version = next((one for one in versions if one.source == place), None)
             if version is None:
-                version = self.client.create_model_version(name, f"models:/{model_id}", run_id, model_id=model_id)
+                version = self.client.create_model_version(name, place, run_id, model_id=model_id)
             self.client.set_registered_model_alias(name, ALIAS, version.version)
         except MlflowException as error:
             problem = masked(str(error).strip().partition("\n")[0])

@@ -73,6 +73,18 @@ def test_a_logged_model_is_little_more_than_its_network(tracking, int8):
     assert not [path for path in files if path.suffix == ".pyc"]
 
 
+def test_a_registered_model_is_one_version_whatever_is_registered_twice(tracking, int8):
+    folder, images, _ = int8
+    parent = tracking.parent("full-1", {}, {})
+    run_id = write(tracking, parent, model=ModelArtifact(folder, images[:1], "h"))
+    assert [tracking.register(run_id, "depth") for _ in range(2)] == ["models:/depth@recommended"] * 2
+    (version,) = tracking.client.search_model_versions("name = 'depth'")
+    found = tracking.client.get_model_version_by_alias("depth", "recommended")
+    assert (found.version, found.run_id) == (version.version, run_id)
+    with pytest.raises(InputError, match="--register a/b"):
+        tracking.register(run_id, "a/b")
+
+
 LOAD = """
 import sys
 import mlflow, numpy as np
@@ -125,7 +137,10 @@ def test_a_served_model_answers_a_picture_over_http(tracking, int8, database, tm
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", run.data.tags[MODEL_TAG]]
     command += ["--env-manager", "local", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    environment = {**os.environ, "MLFLOW_TRACKING_URI": database}
+    activated = (
+        f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # the shell that it starts finds uvicorn
+    )
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": database, "PATH": activated}
     with open(tmp_path / "served.log", "w") as log:
         server = subprocess.Popen(
             command, cwd=tmp_path, env=environment, stdout=log, stderr=log, start_new_session=True
