@@ -18,6 +18,7 @@ from rich.console import Console
 
 from grid.cores import own_cores
 from grid.costs import Costs, duration
+from grid.own_network import take_network
 from grid.plan import Plan, make_plan
 from grid.plan_text import describe
 from grid.progress import Progress
@@ -26,9 +27,11 @@ from grid.space import SearchSpace, load_space
 from grid.stages import StageStore
 from grid.summary import summary
 from grid.tracking_uri import UI_ENVIRONMENT, UI_HOST, UI_PORT, masked, store_uri, ui_arguments
+from grid.work import Context
 from model.checkpoint import checkpoint_sha256, load_checkpoint
 from model.errors import InputError
 from model.network import NetworkSpec
+from model.own import register_network
 from model.pack import Pack, prepare_pack
 
 ROOT = Path(__file__).resolve().parent
@@ -39,6 +42,7 @@ STORE_NAMES = (
     "locks",
     "quarantine",
     "packs",
+    "networks",
     "cores",
     "ray",
     "logs",
@@ -69,9 +73,12 @@ def run(asked: argparse.Namespace) -> int:
     if asked.report:
         return _report(asked, target, console)
     seeds = None if asked.seeds is None else _seeds(asked.seeds)
-    space = load_space(asked.grid, [*asked.set, *(["analyze=true"] if asked.analyze else [])], seeds)
     storage = Path(asked.storage).absolute()
-    checkpoint, checkpoint_network = _checkpoint(asked)
+    own = register_network(Path(asked.network)) if asked.network else None
+    overrides = [*([f"network.encoder={own}"] if own else []), *asked.set, *(["analyze=true"] if asked.analyze else [])]
+    space = load_space(asked.grid, overrides, seeds)
+    network = take_network(own, space.pack.input_size, storage) if own else None
+    checkpoint, checkpoint_network = _checkpoint(asked, space)
     store = StageStore(storage)
     pack = Pack(prepare_pack(asked.data, storage / "packs", _pack_spec(space, asked), _pack_progress(console)))
     plan = make_plan(space, checkpoint and checkpoint_sha256(checkpoint), pack.fingerprint, checkpoint_network)
@@ -87,7 +94,8 @@ def run(asked: argparse.Namespace) -> int:
         print(f"\nabout {duration(costs.wall_seconds(plan, to_do, trials))} on this machine, {trials} stages at a time")
         return EXIT_OK
     progress = Progress(plan, store, console, costs, trials)
-    return _run_plan(asked, target, space, plan, store, pack, checkpoint, progress)
+    context = Context(store.root, pack.path, checkpoint and checkpoint.absolute(), network=network)
+    return _run_plan(asked, target, space, plan, store, pack, context, progress)
 
 
 def _report(asked: argparse.Namespace, target: Target, console: Console) -> int:
@@ -120,11 +128,11 @@ def _run_plan(
     plan: Plan,
     store: StageStore,
     pack: Pack,
-    checkpoint: Path | None,
+    context: Context,
     progress: Progress,
 ) -> int:
     from grid.recorder import Recorder  # imports mlflow: seconds that a wrong command line need not wait for
-    from grid.schedule import Context, Resources, cluster, run_plan
+    from grid.schedule import Resources, cluster, run_plan
 
     console = progress.console
     resources = Resources(asked.cpus_per_trial, asked.gpus_per_trial, asked.address)
@@ -137,7 +145,6 @@ def _run_plan(
     console.print(f"run        {run_dir}\nMLflow     {recorder.ui_command}", soft_wrap=True, markup=False)
     failures: dict[str, str] = {}
     interrupted = False
-    context = Context(store.root, pack.path, checkpoint and checkpoint.absolute())
     try:
         with progress:
             if progress.to_do:
@@ -174,6 +181,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--data", default="rooms", metavar="rooms|PATH", help="built-in rooms, or NYUv2 on disk")
     parser.add_argument("--skip-bad", action="store_true", help="count and skip broken pictures instead of failing")
     parser.add_argument("--checkpoint", metavar="FILE", help="float network to start from; 'none' trains one")
+    parser.add_argument("--network", metavar="FILE", help="a network of your own, a Python file: see docs/own.md")
     parser.add_argument("--storage", default="results", metavar="DIR", help="stages, packs and runs (default: results)")
     parser.add_argument("--run-name", metavar="NAME", help="folder and MLflow run (default: grid and time)")
     parser.add_argument("--resume", metavar="NAME", help="go on with this run; finished stages are kept")
@@ -226,7 +234,7 @@ def _saved(asked: argparse.Namespace, run_name: str) -> dict[str, Any]:
     """What a resumed run needs of this command; no secrets (the tracking URI is asked for again)."""
     left_out = ("resume", "report", "ui", "dry_run", "run_name", "tracking_uri", "storage")
     arguments = {key: value for key, value in vars(asked).items() if key not in left_out}
-    for key in ("data", "checkpoint", "grid"):
+    for key in ("data", "checkpoint", "grid", "network"):
         if asked.__dict__[key] is not None and Path(asked.__dict__[key]).exists():  # else a name: rooms, none, full
             arguments[key] = str(Path(asked.__dict__[key]).absolute())
     return {"run_name": run_name, "arguments": arguments}
@@ -244,12 +252,13 @@ def _command(asked: argparse.Namespace) -> str:
     return shlex.join(parts)
 
 
-def _checkpoint(asked: argparse.Namespace) -> tuple[Path | None, NetworkSpec | None]:
+def _checkpoint(asked: argparse.Namespace, space: SearchSpace) -> tuple[Path | None, NetworkSpec | None]:
     """The checkpoint to start from and its network, read once here so that a bad one fails before any work."""
     given = asked.checkpoint or (str(ROOMS_CHECKPOINT) if asked.data == "rooms" else "none")
     if given == "none":
         return None, None
-    _, spec, _ = load_checkpoint(Path(given))
+    encoder = dict(space.base).get("network.encoder")
+    _, spec, _ = load_checkpoint(Path(given), NetworkSpec(str(encoder), space.pack.input_size))
     return Path(given), spec
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from model.checkpoint import load_checkpoint, save_checkpoint
-from model.network import DepthNetwork, NetworkSpec, normalize
+from model.network import NetworkSpec, normalize
 from model.pack import Pack, PackSpec, prepare_pack
 from quant.calibrate import calibrate
 from quant.engines.qnnpack import convert
@@ -16,7 +16,7 @@ from quant.recipe import CalibrateSpec
 CHECKPOINT = Path(__file__).resolve().parents[1] / "checkpoints" / "efficientnet_b0-rooms.safetensors"
 
 
-def float_network() -> DepthNetwork:
+def float_network() -> nn.Module:
     """The shipped network in eval mode."""
     network, _, _ = load_checkpoint(CHECKPOINT)
     return network.eval()

@@ -11,11 +11,13 @@ from grid.settings import Flat, Scalar, groups
 from grid.space import Exclusion, SearchSpace
 from model.errors import InputError
 from model.network import NetworkSpec
+from model.own import OWN, own_network
 
 STAGE_SETTINGS: dict[str, tuple[str, ...]] = {
     # Which settings a stage reads; a prefix stands for its whole group. All else reaches a stage through the
     # ids of its inputs: fuse_bn and method by which stages there are, granularity through equalize, calibrate or
     # finetune, the engine through convert.
+    # All that read the network also take in the SHA-256 of its file, where it is the user's own.
     "load": ("network",),  # and the checkpoint's sha256
     "train": ("network", "train", "seed"),
     "fuse": (),
@@ -184,6 +186,9 @@ class _Draft:
             own = dict(zip(keys, values, strict=True))
             if stage == "load":
                 own["checkpoint_sha256"] = self.checkpoint_sha256
+            encoder = str(own.get("network.encoder", ""))
+            if encoder.startswith(OWN):  # another file of the same name is another network
+                own["network_sha256"] = own_network(encoder).sha256
             part = self.parts[stage, values] = _Part(stage, own, _canonical(own))
         return part
 

@@ -15,6 +15,7 @@ from grid.schedule import Observer
 from grid.stages import StageStore
 from grid.store import ModelArtifact, Tracking
 from grid.tracking_uri import EXPERIMENT, store_uri, ui_command
+from model.own import OWN, own_network
 from model.pack import Pack
 
 _FILES: tuple[tuple[str, str], ...] = (("profile", OPERATORS), ("profile", LATENCIES), ("evaluate", SAMPLES))
@@ -42,6 +43,7 @@ class Recorder:
         self.plan, self.store, self.pack, self.target = plan, store, pack, target
         self.uri = uri or store_uri(store.root)
         self.tracking = Tracking(self.uri, EXPERIMENT, store.root / "mlflow-artifacts")
+        encoders = {str(cell.settings["network.encoder"]) for cell in plan.cells}
         context: dict[str, str | int | float | bool | None] = {
             "command": command,
             "run": run_name,
@@ -50,6 +52,7 @@ class Recorder:
             "test_images": pack.size("test"),
             "python": platform.python_version(),
             **{name: version(name) for name in _PACKAGES},
+            **{f"{name}.sha256": own_network(name).sha256 for name in sorted(encoders) if name.startswith(OWN)},
         }
         self.files = RunFiles(run_dir, plan, context)
         self.parent_id = self.tracking.parent(run_name, context, {"grid.command": command})
@@ -75,7 +78,9 @@ class Recorder:
         model = None
         if row["status"] == "ok" and row["graph_hash"]:
             example = self.pack.images("test", [0]).numpy()
-            model = ModelArtifact(self.store.path(cell.nodes["convert"]), example, row["graph_hash"])
+            encoder = str(cell.settings["network.encoder"])
+            source = own_network(encoder).file if encoder.startswith(OWN) else None
+            model = ModelArtifact(self.store.path(cell.nodes["convert"]), example, row["graph_hash"], source)
         self.files.mlflow_runs[cell.name] = self.tracking.write_cell(
             self.parent_id,
             cell.key,

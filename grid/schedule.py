@@ -1,6 +1,7 @@
 """Plan -> Ray Tune: one trial is one node of the trie, released when its inputs are in the store."""
 
 import contextlib
+import dataclasses
 import json
 import logging
 import os
@@ -190,7 +191,7 @@ def _worker_log() -> logging.Logger:
 
 
 def _on(context: Context, device: str) -> Context:
-    return Context(context.storage, context.pack, context.checkpoint, device)
+    return dataclasses.replace(context, device=device)
 
 
 def _first_line(error: Exception) -> str:

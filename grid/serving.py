@@ -17,12 +17,15 @@ BATCH_SIZE = 16
 
 
 class DepthModel(PythonModel):
-    """An int8 depth network behind MLflow's ``predict``."""
+    """An int8 depth network, ours or one built by the file logged beside it, behind MLflow's ``predict``."""
 
     def load_context(self, context: PythonModelContext) -> None:
         """Rebuild the network from the logged folder."""
+        from model.own import register_network
         from quant.artifact import load_network
 
+        if "source" in context.artifacts:
+            register_network(Path(context.artifacts["source"]))
         self.network = load_network(Path(context.artifacts["network"])).eval()
 
     def predict(self, context: Any, model_input: np.ndarray, params: dict[str, Any] | None = None) -> np.ndarray:

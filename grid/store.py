@@ -52,12 +52,13 @@ Scalar = str | int | float | bool | None
 class ModelArtifact:
     """An int8 network to log: its folder, which ``quant.artifact.load_network`` reads, and its graph's hash.
 
-    ``example`` is an image uint8 [1,3,S,S].
+    ``example`` is an image uint8 [1,3,S,S], ``source`` the file of a network of the user's own.
     """
 
     folder: Path
     example: np.ndarray
     graph_hash: str
+    source: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -265,7 +266,7 @@ class Tracking:
             mlflow.pyfunc.save_model(
                 folder,
                 python_model=str(SERVING_FILE),
-                artifacts={"network": str(model.folder)},
+                artifacts={"network": str(model.folder)} | ({"source": str(model.source)} if model.source else {}),
                 code_paths=[str(path) for path in CODE_PATHS],
                 pip_requirements=model_requirements(),
                 signature=_signature(model.example.shape[-1]),

@@ -17,6 +17,7 @@ from grid.stages import StageStore
 from grid.work import Context, Outcome, StageError, Work, write_outcome
 from model.checkpoint import checkpoint_sha256, load_checkpoint
 from model.network import NetworkSpec, build_network
+from model.own import OWN, register_network
 from model.pretrained import load_pretrained_
 from model.training import Progress, TrainSpec, train
 from quant.analysis import analyze
@@ -40,6 +41,8 @@ def run_node(node: Node, context: Context, progress: Progress = lambda info: Non
     Two processes never compute the same node: the second waits and finds it. Raises what the stage raises;
     nothing is then left in the store.
     """
+    if context.network:
+        register_network(context.network)
     store = StageStore(context.storage)
     with store.claim(node.id) as done:
         if not done:
@@ -83,7 +86,7 @@ def _load(work: Work) -> Outcome:
     checkpoint = work.context.checkpoint
     if checkpoint is None:
         raise StageError("load: no checkpoint was given")
-    network, spec, metadata = load_checkpoint(checkpoint)
+    network, spec, metadata = load_checkpoint(checkpoint, work.group("network"))
     expected = work.node.settings["checkpoint_sha256"]
     if checkpoint_sha256(checkpoint) != expected:
         raise StageError(f"load: {checkpoint} changed after the grid was planned")
@@ -110,7 +113,9 @@ def _train(work: Work) -> Outcome:
     )
     save_network(work.out, network.cpu(), Form(spec, fused=False, form="float"))
     best = train_spec.best_epoch(history)
-    return Outcome({"best_epoch": best["epoch"], "val_ssim": best["val_ssim"]}, {"init": train_spec.init}, history)
+    own = spec.encoder.startswith(OWN) and train_spec.init != "checkpoint"
+    asserted = {"init": "build" if own else train_spec.init}
+    return Outcome({"best_epoch": best["epoch"], "val_ssim": best["val_ssim"]}, asserted, history)
 
 
 def _fuse(work: Work) -> Outcome:

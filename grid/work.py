@@ -19,12 +19,16 @@ class StageError(RuntimeError):
 
 @dataclass(frozen=True)
 class Context:
-    """Where a node runs: the store, the packed data, the checkpoint to load, and the torch device."""
+    """Where a node runs: the store, the packed data, the checkpoint to load, and the torch device.
+
+    ``network`` is the file of the user's own network, where the grid has one.
+    """
 
     storage: Path
     pack: Path
     checkpoint: Path | None = None
     device: str = "cpu"
+    network: Path | None = None
 
 
 @dataclass

@@ -8,11 +8,13 @@ import time
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from model.checkpoint import load_checkpoint, save_checkpoint
 from model.errors import InputError
 from model.metrics import depth_metrics
-from model.network import DepthNetwork, NetworkSpec, build_network
+from model.network import NetworkSpec, build_network
+from model.own import register_network
 from model.pack import Pack, PackSpec, prepare_pack
 from model.pretrained import load_pretrained_
 from model.training import TrainSpec, predict, train
@@ -25,7 +27,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="checkpoint to write (.safetensors)")
     parser.add_argument("--packs", type=Path, default=Path("data"), help="folder of packed data")
     parser.add_argument("--checkpoint", type=Path, help="network to fine-tune (with --init checkpoint)")
-    parser.add_argument("--encoder", default="efficientnet_b0")
+    parser.add_argument("--encoder", default="efficientnet_b0", help="efficientnet_b0 or timm/<name>")
+    parser.add_argument("--network", type=Path, metavar="FILE", help="a network of your own (docs/own.md)")
     parser.add_argument("--rooms-train", type=int, default=PackSpec.rooms_train, help="rendered train images")
     parser.add_argument("--seed", type=int, default=0)
     for field in dataclasses.fields(TrainSpec):
@@ -62,13 +65,14 @@ def main() -> None:
     print(f"\n{asked.out}: " + ", ".join(f"test {name} {value:.4f}" for name, value in metrics.items()))
 
 
-def _start(asked: argparse.Namespace, spec: TrainSpec) -> tuple[DepthNetwork, NetworkSpec]:
+def _start(asked: argparse.Namespace, spec: TrainSpec) -> tuple[nn.Module, NetworkSpec]:
+    own = asked.network and register_network(asked.network)
     if (spec.init == "checkpoint") != (asked.checkpoint is not None):
         raise InputError("--checkpoint", "goes with --init checkpoint", "both or neither")
     if asked.checkpoint is not None:
-        network, network_spec, _ = load_checkpoint(asked.checkpoint)
+        network, network_spec, _ = load_checkpoint(asked.checkpoint, NetworkSpec(own or asked.encoder))
         return network, network_spec
-    network_spec = NetworkSpec(asked.encoder)
+    network_spec = NetworkSpec(own or asked.encoder)
     network = build_network(network_spec)
     load_pretrained_(network, network_spec, spec.init)
     return network, network_spec

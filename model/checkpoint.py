@@ -15,10 +15,10 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from model.errors import InputError
-from model.network import DepthNetwork, NetworkSpec, build_network
+from model.network import NetworkSpec, build_network
 
 Metadata = dict[str, str | float | int]
 
@@ -29,7 +29,7 @@ LIGHTNING_PREFIX = "net."
 SHOWN_NAMES = 4
 
 
-def save_checkpoint(network: DepthNetwork, spec: NetworkSpec, path: Path, metadata: Metadata) -> None:
+def save_checkpoint(network: nn.Module, spec: NetworkSpec, path: Path, metadata: Metadata) -> None:
     """Write the network's state dict to a safetensors file, whole or not at all.
 
     ``metadata`` (strings and numbers: command, data fingerprint, metrics ...) goes into its header, as does the
@@ -51,12 +51,12 @@ def save_checkpoint(network: DepthNetwork, spec: NetworkSpec, path: Path, metada
         aside.unlink(missing_ok=True)
 
 
-def load_checkpoint(path: Path) -> tuple[DepthNetwork, NetworkSpec, Metadata]:
+def load_checkpoint(path: Path, bare: NetworkSpec | None = None) -> tuple[nn.Module, NetworkSpec, Metadata]:
     """Rebuild the network of a checkpoint on the CPU, in eval mode: (network, spec, metadata).
 
-    ``.safetensors`` is our own format. ``.ckpt``, ``.pth`` and ``.pt`` hold a state dict of the default
-    network, under ``state_dict`` or bare, its names with the study's ``net.`` in front or without, and no
-    metadata.
+    ``.safetensors`` is our own format, which names its network. ``.ckpt``, ``.pth`` and ``.pt`` hold a state dict of
+    the network ``bare`` (None: the default one), under ``state_dict`` or bare, its names with the study's ``net.`` in
+    front or without, and no metadata.
     Raises InputError for a file that is missing, broken, no checkpoint, or of another network.
     """
     path = Path(path)
@@ -66,7 +66,7 @@ def load_checkpoint(path: Path) -> tuple[DepthNetwork, NetworkSpec, Metadata]:
         raise InputError(str(path), f"the suffix {path.suffix!r} is unknown", f"one of {', '.join(SUFFIXES)}")
     metadata: Metadata
     if path.suffix in PICKLE_SUFFIXES:
-        tensors, spec, metadata = _read_pickle(path), NetworkSpec(), {}
+        tensors, spec, metadata = _read_pickle(path), bare or NetworkSpec(), {}
     else:
         tensors, spec, metadata = _read_safetensors(path)
     try:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from model.decoder import ConvBNReLU, Decoder
 from model.encoder import build_encoder
 from model.errors import InputError
+from model.own import OWN, build_own
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -19,17 +20,22 @@ SIZE_MULTIPLE = 32
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """Which network: encoder (torchvision's ``efficientnet_b0`` or ``timm/<name>``), input size in pixels."""
+    """Which network, and its input size in pixels.
+
+    ``encoder`` is torchvision's ``efficientnet_b0`` or ``timm/<name>``, to which decoder and head are added, or
+    ``own/<name>``, a whole network of the user's (see ``model.own``).
+    """
 
     encoder: str = "efficientnet_b0"
     input_size: int = 224
 
     def __post_init__(self) -> None:
-        if self.encoder != "efficientnet_b0" and not (self.encoder.startswith("timm/") and self.encoder != "timm/"):
+        family, _, name = self.encoder.rpartition("/")
+        if self.encoder != "efficientnet_b0" and not (name and (family == "own" or self.encoder.startswith("timm/"))):
             raise InputError(
                 "network.encoder",
                 f"{self.encoder!r} is unknown",
-                "efficientnet_b0 or timm/<name of a timm model>",
+                "efficientnet_b0, timm/<name of a timm model>, or own/<name> of a file given by --network",
             )
         if self.input_size < 32 or self.input_size % SIZE_MULTIPLE:
             raise InputError(
@@ -84,12 +90,15 @@ class DepthHead(nn.Module):
         return self.layers(features)
 
 
-def build_network(spec: NetworkSpec) -> DepthNetwork:
+def build_network(spec: NetworkSpec) -> nn.Module:
     """Build the network with random weights, in train mode; nothing is downloaded.
 
-    All sizes inside are fixed at build from ``spec.input_size``, so that ``torch.fx`` traces the network.
-    Raises InputError where the encoder does not exist or does not give four usable stages.
+    A network of the user's own has the weights that its file gives it. All sizes inside ours are fixed at build from
+    ``spec.input_size``, so that ``torch.fx`` traces the network. Raises InputError where the encoder does not exist
+    or does not give four usable stages, or the user's own network gives no depth map.
     """
+    if spec.encoder.startswith(OWN):
+        return build_own(spec.encoder, spec.input_size)
     encoder = build_encoder(spec.encoder, spec.input_size)
     stages = probe_stages(encoder, spec.input_size)
     decoder = Decoder(

@@ -19,6 +19,7 @@ from torchvision.ops import SqueezeExcitation
 from model.encoder import TIMM, build_encoder
 from model.errors import InputError
 from model.network import IMAGENET_MEAN, IMAGENET_STD, DepthNetwork, NetworkSpec
+from model.own import OWN
 
 SOURCES = ("imagenet", "lite0", "random")
 HUB_TIMEOUT_S = 5.0
@@ -32,8 +33,10 @@ PASS_THROUGH_BIAS = 4.0
 _INSTEAD = "Set train.init to lite0 (a package, no download) or random, or give a trained network by --checkpoint."
 
 
-def load_pretrained_(network: DepthNetwork, spec: NetworkSpec, source: str) -> None:
+def load_pretrained_(network: nn.Module, spec: NetworkSpec, source: str) -> None:
     """Overwrite the encoder's weights from ``source``; decoder and head stay as they are.
+
+    A network of the user's own keeps the weights that its file gave it, whatever the source.
 
     ``imagenet``: the encoder's own ImageNet weights, of torchvision or timm, downloaded to the hub's cache.
     ``random``: nothing is changed.
@@ -49,6 +52,9 @@ def load_pretrained_(network: DepthNetwork, spec: NetworkSpec, source: str) -> N
     """
     if source not in SOURCES:
         raise InputError("train.init", f"{source!r} is unknown", f"one of {', '.join(SOURCES)}")
+    if spec.encoder.startswith(OWN):
+        return
+    assert isinstance(network, DepthNetwork)
     if source == "imagenet":
         _load_imagenet_(network.encoder, spec)
     elif source == "lite0":

@@ -1,0 +1,31 @@
+"""A network of the user's own, taken into a grid: tried first, then kept where every node finds it."""
+
+import os
+from pathlib import Path
+
+from model.errors import InputError
+from model.network import NetworkSpec, build_network
+from model.own import own_network, register_network
+from quant.check import require_quantizable
+from quant.graph import UnsupportedNetworkError
+
+
+def take_network(name: str, input_size: int, storage: Path) -> Path:
+    """Try the registered network ``own/...`` on the whole way to int8; returns a copy of its file in the storage.
+
+    The user's file may change while the grid runs. Raises InputError where the network cannot be built or quantized.
+    """
+    own = own_network(name)
+    try:
+        require_quantizable(build_network(NetworkSpec(name, input_size)), input_size)
+    except UnsupportedNetworkError as error:
+        problem, expected = f"its network cannot be quantized ({error})", "fixed sizes, and no branch on tensor values"
+        raise InputError(str(own.file), problem, expected, "docs/own.md says what is possible.") from error
+    kept = storage / "networks" / own.sha256[:12] / own.file.name
+    if not kept.is_file():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        aside = kept.with_name(f".{kept.name}.{os.getpid()}")
+        aside.write_bytes(own.file.read_bytes())
+        aside.replace(kept)
+    register_network(kept)
+    return kept

@@ -1,0 +1,109 @@
+"""Networks of the user's own: a Python file with a function ``build(input_size)``, known as ``own/<its name>``.
+
+A file runs only in a process that was given its path (``--network FILE``): neither a search space nor a checkpoint
+nor a stored network can name code to run.
+"""
+
+import hashlib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from model.errors import InputError
+
+OWN = "own/"
+_INSTEAD = "docs/own.md shows a whole one."
+
+
+@dataclass(frozen=True)
+class OwnNetwork:
+    """A registered file: where it is, the SHA-256 of its bytes as hex, and its ``build``."""
+
+    file: Path
+    sha256: str
+    build: Callable[[int], nn.Module]
+
+
+_registered: dict[str, OwnNetwork] = {}
+
+
+def register_network(file: Path) -> str:
+    """Run ``file`` and make its network known in this process; returns its name, ``own/<file's name>``.
+
+    A copy of what is known already takes its place and is not run again. Raises InputError for a file that is
+    missing, does not run, or has no ``build``.
+    """
+    file = Path(file)
+    if file.suffix != ".py" or not file.stem.isidentifier():
+        raise InputError(str(file), "cannot be a network", "a Python file named in letters, digits and '_'", _INSTEAD)
+    try:
+        source = file.read_bytes()
+    except OSError as error:
+        raise InputError(str(file), f"cannot be read ({error.strerror})", "a Python file", _INSTEAD) from error
+    name, sha256 = OWN + file.stem, hashlib.sha256(source).hexdigest()
+    known = _registered.get(name)
+    build = known.build if known and known.sha256 == sha256 else _run(file)
+    _registered[name] = OwnNetwork(file, sha256, build)
+    return name
+
+
+def own_network(name: str) -> OwnNetwork:
+    """What is registered under ``own/...``; raises InputError where nothing is."""
+    if name not in _registered:
+        known = f"one of {', '.join(_registered)}, or" if _registered else "a network whose file was given:"
+        problem = f"{name!r} is not known, and code runs only from a file that you name"
+        raise InputError("network.encoder", problem, f"{known} --network {name.removeprefix(OWN)}.py")
+    return _registered[name]
+
+
+def build_own(name: str, input_size: int) -> nn.Module:
+    """Build the network in train mode, once it was seen to give depth maps of the right shape.
+
+    Raises InputError naming the file where its ``build`` or its network fails.
+    """
+    own = own_network(name)
+    expected = (1, 1, input_size // 4, input_size // 4)
+    try:
+        network = own.build(input_size)
+        if not isinstance(network, nn.Module):
+            raise TypeError(f"build gave a {type(network).__name__} and no torch.nn.Module")
+        with torch.no_grad():
+            depth = network.eval()(torch.zeros(1, 3, input_size, input_size))
+    except Exception as error:  # whatever the user's code raises
+        problem = f"fails at {input_size} pixels ({_reason(error, own.file)})"
+        raise InputError(str(own.file), problem, "build(input_size) to give a network of images", _INSTEAD) from error
+    if not isinstance(depth, torch.Tensor) or tuple(depth.shape) != expected:
+        shape = list(depth.shape) if isinstance(depth, torch.Tensor) else f"a {type(depth).__name__}"
+        problem = f"turns an image of {input_size} pixels into {shape}"
+        raise InputError(str(own.file), problem, f"{list(expected)}: one depth map of a quarter of its size", _INSTEAD)
+    return network.train()
+
+
+def _run(file: Path) -> Callable[[int], nn.Module]:
+    """Run the file as a module of its own and return its ``build``."""
+    spec = importlib.util.spec_from_file_location(f"own_{file.stem}", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses and torch.fx look a class up
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever the user's code raises
+        raise InputError(str(file), f"does not run ({_reason(error, file)})", "a Python module", _INSTEAD) from error
+    build = getattr(module, "build", None)
+    if not callable(build):
+        raise InputError(str(file), "has no function build", "def build(input_size: int) -> nn.Module", _INSTEAD)
+    return build
+
+
+def _reason(error: Exception, file: Path) -> str:
+    """Kind, message and, where the error went through the user's file, the last line there."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
+    at = f", line {lines[-1]}" if lines else ""
+    return f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}{at}"

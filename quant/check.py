@@ -1,0 +1,29 @@
+"""Whether a network can go through the whole way to int8, tried before any training is spent on it."""
+
+import warnings
+
+import torch
+from torch import nn
+
+from quant.calibrate import calibrate
+from quant.engines import qnnpack
+from quant.graph import UnsupportedNetworkError, fuse_bn
+from quant.recipe import CalibrateSpec
+
+
+@torch.no_grad()
+def require_quantizable(network: nn.Module, input_size: int) -> None:
+    """Fuse, calibrate and convert a copy of ``network`` on noise, and run it.
+
+    Raises UnsupportedNetworkError with the first thing that failed.
+    """
+    noise = torch.randn(2, 3, input_size, input_size, generator=torch.Generator().manual_seed(0))
+    spec = CalibrateSpec(activation_range="minmax")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # torch's, that its int8 tensors are deprecated
+            for form in (network.eval(), fuse_bn(network.eval())):
+                qnnpack.convert(calibrate(form, "per_tensor", spec, noise))(noise[:1])
+    except Exception as error:  # what a forward does with a traced or quantized value can fail in any way
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UnsupportedNetworkError(reason) from error
