@@ -18,7 +18,8 @@ from tests.grid.tiny import ROOT, SETTINGS, written
 from tests.model.nyu_files import kaggle
 
 EXAMPLE = ROOT / "docs" / "examples" / "small_depth.py"
-SPACE = f"name: own\naxes: {{method: [ptq, ptq+qat]}}\n{SETTINGS.replace(', rooms_train: 12, rooms_val: 4, rooms_test: 4', '')}"
+TINY = SETTINGS.replace(", rooms_train: 12, rooms_val: 4, rooms_test: 4", "")  # these come with the built-in rooms
+SPACE = f"name: own\naxes: {{method: [ptq, ptq+qat]}}\n{TINY}"
 CELLS = ["fp32", "fp32-fuse_bn", "per_channel-ptq", "per_channel-ptq+qat"]
 
 
@@ -88,7 +89,8 @@ PREDICT = """
 import sys
 import mlflow, numpy as np
 mlflow.set_tracking_uri(sys.argv[1])
-(run,) = mlflow.search_runs(search_all_experiments=True, filter_string="run_name = 'per_channel-ptq'", output_format="list")
+named = "run_name = 'per_channel-ptq'"
+(run,) = mlflow.search_runs(search_all_experiments=True, filter_string=named, output_format="list")
 loaded = mlflow.pyfunc.load_model(run.data.tags["grid.model_uri"])
 depth_m = loaded.predict(np.full((2, 3, 64, 64), 128, np.uint8))
 print(depth_m.shape, np.isfinite(depth_m).all())

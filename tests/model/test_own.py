@@ -36,7 +36,7 @@ def test_the_example_gives_depth_of_a_quarter_of_the_size():
         ("mine.txt", WHOLE, "mine.txt: cannot be a network; expected a Python file"),
         ("my net.py", WHOLE, "my net.py: cannot be a network"),
         ("mine.py", "def build(size:\n", "mine.py: does not run (SyntaxError: '(' was never closed"),
-        ("mine.py", "import nowhere_to_be_found", "(ModuleNotFoundError: No module named 'nowhere_to_be_found', line 1"),
+        ("mine.py", "import never_made", "(ModuleNotFoundError: No module named 'never_made', line 1"),
         ("mine.py", "build = 3", "mine.py: has no function build; expected def build(input_size: int)"),
     ],
 )
