@@ -4,29 +4,28 @@ import argparse
 import dataclasses
 import json
 import os
-import re
 import shlex
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers set their own count; idle pools only fight over cores
 
 from rich.console import Console
 
+from grid.command_line import checked_run_name, parse, read_seeds, repeating_command, saved
 from grid.cores import own_cores
 from grid.costs import Costs, duration
 from grid.own_network import take_network
 from grid.plan import Plan, make_plan
 from grid.plan_text import describe
 from grid.progress import Progress
-from grid.recommend import DEFAULT, Target, first_member, parse_target, recommend
+from grid.recommend import Target, first_member, parse_target, recommend
 from grid.space import SearchSpace, load_space
 from grid.stages import StageStore
 from grid.summary import summary
-from grid.tracking_uri import UI_ENVIRONMENT, UI_HOST, UI_PORT, masked, store_uri, ui_arguments
+from grid.tracking_uri import UI_ENVIRONMENT, UI_HOST, masked, store_uri, ui_arguments
 from grid.work import Context
 from model.checkpoint import checkpoint_sha256, load_checkpoint
 from model.errors import InputError
@@ -36,19 +35,6 @@ from model.pack import Pack, prepare_pack
 
 ROOT = Path(__file__).resolve().parent
 ROOMS_CHECKPOINT = ROOT / "checkpoints" / "efficientnet_b0-rooms.safetensors"
-STORE_NAMES = (
-    "stages",
-    "scratch",
-    "locks",
-    "quarantine",
-    "packs",
-    "networks",
-    "cores",
-    "ray",
-    "logs",
-    "mlflow-artifacts",
-    "mlflow.db",
-)
 EXIT_OK, EXIT_INCOMPLETE, EXIT_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 
@@ -72,7 +58,7 @@ def run(asked: argparse.Namespace) -> int:
         return _open_ui(asked)
     if asked.report:
         return _report(asked, target, console)
-    seeds = None if asked.seeds is None else _seeds(asked.seeds)
+    seeds = None if asked.seeds is None else read_seeds(asked.seeds)
     storage = Path(asked.storage).absolute()
     own = register_network(Path(asked.network)) if asked.network else None
     overrides = [*([f"network.encoder={own}"] if own else []), *asked.set, *(["analyze=true"] if asked.analyze else [])]
@@ -102,7 +88,7 @@ def _report(asked: argparse.Namespace, target: Target, console: Console) -> int:
     """Make the report of a run again, from its folder and the stages in the store."""
     from grid.run_files import RunFiles
 
-    folder = Path(asked.storage).absolute() / _checked_name(asked.report)
+    folder = Path(asked.storage).absolute() / checked_run_name(asked.report)
     store, files = StageStore(folder.parent), RunFiles.load(folder)
     files.write(store, target)
     rows = files.rows(store)
@@ -137,10 +123,10 @@ def _run_plan(
     console = progress.console
     resources = Resources(asked.cpus_per_trial, asked.gpus_per_trial, asked.address)
     run_name = asked.resume or asked.run_name or f"{space.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    run_dir = store.root / _checked_name(run_name)
-    recorder = Recorder(plan, store, pack, run_dir, run_name, asked.tracking_uri, _command(asked), target)
+    run_dir = store.root / checked_run_name(run_name)
+    recorder = Recorder(plan, store, pack, run_dir, run_name, asked.tracking_uri, repeating_command(asked), target)
     run_dir.mkdir(parents=True, exist_ok=True)
-    (run_dir / "run.json").write_text(json.dumps(_saved(asked, run_name), indent=1))
+    (run_dir / "run.json").write_text(json.dumps(saved(asked, run_name), indent=1))
     (run_dir / "plan.txt").write_text("\n".join(describe(plan, store)) + "\n")
     console.print(f"run        {run_dir}\nMLflow     {recorder.ui_command}", soft_wrap=True, markup=False)
     failures: dict[str, str] = {}
@@ -174,84 +160,6 @@ def _run_plan(
     return EXIT_INCOMPLETE if bad else EXIT_OK
 
 
-def parse(arguments: list[str]) -> argparse.Namespace:
-    """Read the command line; with ``--resume`` what is not given comes from that run's own command."""
-    parser = argparse.ArgumentParser(prog="python runner.py", description=__doc__)
-    parser.add_argument("--grid", default="full", metavar="NAME|FILE", help="search space (default: full)")
-    parser.add_argument("--data", default="rooms", metavar="rooms|PATH", help="built-in rooms, or NYUv2 on disk")
-    parser.add_argument("--skip-bad", action="store_true", help="count and skip broken pictures instead of failing")
-    parser.add_argument("--checkpoint", metavar="FILE", help="float network to start from; 'none' trains one")
-    parser.add_argument("--network", metavar="FILE", help="a network of your own, a Python file: see docs/own.md")
-    parser.add_argument("--storage", default="results", metavar="DIR", help="stages, packs and runs (default: results)")
-    parser.add_argument("--run-name", metavar="NAME", help="folder and MLflow run (default: grid and time)")
-    parser.add_argument("--resume", metavar="NAME", help="go on with this run; finished stages are kept")
-    parser.add_argument("--tracking-uri", metavar="URI", help="MLflow store (default: SQLite in the storage)")
-    parser.add_argument("--address", metavar="auto|HOST:PORT", help="connect to a running Ray cluster")
-    parser.add_argument("--cpus-per-trial", type=int, default=1, metavar="N", help="CPUs and torch threads of a trial")
-    parser.add_argument(
-        "--gpus-per-trial", type=float, default=1.0, metavar="X", help="of a training trial, if any GPU"
-    )
-    parser.add_argument("--seeds", metavar="0,1,2", help="run every cell with each of these seeds")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting (repeatable)"
-    )
-    parser.add_argument(
-        "--analyze", action="store_true", help="also find the layers that lose the accuracy (= --set analyze=true)"
-    )
-    parser.add_argument(
-        "--target",
-        default=DEFAULT,
-        metavar="TEXT",
-        help='which cell to recommend, such as "ssim>=0.80, size_mb<=1.7, minimize latency"',
-    )
-    parser.add_argument("--register", metavar="NAME", help="register the recommended int8 model in MLflow")
-    parser.add_argument("--report", metavar="RUN", help="make the report of a run again (with another --target)")
-    parser.add_argument(
-        "--ui",
-        nargs="?",
-        type=int,
-        const=UI_PORT,
-        metavar="PORT",
-        help=f"open MLflow on 127.0.0.1 (default: {UI_PORT})",
-    )
-    parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
-    first = parser.parse_args(arguments)
-    if not first.resume:
-        return first
-    saved = Path(first.storage) / _checked_name(first.resume) / "run.json"
-    if not saved.is_file():
-        runs = sorted(path.parent.name for path in Path(first.storage).glob("*/run.json"))
-        raise InputError(
-            "--resume",
-            f"{first.resume!r} is no run in {first.storage}",
-            f"one of {', '.join(runs)}" if runs else "a run, and there is none yet",
-        )
-    parser.set_defaults(**json.loads(saved.read_text())["arguments"])
-    return parser.parse_args(arguments)
-
-
-def _saved(asked: argparse.Namespace, run_name: str) -> dict[str, Any]:
-    """What a resumed run needs of this command; no secrets (the tracking URI is asked for again)."""
-    left_out = ("resume", "report", "ui", "dry_run", "run_name", "tracking_uri", "storage")
-    arguments = {key: value for key, value in vars(asked).items() if key not in left_out}
-    for key in ("data", "checkpoint", "grid", "network"):
-        if asked.__dict__[key] is not None and Path(asked.__dict__[key]).exists():  # else a name: rooms, none, full
-            arguments[key] = str(Path(asked.__dict__[key]).absolute())
-    return {"run_name": run_name, "arguments": arguments}
-
-
-def _command(asked: argparse.Namespace) -> str:
-    """The command line that gives this grid again, without the tracking URI."""
-    parts = ["python", "runner.py"]
-    for key, value in vars(asked).items():
-        flag = "--" + key.replace("_", "-")
-        if key in ("tracking_uri", "resume", "dry_run", "run_name", "register") or value in (None, False):
-            continue
-        for one in value if isinstance(value, list) else [value]:
-            parts += [flag] if one is True else [flag, str(one)]
-    return shlex.join(parts)
-
-
 def _checkpoint(asked: argparse.Namespace, space: SearchSpace) -> tuple[Path | None, NetworkSpec | None]:
     """The checkpoint to start from and its network, read once here so that a bad one fails before any work."""
     given = asked.checkpoint or (str(ROOMS_CHECKPOINT) if asked.data == "rooms" else "none")
@@ -276,20 +184,6 @@ def _pack_progress(console: Console):
             print(f"{text}: {done}/{total}", flush=True)
 
     return report
-
-
-def _seeds(text: str) -> list[int]:
-    if not re.fullmatch(r"\d+(,\d+)*", text):
-        raise InputError("--seeds", f"{text!r} is no list of seeds", "whole numbers with commas, like 0,1,2")
-    return [int(part) for part in text.split(",")]
-
-
-def _checked_name(name: str) -> str:
-    if not re.fullmatch(r"[\w.+=-]{1,100}", name) or name.startswith("."):
-        raise InputError("--run-name", f"{name!r} cannot be a folder", "letters, digits, and _ . + = -")
-    if name in STORE_NAMES:
-        raise InputError("--run-name", f"{name!r} is a part of the storage", f"none of {', '.join(STORE_NAMES)}")
-    return name
 
 
 if __name__ == "__main__":

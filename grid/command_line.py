@@ -1,0 +1,121 @@
+"""The command line of the runner: its options, what a resumed run needs of them, and the command that repeats it."""
+
+import argparse
+import json
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+from grid.recommend import DEFAULT
+from grid.tracking_uri import UI_PORT
+from model.errors import InputError
+
+DESCRIPTION = "Quantization grid runner: which recipe gives my network the best accuracy, size and latency?"
+STORE_NAMES = (
+    "stages",
+    "scratch",
+    "locks",
+    "quarantine",
+    "packs",
+    "networks",
+    "cores",
+    "ray",
+    "logs",
+    "mlflow-artifacts",
+    "mlflow.db",
+)
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Read the command line; with ``--resume`` what is not given comes from that run's own command."""
+    parser = argparse.ArgumentParser(prog="python runner.py", description=DESCRIPTION)
+    parser.add_argument("--grid", default="full", metavar="NAME|FILE", help="search space (default: full)")
+    parser.add_argument("--data", default="rooms", metavar="rooms|PATH", help="built-in rooms, or NYUv2 on disk")
+    parser.add_argument("--skip-bad", action="store_true", help="count and skip broken pictures instead of failing")
+    parser.add_argument("--checkpoint", metavar="FILE", help="float network to start from; 'none' trains one")
+    parser.add_argument("--network", metavar="FILE", help="a network of your own, a Python file: see docs/own.md")
+    parser.add_argument("--storage", default="results", metavar="DIR", help="stages, packs and runs (default: results)")
+    parser.add_argument("--run-name", metavar="NAME", help="folder and MLflow run (default: grid and time)")
+    parser.add_argument("--resume", metavar="NAME", help="go on with this run; finished stages are kept")
+    parser.add_argument("--tracking-uri", metavar="URI", help="MLflow store (default: SQLite in the storage)")
+    parser.add_argument("--address", metavar="auto|HOST:PORT", help="connect to a running Ray cluster")
+    parser.add_argument("--cpus-per-trial", type=int, default=1, metavar="N", help="CPUs and torch threads of a trial")
+    parser.add_argument(
+        "--gpus-per-trial", type=float, default=1.0, metavar="X", help="of a training trial, if any GPU"
+    )
+    parser.add_argument("--seeds", metavar="0,1,2", help="run every cell with each of these seeds")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting (repeatable)"
+    )
+    parser.add_argument(
+        "--analyze", action="store_true", help="also find the layers that lose the accuracy (= --set analyze=true)"
+    )
+    parser.add_argument(
+        "--target",
+        default=DEFAULT,
+        metavar="TEXT",
+        help='which cell to recommend, such as "ssim>=0.80, size_mb<=1.7, minimize latency"',
+    )
+    parser.add_argument("--register", metavar="NAME", help="register the recommended int8 model in MLflow")
+    parser.add_argument("--report", metavar="RUN", help="make the report of a run again (with another --target)")
+    parser.add_argument(
+        "--ui",
+        nargs="?",
+        type=int,
+        const=UI_PORT,
+        metavar="PORT",
+        help=f"open MLflow on 127.0.0.1 (default: {UI_PORT})",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+    first = parser.parse_args(arguments)
+    if not first.resume:
+        return first
+    saved = Path(first.storage) / checked_run_name(first.resume) / "run.json"
+    if not saved.is_file():
+        runs = sorted(path.parent.name for path in Path(first.storage).glob("*/run.json"))
+        raise InputError(
+            "--resume",
+            f"{first.resume!r} is no run in {first.storage}",
+            f"one of {', '.join(runs)}" if runs else "a run, and there is none yet",
+        )
+    parser.set_defaults(**json.loads(saved.read_text())["arguments"])
+    return parser.parse_args(arguments)
+
+
+def saved(asked: argparse.Namespace, run_name: str) -> dict[str, Any]:
+    """What a resumed run needs of this command; no secrets (the tracking URI is asked for again)."""
+    left_out = ("resume", "report", "ui", "dry_run", "run_name", "tracking_uri", "storage")
+    arguments = {key: value for key, value in vars(asked).items() if key not in left_out}
+    for key in ("data", "checkpoint", "grid", "network"):
+        if asked.__dict__[key] is not None and Path(asked.__dict__[key]).exists():  # else a name: rooms, none, full
+            arguments[key] = str(Path(asked.__dict__[key]).absolute())
+    return {"run_name": run_name, "arguments": arguments}
+
+
+def repeating_command(asked: argparse.Namespace) -> str:
+    """The command line that gives this grid again, without the tracking URI."""
+    parts = ["python", "runner.py"]
+    for key, value in vars(asked).items():
+        flag = "--" + key.replace("_", "-")
+        if key in ("tracking_uri", "resume", "dry_run", "run_name", "register") or value in (None, False):
+            continue
+        for one in value if isinstance(value, list) else [value]:
+            parts += [flag] if one is True else [flag, str(one)]
+    return shlex.join(parts)
+
+
+def read_seeds(text: str) -> list[int]:
+    """The seeds in ``0,1,2``."""
+    if not re.fullmatch(r"\d+(,\d+)*", text):
+        raise InputError("--seeds", f"{text!r} is no list of seeds", "whole numbers with commas, like 0,1,2")
+    return [int(part) for part in text.split(",")]
+
+
+def checked_run_name(name: str) -> str:
+    """The name, if it can be a folder of the storage beside those of the store."""
+    if not re.fullmatch(r"[\w.+=-]{1,100}", name) or name.startswith("."):
+        raise InputError("--run-name", f"{name!r} cannot be a folder", "letters, digits, and _ . + = -")
+    if name in STORE_NAMES:
+        raise InputError("--run-name", f"{name!r} is a part of the storage", f"none of {', '.join(STORE_NAMES)}")
+    return name
