@@ -25,7 +25,7 @@ from grid.recommend import Target, first_member, parse_target, recommend
 from grid.space import SearchSpace, load_space
 from grid.stages import StageStore
 from grid.summary import summary
-from grid.tracking_uri import UI_ENVIRONMENT, UI_HOST, masked, store_uri, ui_arguments
+from grid.tracking_uri import EXPERIMENT, UI_ENVIRONMENT, UI_HOST, masked, store_uri, ui_arguments
 from grid.work import Context
 from model.checkpoint import checkpoint_sha256, load_checkpoint
 from model.errors import InputError
@@ -103,7 +103,9 @@ def _open_ui(asked: argparse.Namespace) -> int:
         raise InputError("--ui", f"{masked(uri)} is a server with pages of its own", "a database")
     if uri == store_uri(Path(asked.storage)) and not Path(asked.storage, "mlflow.db").is_file():
         raise InputError("--ui", f"{asked.storage} holds no runs", "a storage in which a grid has run")
-    print(f"MLflow     http://{UI_HOST}:{asked.ui}  (Ctrl-C ends it)", flush=True)
+    from grid.store import runs_page  # imports mlflow, as the server will
+
+    print(f"MLflow     http://{UI_HOST}:{asked.ui}{runs_page(uri, EXPERIMENT)}  (Ctrl-C ends it)", flush=True)
     return subprocess.run(ui_arguments(uri, asked.ui), env=os.environ | UI_ENVIRONMENT, check=False).returncode
 
 

@@ -166,9 +166,8 @@ def recommend(rows: Sequence[Row], target: Target) -> Recommendation:
         return Recommendation(target, None, ("No int8 network was measured.",), ())
     if chosen is None:
         return Recommendation(target, None, _unmet(candidates, target), front)
-    reasons = [
-        f"{len(kept)} of {len(candidates)} int8 cells keep {_bounds(target)}: it has {_figures(chosen, target)}."
-    ]
+    kept_by = f"{len(kept)} of {len(candidates)} int8 cells keep {_bounds(target)}: it has"
+    reasons = [f"{kept_by if target.constraints else 'It has'} {_figures(chosen, target)}."]
     if steps:
         reasons.append(f"Decided by {', then '.join(steps)}; what ties goes on to the next.")
     if len(best_first) > 1:

@@ -9,7 +9,7 @@ from grid.analysis import FILES as ANALYSIS_FILES
 from grid.plan import Cell, Node, Plan
 from grid.recommend import Target
 from grid.report import write_results_csv
-from grid.results import LATENCIES, OPERATORS, SAMPLES, Row, history
+from grid.results import LATENCIES, OPERATORS, SAMPLES, Row, history, settings_by_place
 from grid.run_files import RunFiles
 from grid.schedule import Observer
 from grid.stages import StageStore
@@ -55,7 +55,8 @@ class Recorder:
             **{f"{name}.sha256": own_network(name).sha256 for name in sorted(encoders) if name.startswith(OWN)},
         }
         self.files = RunFiles(run_dir, plan, context)
-        self.parent_id = self.tracking.parent(run_name, context, {"grid.command": command})
+        common, self.axes = settings_by_place(plan)
+        self.parent_id = self.tracking.parent(run_name, {**context, **common}, {"grid.command": command})
 
     @property
     def ui_command(self) -> str:
@@ -68,7 +69,6 @@ class Recorder:
 
     def record(self, cell: Cell, row: Row) -> None:
         """Write one finished, failed or excluded cell to MLflow."""
-        params = {"cell": cell.name, **cell.relevant}
         figures = {
             name: float(value)
             for name, value in row.items()
@@ -80,12 +80,13 @@ class Recorder:
             example = self.pack.images("test", [0]).numpy()
             encoder = str(cell.settings["network.encoder"])
             source = own_network(encoder).file if encoder.startswith(OWN) else None
-            model = ModelArtifact(self.store.path(cell.nodes["convert"]), example, row["graph_hash"], source)
+            folder = self.store.path(cell.nodes["convert"])
+            model = ModelArtifact(folder, example, row["graph_hash"], source, cell.relevant)
         self.files.mlflow_runs[cell.name] = self.tracking.write_cell(
             self.parent_id,
             cell.key,
             cell.name,
-            params,
+            self.axes[cell.name],
             figures,
             history(cell, self.store),
             [path for path in artifacts if path.exists()],

@@ -13,7 +13,7 @@ Row = dict[str, Any]
 SAMPLES, LATENCIES, OPERATORS = "samples.npz", "latencies.npy", "operators.txt"
 """Files that evaluate and profile leave beside their figures."""
 _STANDARD = ("fuse_bn", "granularity", "method", "engine", "seed")
-_TEST = ("mse", "ssim", "abs_rel", "rmse_m", "delta1")
+_TEST = ("ssim", "mse", "abs_rel", "rmse_m", "delta1")
 _LATENCY = (
     "latency_ms_p50",
     "latency_ms_p90",
@@ -49,6 +49,17 @@ def _varied(plan: Plan) -> list[str]:
         for key, value in _chosen(cell).items():
             values.setdefault(key, set()).add(value)
     return [key for key, seen in values.items() if len(seen) > 1 and key not in (*_STANDARD, "network.encoder")]
+
+
+def settings_by_place(plan: Plan) -> tuple[Row, dict[str, Row]]:
+    """What all cells of a grid have in common, and by cell what tells it from the others: one value an axis."""
+    cells = (*plan.cells, *plan.excluded)
+    axes = (*_STANDARD, "network.encoder", *_varied(plan))
+    own = {cell.name: {key: value for key, value in _chosen(cell).items() if key in axes} for cell in cells}
+    common = dict(cells[0].settings) if cells else {}
+    for cell in cells:
+        common = {key: value for key, value in common.items() if key in cell.settings and cell.settings[key] == value}
+    return {key: value for key, value in common.items() if key not in axes}, own
 
 
 def _further(cell: Cell, varied: list[str]) -> Row:

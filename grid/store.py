@@ -14,7 +14,7 @@ import re
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -52,13 +52,15 @@ Scalar = str | int | float | bool | None
 class ModelArtifact:
     """An int8 network to log: its folder, which ``quant.artifact.load_network`` reads, and its graph's hash.
 
-    ``example`` is an image uint8 [1,3,S,S], ``source`` the file of a network of the user's own.
+    ``example`` is an image uint8 [1,3,S,S], ``source`` the file of a network of the user's own, ``recipe`` all of its
+    settings.
     """
 
     folder: Path
     example: np.ndarray
     graph_hash: str
     source: Path | None = None
+    recipe: Mapping[str, Scalar] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,7 @@ class Tracking:
         self._write(run, params=params)
         model_id = None
         if model is not None:
-            model_id = self._log_model(run_id, cell_name, model, params)
+            model_id = self._log_model(run_id, cell_name, model)
             tags[MODEL_TAG] = f"models:/{model_id}"
         points = [
             Metric(name, float(value), now, 0, model_id=model_id, run_id=run_id)
@@ -247,7 +249,7 @@ class Tracking:
         for start in range(0, len(labels), PARAMS_A_BATCH):
             self.client.log_batch(run.info.run_id, tags=labels[start : start + PARAMS_A_BATCH])
 
-    def _log_model(self, run_id: str, cell_name: str, model: ModelArtifact, params: Mapping[str, Scalar]) -> str:
+    def _log_model(self, run_id: str, cell_name: str, model: ModelArtifact) -> str:
         """Return the id of the run's logged model, made unless it is there whole with the same network."""
         for old in self.client.search_logged_models([self.experiment_id], f"source_run_id = '{run_id}'"):
             if old.status == LoggedModelStatus.READY and old.tags.get("graph_hash") == model.graph_hash:
@@ -258,7 +260,7 @@ class Tracking:
             name=re.sub(r"[/:.%\"']", "_", cell_name),
             source_run_id=run_id,
             tags={"graph_hash": model.graph_hash, "cell": cell_name},
-            params={name: _spelling(value) for name, value in params.items()},
+            params={name: _spelling(value) for name, value in model.recipe.items()},
             model_type="int8 depth network",
         )
         with tempfile.TemporaryDirectory(prefix="logged-model-") as scratch:
@@ -284,6 +286,12 @@ class Tracking:
         self.client.log_outputs(run_id, models=[LoggedModelOutput(logged.model_id, step=0)])
         self.client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
         return logged.model_id
+
+
+def runs_page(uri: str, experiment: str) -> str:
+    """The part of an address of MLflow's pages that shows the runs of an experiment; "" where there is none."""
+    found = MlflowClient(tracking_uri=uri).get_experiment_by_name(experiment)
+    return f"/#/experiments/{found.experiment_id}/runs" if found else ""
 
 
 def _child(run: Run) -> _Child:

@@ -512,7 +512,7 @@ def test_the_pages_of_mlflow_are_served_on_this_machine_alone(story):
     server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True)
     try:
         assert server.stdout is not None
-        assert f"http://127.0.0.1:{port}" in server.stdout.readline()
+        assert f"http://127.0.0.1:{port}/#/experiments/1/runs" in server.stdout.readline()
         end = time.monotonic() + 120
         while True:
             try:
@@ -567,9 +567,11 @@ def test_mlflow_has_the_same_figures_and_settings_as_results_csv(story):
             assert run.data.metrics.get(column) == (float(row[column]) if row[column] else None), column
         assert run.data.params["method"] == row["method"]
         assert run.data.params["fuse_bn"] == row["fuse_bn"]
+        assert set(run.data.params) <= {"method", "fuse_bn", "granularity", "engine", "seed", "network.encoder"}
         if row["method"] == "ptq+qat" and row["status"] == "ok":
-            assert run.data.params["qat.epochs"] == "1"
             assert "val_ssim" in run.data.metrics
+    (parent,) = runs_of(story, "first")["parents"]
+    assert parent.data.params["qat.epochs"] == "1", "what all cells have in common stands with the grid"
 
 
 def test_every_int8_cell_and_no_other_has_a_logged_model(story):

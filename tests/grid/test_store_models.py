@@ -31,12 +31,12 @@ def test_logged_requirements_are_pinned_to_what_is_installed():
 def test_a_model_is_logged_once_and_carries_the_figures_of_its_cell(tracking, int8):
     folder, images, _ = int8
     parent = tracking.parent("full-1", {}, {})
-    model = ModelArtifact(folder, images[:1], "hash-1")
+    model = ModelArtifact(folder, images[:1], "hash-1", recipe={"method": "ptq", "calibrate.images": 64})
     run_id = write(tracking, parent, model=model, history=[])
     uri = tracking.client.get_run(run_id).data.tags[MODEL_TAG]
     found = tracking.client.search_logged_models([tracking.experiment_id], "metrics.test_ssim > 0.7")
     assert [(f"models:/{logged.model_id}", logged.source_run_id) for logged in found] == [(uri, run_id)]
-    assert found[0].params["method"] == "ptq"
+    assert found[0].params == {"method": "ptq", "calibrate.images": "64"}
     write(tracking, parent, model=model, history=[], metrics={"test_ssim": 0.81})
     assert tracking.client.get_run(run_id).data.tags[MODEL_TAG] == uri, "the same network is not logged twice"
     write(tracking, parent, model=ModelArtifact(folder, images[:1], "hash-2"), history=[])
