@@ -12,6 +12,7 @@ from grid.space import Exclusion, SearchSpace
 from model.errors import InputError
 from model.network import NetworkSpec
 from model.own import OWN, own_network
+from quant.engines.catalog import TORCH, is_exported, missing
 
 STAGE_SETTINGS: dict[str, tuple[str, ...]] = {
     # Which settings a stage reads; a prefix stands for its whole group. All else reaches a stage through the
@@ -110,7 +111,9 @@ def chain(settings: Flat, given: bool) -> tuple[str, ...]:
         if settings["method"] in ("qat", "ptq+qat"):
             stages.append("finetune")
         stages.append("convert")
-    analyzed = "convert" in stages and "analyze" not in settings
+    elif is_exported(str(settings["engine"])):
+        stages.append("convert")
+    analyzed = settings["method"] != "fp32" and "analyze" not in settings
     return (*stages, "evaluate", "profile", "analyze") if analyzed else (*stages, "evaluate", "profile")
 
 
@@ -144,7 +147,7 @@ def make_plan(
             repeats += 1
             continue
         relevant = {one: settings[one] for one in _relevant_keys(stages, tuple(settings))}
-        reason = _reason(space.exclude, relevant)
+        reason = _reason(space.exclude, relevant) or missing(str(relevant.get("engine", "")))
         nodes = {} if reason else draft.add_(key, stages, parts)
         name = _name(relevant, varied)
         if name in names:
@@ -269,7 +272,7 @@ def _relevant_keys(stages: tuple[str, ...], keys: tuple[str, ...]) -> tuple[str,
     """What a cell's result depends on: its stages' settings, and those that gave it these stages."""
     prefixes = {prefix for stage in stages for prefix in STAGE_SETTINGS[stage]}
     prefixes.update(("fuse_bn", "method"))
-    prefixes.update(("equalize", "analyze") if "convert" in stages else ())
+    prefixes.update(("equalize", "analyze") if {"calibrate", "finetune"} & set(stages) else ())
     prefixes.update(("rounding", "bias_correction", "mixed_precision") if "calibrate" in stages else ())
     return _matching(prefixes, keys)
 
@@ -281,7 +284,10 @@ def _all_settings(space: SearchSpace) -> Iterator[Flat]:
         prefixes = [prefix for stage in stages for prefix in STAGE_SETTINGS[stage]]
         for settings in space.combinations(_matching(prefixes, [key for key, _ in space.axes])):
             for fuse_bn in (False, True):
-                yield {**settings, "method": "fp32", "fuse_bn": fuse_bn}
+                yield {**settings, "method": "fp32", "fuse_bn": fuse_bn, "engine": TORCH[0]}
+        for settings in space.combinations(_matching([*prefixes, "engine"], [key for key, _ in space.axes])):
+            if is_exported(str(settings["engine"])):  # engines that run float networks as well fold BatchNorm
+                yield {**settings, "method": "fp32", "fuse_bn": True}
     yield from space.combinations()
 
 

@@ -82,7 +82,8 @@ def _settings(cell: Cell) -> Row:
     row: Row = {"cell": cell.name, **{key: cell.settings.get(key) for key in _STANDARD}}
     row["encoder"] = cell.settings["network.encoder"]
     if row["method"] == "fp32":
-        row["granularity"] = row["engine"] = None
+        row["granularity"] = None
+        row["engine"] = cell.relevant.get("engine")
     return row
 
 
@@ -103,7 +104,7 @@ def _row(cell: Cell, store: StageStore, failures: Mapping[str, str]) -> Row:
         row |= {name: metrics["profile"][name] for name in _LATENCY}
         row["cpu_model"] = records["profile"]["asserted"]["cpu_model"]
     if "convert" in metrics:
-        row["graph_hash"] = metrics["convert"]["graph_hash"]
+        row["graph_hash"] = metrics["convert"].get("graph_hash")
         row["artifact"] = str(store.path(cell.nodes["convert"]))
         state = records["convert"]["asserted"]
         row["float_sites"] = sum(count for name, count in state.items() if name.endswith("_off"))

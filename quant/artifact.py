@@ -17,6 +17,8 @@ from torch import fx, nn
 from model.errors import InputError
 from model.network import NetworkSpec, build_network
 from quant.engines import qnnpack
+from quant.engines.catalog import is_exported
+from quant.engines.exported import ExportedNetwork, file_name
 from quant.graph import fuse_bn, trace
 from quant.prepare import prepare, quantizers
 from quant.silu import scale_silus
@@ -32,7 +34,7 @@ class Form:
     """What a saved network is: which network, whether BatchNorm is folded, and how far it has come.
 
     ``scaled_silu``: its SiLUs carry scales. ``granularity`` and ``modes`` (quantizer name -> mode) belong to prepared
-    and int8 networks only.
+    and int8 networks only, ``engine`` to int8 ones and to files of an exporting engine, which may be float.
     """
 
     network: NetworkSpec
@@ -44,14 +46,14 @@ class Form:
 
 
 def save_network(folder: Path, network: nn.Module, form: Form) -> None:
-    """Write ``network`` into ``folder`` (which exists)."""
+    """Write ``network`` into ``folder`` (which exists); the file of an exporting engine is there already."""
     modes = {name: quantizer.mode for name, quantizer in quantizers(network).items()}
     if isinstance(network, fx.GraphModule) and form.form == "int8":
         modes = network.meta["modes"]
     description = {**asdict(form), "modes": modes}
-    if form.form == "int8":
+    if form.form == "int8" and not isinstance(network, ExportedNetwork):
         torch.save(network.state_dict(), folder / _INT8_TENSORS)
-    else:
+    elif not isinstance(network, ExportedNetwork):
         tensors = {name: value.detach().cpu().contiguous().clone() for name, value in network.state_dict().items()}
         save_file(tensors, folder / _FLOAT_TENSORS)
     (folder / _DESCRIPTION).write_text(json.dumps(description, indent=1))
@@ -82,6 +84,8 @@ def load_network(folder: str | Path) -> nn.Module:
     """
     folder = Path(folder)
     form = read_form(folder)
+    if form.engine is not None and is_exported(form.engine):
+        return ExportedNetwork(form.engine, folder / file_name(form.engine))
     network: nn.Module = build_network(form.network).eval()
     if form.fused:
         network = fuse_bn(network)
@@ -100,7 +104,7 @@ def load_network(folder: str | Path) -> nn.Module:
     if form.form == "prepared":
         _load_tensors_(prepared, folder, _FLOAT_TENSORS)
         return prepared
-    int8 = qnnpack.convert(prepared)
+    int8 = qnnpack.convert(prepared, form.engine or qnnpack.ENGINE)
     _load_tensors_(int8, folder, _INT8_TENSORS)
     return int8
 
@@ -116,7 +120,9 @@ def _load_tensors_(network: nn.Module, folder: Path, name: str) -> None:
 
 
 def size_mb(network: nn.Module, folder: Path) -> float:
-    """Bytes of the saved state dict / 1e6, as in the study; a file is written in ``folder`` and removed."""
+    """Bytes / 1e6 of the engine's file, or of the saved state dict as in the study (written in ``folder``, removed)."""
+    if isinstance(network, ExportedNetwork):
+        return network.path.stat().st_size / 1e6
     path = folder / ".size.pt"
     torch.save(network.state_dict(), path)
     size = path.stat().st_size / 1e6

@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 
 from model.errors import InputError
+from quant.engines.catalog import PACKAGES, TORCH
 
 GRANULARITIES = ("per_channel", "per_tensor")
 METHODS = ("fp32", "ptq", "qat", "ptq+qat")
-ENGINES = ("qnnpack",)
+ENGINES = (*TORCH, *PACKAGES)
 ACTIVATION_RANGES = ("minmax", "moving_average", "percentile", "histogram", "mse")
 WEIGHT_RANGES = ("minmax", "mse")
 EQUALIZE_OBJECTIVES = ("noise", "activations", "weights")

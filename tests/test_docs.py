@@ -46,7 +46,7 @@ NOT_RUN = {
 def commands(page: Path) -> list[str]:
     """Commands in indented blocks (with lines that a backslash continues) and between single backticks."""
     text = page.read_text()
-    blocks = re.findall(r"^    (\S.*(?:\\\n.*)*)$", text, re.MULTILINE)
+    blocks = re.findall(r"^    (\S(?:.*\\\n)*.*)$", text, re.MULTILINE)
     inline = re.findall(r"(?<!`)`([^`\n]+)`(?!`)", re.sub(r"^    .*$", "", text, flags=re.MULTILINE))
     found = [re.sub(r"\s+", " ", re.sub(r"\s{2,}# .*$", "", one.replace("\\\n", " "))) for one in (*blocks, *inline)]
     return [one.strip() for one in found if one.split()[0] in PROGRAMS and len(one.split()) > 1]

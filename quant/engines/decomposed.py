@@ -17,29 +17,10 @@ from quant.engines.qnnpack import float_conv
 from quant.graph import finish, module_of, set_module
 from quant.prepare import QuantConv
 from quant.quantizer import Quantizer
+from quant.silu import ScaledSiLU
 
 _OPS = torch.ops.quantized_decomposed
 _SHIFT = 128
-
-
-class Requantize(nn.Module):
-    """Rounds a float value to its 256 levels and gives it back: quantize, dequantize.
-
-    ``signed``: int8 levels -128 to 127 in place of 0 to 255, the same values by a zero point 128 lower.
-    """
-
-    def __init__(self, quantizer: Quantizer, signed: bool) -> None:
-        super().__init__()
-        self.scale = float(quantizer.scale[0])
-        shift = _SHIFT if signed else 0
-        self.zero_point = int(quantizer.zero_point[0]) - shift
-        self.limits = (-shift, 255 - shift)
-        self.dtype = torch.int8 if signed else torch.uint8
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Any shape to the same."""
-        levels = _OPS.quantize_per_tensor(x, self.scale, self.zero_point, *self.limits, self.dtype)
-        return _OPS.dequantize_per_tensor(levels, self.scale, self.zero_point, *self.limits, self.dtype)
 
 
 class Int8Conv(nn.Module):
@@ -74,20 +55,57 @@ class Int8Conv(nn.Module):
             return y
         return F.relu(y) if self.limit == float("inf") else F.hardtanh(y, 0.0, self.limit)
 
+    def extra_repr(self) -> str:
+        """All that is not in the state dict."""
+        return f"{self.geometry}, {self.limit}, {'per channel' if self.per_channel else self.scale}"
+
+
+class ConstantScaledSiLU(nn.Module):
+    """A ScaledSiLU with its scales as constants, in the fewest operators: ``x * sigmoid(x / f)``."""
+
+    slope: Tensor
+
+    def __init__(self, source: ScaledSiLU) -> None:
+        super().__init__()
+        self.register_buffer("slope", (1.0 / source.scale()).detach().cpu())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """NxCxHxW to the same shape."""
+        return x * torch.sigmoid(x * self.slope)
+
 
 @torch.no_grad()
 def decompose(prepared: fx.GraphModule, signed: bool) -> fx.GraphModule:
-    """The prepared network with frozen quantizers as float operators between explicit roundings, on the CPU."""
+    """The prepared network with frozen quantizers as float operators between explicit roundings, on the CPU.
+
+    ``signed``: the levels of activations are -128 to 127 in place of 0 to 255, the same values by a zero point that
+    is 128 lower. Every reader of a rounded value has a dequantize of its own: partitioners cut the graph there.
+    """
     graph_module = copy.deepcopy(prepared).cpu()
     for node in list(graph_module.graph.nodes):
         module = module_of(graph_module, node)
         if isinstance(module, Quantizer):
             if module.mode == "off":
                 node.replace_all_uses_with(node.args[0])
-                graph_module.graph.erase_node(node)
             else:
-                set_module(graph_module, str(node.target), Requantize(module, signed))
+                _round(graph_module, node, module, _SHIFT if signed else 0)
+            graph_module.graph.erase_node(node)
+        elif isinstance(module, ScaledSiLU):
+            set_module(graph_module, str(node.target), ConstantScaledSiLU(module))
         elif isinstance(module, QuantConv):
             quantized = module.weight_quantizer.mode != "off"
             set_module(graph_module, str(node.target), Int8Conv(module) if quantized else float_conv(module))
     return finish(graph_module).eval()
+
+
+def _round(graph_module: fx.GraphModule, call: fx.Node, quantizer: Quantizer, shift: int) -> None:
+    """Put quantize and dequantize in the place of the quantizer's ``call``."""
+    dtype = torch.int8 if shift else torch.uint8
+    zero_point = int(quantizer.zero_point[0]) - shift
+    arguments = (float(quantizer.scale[0]), zero_point, -shift, 255 - shift, dtype)
+    graph = graph_module.graph
+    with graph.inserting_before(call):
+        levels = graph.call_function(_OPS.quantize_per_tensor.default, (call.args[0], *arguments))
+        for user in list(call.users):
+            value = graph.call_function(_OPS.dequantize_per_tensor.default, (levels, *arguments))
+            user.replace_input_with(call, value)

@@ -1,4 +1,4 @@
-"""The int8 network on PyTorch's quantized kernels (QNNPACK), and the only place that uses torch.ao.
+"""The int8 network on PyTorch's quantized kernels (QNNPACK, and its kin on x86), and the only user of torch.ao.
 
 PyTorch has deprecated this engine; what else the product does stands on our own quantizers, so that another engine
 is another file here.
@@ -38,14 +38,14 @@ class _Values:
         return self.float[value]
 
 
-def convert(prepared: fx.GraphModule) -> fx.GraphModule:
+def convert(prepared: fx.GraphModule, engine: str = ENGINE) -> fx.GraphModule:
     """The int8 network of a prepared network whose quantizers hold their ranges; the argument is not changed.
 
     A value whose quantizer is off stays float, and so does the operator that needs it (mixed precision).
-    Takes and returns float tensors of the shapes of ``prepared``. Use it with ``torch.backends.quantized.engine``
-    set to qnnpack, see ``use_engine_``.
+    Takes and returns float tensors of the shapes of ``prepared``. Weights are packed for ``engine`` (qnnpack, x86 or
+    onednn), which is selected for the process: see ``use_engine_``.
     """
-    use_engine_()
+    use_engine_(engine)
     graph_module = copy.deepcopy(prepared)
     graph_module.graph = graph = fx.Graph()
     values = _Values(graph_module)
@@ -67,13 +67,13 @@ def convert(prepared: fx.GraphModule) -> fx.GraphModule:
     return graph_module
 
 
-def use_engine_() -> None:
-    """Select the QNNPACK kernels for this process. Raises RuntimeError where this PyTorch lacks them."""
-    if ENGINE not in torch.backends.quantized.supported_engines:
+def use_engine_(engine: str = ENGINE) -> None:
+    """Select the kernels for this process. Raises RuntimeError where this PyTorch lacks them."""
+    if engine not in torch.backends.quantized.supported_engines:
         raise RuntimeError(
-            f"this PyTorch has no {ENGINE}; it offers {', '.join(torch.backends.quantized.supported_engines)}"
+            f"this PyTorch has no {engine}; it offers {', '.join(torch.backends.quantized.supported_engines)}"
         )
-    torch.backends.quantized.engine = ENGINE
+    torch.backends.quantized.engine = engine
 
 
 def _has_quantizer(prepared: fx.GraphModule, node: fx.Node) -> bool:
@@ -195,12 +195,13 @@ def _with_integers(quantized: Tensor, integers: Tensor) -> Tensor:
     return torch._make_per_tensor_quantized_tensor(integers, quantized.q_scale(), quantized.q_zero_point())
 
 
-def graph_hash(network: fx.GraphModule) -> str:
+def graph_hash(network: fx.GraphModule, engine: str = ENGINE) -> str:
     """SHA-256 over the effective int8 network: operators, int8 weights, biases, scales and zero points, in order.
 
-    Names do not count, so two recipes that lead to the same arithmetic have the same hash.
+    Names do not count, so two recipes that lead to the same arithmetic have the same hash; on another ``engine`` the
+    same network is another one.
     """
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(b"" if engine == ENGINE else engine.encode())
     position = {node: index for index, node in enumerate(network.graph.nodes)}
     for node in network.graph.nodes:
         module = module_of(network, node)

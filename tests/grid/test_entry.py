@@ -77,7 +77,7 @@ ERRORS = [
     ("settings: {enigne: {}}", "settings.enigne is an unknown key; expected one of fuse_bn, granularity, "),
     ("settings: {enigne: x}", "settings.enigne is an unknown key; expected one of fuse_bn, granularity, "),
     ("settings: {qat.epochs: 3}", "settings.qat.epochs has a dot in it; expected qat with its settings "),
-    ("settings: {network: {encoder: b0}}", "settings.network.encoder='b0' is unknown; expected efficientnet_b0 or"),
+    ("settings: {network: {encoder: b0}}", "settings.network.encoder='b0' is unknown; expected efficientnet_b0, "),
     ("settings: {engine: qnnpak}", "settings.engine='qnnpak' is unknown; expected one of qnnpack"),
     ("data: {rooms_train: 0}", "data.rooms_train=0 is wrong; expected at least 1 image."),
     ("data: {room_train: 5}", "data.room_train is an unknown key; expected one of data.input_size, "),

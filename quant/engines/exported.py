@@ -1,0 +1,100 @@
+"""Networks as files of another runtime: written from the recipe as it stands, and run behind ``forward``."""
+
+import hashlib
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from torch import Tensor, fx, nn
+
+from quant.engines import onnxruntime, xnnpack
+from quant.engines.catalog import missing
+from quant.engines.decomposed import Int8Conv, decompose
+from quant.graph import fuse_bn, module_of
+from quant.prepare import quantizers
+
+_ENGINES: dict[str, ModuleType] = {"onnxruntime": onnxruntime, "xnnpack": xnnpack}
+
+
+class ExportError(RuntimeError):
+    """An engine's package is missing, or its file does not hold what the recipe found."""
+
+
+class ExportedNetwork(nn.Module):
+    """A file on its engine: Nx3xSxS normalized float to Nx1xS/4xS/4, one image after the other.
+
+    ``path`` is the file. Its bytes stand for the network; there are no parameters.
+    """
+
+    def __init__(self, engine: str, path: Path) -> None:
+        super().__init__()
+        reason = missing(engine)
+        if reason:
+            raise ExportError(reason)
+        self.engine, self.path = engine, Path(path)
+        self.run = _ENGINES[engine].Runner(self.path)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Depth fractions of the images."""
+        return torch.cat([self.run(image) for image in images.split(1)])
+
+
+def file_name(engine: str) -> str:
+    """The name of the engine's file in a network's folder."""
+    return _ENGINES[engine].FILE
+
+
+@torch.no_grad()
+def export(network: nn.Module, engine: str, input_size: int, path: Path) -> str:
+    """Write a prepared network with frozen ranges, or a float one, for ``engine``; returns the hash of its arithmetic.
+
+    Scales, zero points and int8 weights are those of the prepared network. Raises ExportError where the engine's
+    packages are missing.
+    """
+    reason = missing(engine)
+    if reason:
+        raise ExportError(reason)
+    module = _ENGINES[engine]
+    is_prepared = isinstance(network, fx.GraphModule) and bool(quantizers(network))
+    plain = decompose(network, module.SIGNED) if is_prepared else fuse_bn(network).eval()  # type: ignore[arg-type]
+    digest = f"{engine} {arithmetic_hash(plain)}"
+    module.write(plain, torch.zeros(1, 3, input_size, input_size), path)
+    if is_prepared:
+        require_constants(engine, path, plain)
+    return hashlib.sha256(digest.encode()).hexdigest()
+
+
+def require_constants(engine: str, path: Path, decomposed: fx.GraphModule) -> None:
+    """Raise ExportError unless the file holds every int8 weight and every scale of the recipe, bit for bit."""
+    weights = {name: module.weight for name, module in decomposed.named_modules() if isinstance(module, Int8Conv)}
+    rounding = torch.ops.quantized_decomposed.quantize_per_tensor.default
+    scales = {float(node.args[1]) for node in decomposed.graph.nodes if node.target is rounding}
+    content = path.read_bytes()
+    if engine == "onnxruntime":
+        held, held_scales = onnxruntime.constants(path)
+        lost = [name for name, weight in weights.items() if weight.numpy().tobytes() not in held]
+        lost += [f"scale {scale}" for scale in scales if float(torch.tensor(scale)) not in held_scales]
+    else:  # serialized as it is laid out in memory: out x h x w x in, of depthwise convolutions in x h x w x out
+        orders = ((0, 2, 3, 1), (1, 2, 3, 0))
+        lost = [
+            name
+            for name, weight in weights.items()
+            if not any(weight.permute(order).contiguous().numpy().tobytes() in content for order in orders)
+        ]
+        lost += [f"scale {scale}" for scale in scales if torch.tensor(scale).numpy().tobytes() not in content]
+    if lost:
+        raise ExportError(f"{path.name} does not hold what the recipe found: {', '.join(lost[:4])} of {len(weights)}")
+
+
+def arithmetic_hash(network: fx.GraphModule) -> str:
+    """SHA-256 over operators, constants and their order; names do not count."""
+    digest = hashlib.sha256()
+    position = {node: index for index, node in enumerate(network.graph.nodes)}
+    for node in network.graph.nodes:
+        module = module_of(network, node)
+        target = repr(module) if module is not None else "" if node.op == "placeholder" else str(node.target)
+        arguments = fx.map_arg((node.args, dict(node.kwargs)), lambda arg: f"%{position[arg]}")
+        digest.update(f"{node.op} {target} {arguments}\n".encode())
+        for value in () if module is None else module.state_dict().values():
+            digest.update(value.cpu().numpy().tobytes())
+    return digest.hexdigest()

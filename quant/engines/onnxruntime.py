@@ -1,0 +1,75 @@
+"""ONNX Runtime: the network as an ONNX file with quantize and dequantize operators (QDQ), and its session."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+FILE = "network.onnx"
+SIGNED = False  # its x86 kernels want uint8 activations
+OPSET = 21
+
+
+def write(network: nn.Module, example: Tensor, path: Path) -> None:
+    """Write ``network`` for inputs like ``example`` (1x3xSxS) to ``path``, by PyTorch's exporter."""
+    import onnx
+
+    program = torch.onnx.export(
+        torch.export.export(network, (example,)),
+        dynamo=True,
+        opset_version=OPSET,
+        input_names=["image"],
+        output_names=["depth"],
+        verbose=False,
+    )
+    assert program is not None
+    model = program.model_proto
+    del model.metadata_props[:]
+    del model.graph.value_info[:]
+    for node in model.graph.node:  # the exporter's notes are a third of the file
+        node.doc_string = ""
+        del node.metadata_props[:]
+    onnx.save(model, path)
+
+
+class Runner:
+    """A session for one image at a time, on as many threads as torch has."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.threads = path, 0
+        self.session: Any = None
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """1x3xSxS to 1x1xS/4xS/4."""
+        if self.threads != torch.get_num_threads():
+            self.threads = torch.get_num_threads()
+            self.session = self._start()
+        (depth,) = self.session.run(None, {"image": image.numpy()})
+        return torch.from_numpy(depth)
+
+    def _start(self) -> Any:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = self.threads, 1
+        options.log_severity_level = 3
+        # Threads that spin while they wait would take the core from whatever is timed beside them.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        return onnxruntime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
+
+
+def constants(path: Path) -> tuple[set[bytes], set[float]]:
+    """The int8 weights (as bytes, out x in x h x w) and the scales that the file holds."""
+    import onnx
+
+    weights: set[bytes] = set()
+    scales: set[float] = set()
+    for tensor in onnx.load(path).graph.initializer:
+        values = onnx.numpy_helper.to_array(tensor)
+        if values.dtype == np.int8 and values.ndim == 4:
+            weights.add(values.tobytes())
+        elif values.dtype == np.float32:
+            scales.update(values.ravel().tolist() if values.size <= 4096 and values.ndim <= 1 else ())
+    return weights, scales
