@@ -58,6 +58,8 @@ def run(asked: argparse.Namespace) -> int:
         return _open_ui(asked)
     if asked.report:
         return _report(asked, target, console)
+    if asked.export:
+        return _export(asked, console)
     seeds = None if asked.seeds is None else read_seeds(asked.seeds)
     storage = Path(asked.storage).absolute()
     own = register_network(Path(asked.network)) if asked.network else None
@@ -93,6 +95,23 @@ def _report(asked: argparse.Namespace, target: Target, console: Console) -> int:
     files.write(store, target)
     rows = files.rows(store)
     console.print(summary(rows, recommend(rows, target), folder), markup=False, soft_wrap=True)
+    return EXIT_OK
+
+
+def _export(asked: argparse.Namespace, console: Console) -> int:
+    """Write the network of a cell as a file for an engine, with its card and a script that runs it."""
+    from grid.export import CARD, SCRIPT, export_cell
+
+    storage, out = Path(asked.storage).absolute(), Path(asked.out)
+    checked_run_name(asked.export.partition("/")[0])
+    if asked.network:
+        register_network(Path(asked.network))
+    file = export_cell(storage, asked.export, asked.engine, out)
+    found = json.loads((out / CARD).read_text())
+    console.print(f"{file}  {file.stat().st_size / 1e6:.2f} MB  sha256 {found['file']['sha256']}", soft_wrap=True)
+    if found["metrics"]:
+        console.print(f"test SSIM  {found['metrics']['ssim']:.4f} over {found['metrics']['test_images']} pictures")
+    console.print(f"card       {out / CARD}\nrun it     python {out / SCRIPT} IMAGE", soft_wrap=True, markup=False)
     return EXIT_OK
 
 

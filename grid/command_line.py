@@ -67,6 +67,11 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         metavar="PORT",
         help=f"open MLflow on 127.0.0.1 (default: {UI_PORT})",
     )
+    parser.add_argument("--export", metavar="RUN/CELL", help="write a cell's network as a file for --engine into --out")
+    parser.add_argument(
+        "--engine", default="xnnpack", metavar="NAME", help="of the file: xnnpack (default) or onnxruntime"
+    )
+    parser.add_argument("--out", default="exported", metavar="DIR", help="where the file goes (default: exported)")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     first = parser.parse_args(arguments)
     if not first.resume:
@@ -85,7 +90,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 def saved(asked: argparse.Namespace, run_name: str) -> dict[str, Any]:
     """What a resumed run needs of this command; no secrets (the tracking URI is asked for again)."""
-    left_out = ("resume", "report", "ui", "dry_run", "run_name", "tracking_uri", "storage")
+    left_out = ("resume", "report", "ui", "dry_run", "run_name", "tracking_uri", "storage", "export", "engine", "out")
     arguments = {key: value for key, value in vars(asked).items() if key not in left_out}
     for key in ("data", "checkpoint", "grid", "network"):
         if asked.__dict__[key] is not None and Path(asked.__dict__[key]).exists():  # else a name: rooms, none, full
@@ -93,12 +98,15 @@ def saved(asked: argparse.Namespace, run_name: str) -> dict[str, Any]:
     return {"run_name": run_name, "arguments": arguments}
 
 
+_NO_GRID = ("tracking_uri", "resume", "dry_run", "run_name", "register", "export", "engine", "out")
+
+
 def repeating_command(asked: argparse.Namespace) -> str:
     """The command line that gives this grid again, without the tracking URI."""
     parts = ["python", "runner.py"]
     for key, value in vars(asked).items():
         flag = "--" + key.replace("_", "-")
-        if key in ("tracking_uri", "resume", "dry_run", "run_name", "register") or value in (None, False):
+        if key in _NO_GRID or value in (None, False):
             continue
         for one in value if isinstance(value, list) else [value]:
             parts += [flag] if one is True else [flag, str(one)]

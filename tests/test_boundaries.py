@@ -26,7 +26,14 @@ NEVER_IN = {
     "quant/": ("ray", "mlflow", "yaml", "grid", "runner"),
     "grid/": ("runner",),
 }
-MAY_PRINT = ("runner.py", "grid/report.py", "model/__main__.py", "model/rooms.py")
+MAY_PRINT = (
+    "quant/engines/scripts/onnxruntime.py",
+    "quant/engines/scripts/xnnpack.py",
+    "runner.py",
+    "grid/report.py",
+    "model/__main__.py",
+    "model/rooms.py",
+)
 
 
 @cache

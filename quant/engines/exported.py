@@ -33,6 +33,7 @@ class ExportedNetwork(nn.Module):
             raise ExportError(reason)
         self.engine, self.path = engine, Path(path)
         self.run = _ENGINES[engine].Runner(self.path)
+        self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
         """Depth fractions of the images."""
