@@ -1,0 +1,213 @@
+"""One recipe on every engine: the same integers and scales, nearly the same outputs; what is missing is said."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from networks import AllKinds, settled
+
+from quant.artifact import Form, load_network, read_form, save_network, size_mb
+from quant.calibrate import calibrate
+from quant.engines import catalog, qnnpack
+from quant.engines.decomposed import decompose
+from quant.engines.exported import ExportedNetwork, ExportError, arithmetic_hash, export, file_name, require_constants
+from quant.graph import trace
+from quant.recipe import CalibrateSpec
+from quant.silu import ScaledSiLU, scale_silus
+
+SIZE = 64
+MINMAX = CalibrateSpec(activation_range="minmax")
+INSTALLED = [
+    pytest.param(
+        engine, marks=pytest.mark.skipif(catalog.missing(engine) is not None, reason=str(catalog.missing(engine)))
+    )
+    for engine in catalog.PACKAGES
+]
+
+
+@pytest.fixture(scope="module")
+def scaled(depth_network, images):
+    """The real network, per tensor, with SiLUs that carry scales."""
+    network = scale_silus(trace(depth_network))
+    for index, module in enumerate(m for m in network.modules() if isinstance(m, ScaledSiLU)):
+        module.scale_(torch.arange(len(module.exponent)) % 5 + index % 3 - 3)
+    return calibrate(network, "per_tensor", MINMAX, images)
+
+
+@pytest.fixture(scope="module")
+def files(calibrated, scaled, depth_network, tmp_path_factory):
+    """Exported files by (engine, network), each written once."""
+    made = {}
+    networks = {"per_channel": calibrated[True, "per_channel"], "scaled": scaled, "float": depth_network}
+
+    def file(engine, name):
+        if (engine, name) not in made:
+            path = tmp_path_factory.mktemp(f"{engine}-{name}") / file_name(engine)
+            made[engine, name] = (path, networks[name], export(networks[name], engine, SIZE, path))
+        return made[engine, name]
+
+    return file
+
+
+def noise(output, reference):
+    """Error as a share of the signal."""
+    return float((output - reference).pow(2).mean().sqrt() / reference.std())
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("granularity", ["per_channel", "per_tensor"])
+def test_explicit_rounding_computes_what_the_quantizers_do(calibrated, fresh_images, signed, granularity):
+    prepared = calibrated[False, granularity]
+    assert torch.equal(decompose(prepared, signed)(fresh_images), prepared(fresh_images))
+
+
+def test_scaled_silus_lose_nothing_but_the_order_of_products(scaled, fresh_images):
+    assert noise(decompose(scaled, False)(fresh_images), scaled(fresh_images)) < 0.01
+
+
+def test_sites_that_are_off_stay_float(calibrated, fresh_images):
+    import copy
+
+    from quant.prepare import quantizers
+
+    prepared = copy.deepcopy(calibrated[True, "per_channel"])
+    for name in list(quantizers(prepared))[::3]:
+        quantizers(prepared)[name].set_mode("off")
+    assert torch.allclose(decompose(prepared, True)(fresh_images), prepared(fresh_images), atol=1e-5)
+
+
+@pytest.mark.parametrize("engine", ["x86", "onednn"])
+@pytest.mark.parametrize("granularity", ["per_channel", "per_tensor"])
+def test_torchs_other_kernels_compute_the_same_network(calibrated, fresh_images, tmp_path, engine, granularity):
+    prepared = calibrated[True, granularity]
+    with torch.inference_mode():
+        expected = prepared(fresh_images)
+        converted = qnnpack.convert(prepared, engine)
+        outputs = converted(fresh_images)
+    assert noise(outputs, expected) < 0.05
+    assert qnnpack.graph_hash(converted, engine) != qnnpack.graph_hash(converted)
+    assert torch.backends.quantized.engine == engine
+    qnnpack.use_engine_()
+
+
+def test_a_saved_network_selects_its_engine(calibrated, tmp_path):
+    from model.network import NetworkSpec
+
+    form = Form(NetworkSpec(input_size=SIZE), fused=True, form="int8", granularity="per_channel", engine="onednn")
+    save_network(tmp_path, qnnpack.convert(calibrated[True, "per_channel"], "onednn"), form)
+    qnnpack.use_engine_()
+    load_network(tmp_path)
+    assert torch.backends.quantized.engine == "onednn"
+    qnnpack.use_engine_()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", INSTALLED)
+@pytest.mark.parametrize("name", ["per_channel", "scaled"])
+def test_a_file_computes_what_the_recipe_simulates(files, fresh_images, engine, name):
+    path, prepared, _ = files(engine, name)
+    with torch.inference_mode():
+        assert noise(ExportedNetwork(engine, path)(fresh_images), prepared(fresh_images)) < 0.05
+        assert noise(torch.zeros_like(prepared(fresh_images)), prepared(fresh_images)) > 0.5, "it must be able to fail"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", INSTALLED)
+def test_a_float_file_computes_the_float_network(files, fresh_images, engine):
+    path, network, _ = files(engine, "float")
+    with torch.inference_mode():
+        assert noise(ExportedNetwork(engine, path)(fresh_images), network(fresh_images)) < 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", INSTALLED)
+def test_a_file_holds_the_integers_and_scales_of_its_recipe_and_of_no_other(files, calibrated, engine):
+    path, prepared, _ = files(engine, "per_channel")
+    signed = engine == "xnnpack"
+    require_constants(engine, path, decompose(prepared, signed))
+    with pytest.raises(ExportError, match=f"{path.name} does not hold what the recipe found: .*weight|scale|layer"):
+        require_constants(engine, path, decompose(calibrated[True, "per_tensor"], signed))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", INSTALLED)
+def test_another_number_of_threads_gives_the_same_outputs(files, fresh_images, engine):
+    network = ExportedNetwork(engine, files(engine, "per_channel")[0])
+    before = torch.get_num_threads()
+    try:
+        outputs = []
+        for threads in (1, 2, 1):
+            torch.set_num_threads(threads)
+            outputs.append(network(fresh_images[:2]))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(outputs[0], outputs[1])
+    assert torch.equal(outputs[0], outputs[2])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", INSTALLED)
+def test_an_exported_network_is_saved_and_loaded_as_others_are(files, fresh_images, engine):
+    from model.network import NetworkSpec
+
+    path, _, _ = files(engine, "per_channel")
+    form = Form(NetworkSpec(input_size=SIZE), fused=True, form="int8", granularity="per_channel", engine=engine)
+    network = ExportedNetwork(engine, path)
+    save_network(path.parent, network, form)
+    assert read_form(path.parent) == form
+    loaded = load_network(path.parent)
+    assert torch.equal(loaded(fresh_images), network(fresh_images))
+    assert size_mb(loaded, path.parent) == path.stat().st_size / 1e6 < 1.9
+
+
+WITHOUT_TORCH = """
+import sys
+sys.modules["torch"] = None  # an import of it would fail
+import numpy as np, onnxruntime
+session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProvider"])
+images = np.load(sys.argv[2])
+np.save(sys.argv[3], np.concatenate([session.run(None, {"image": image[None]})[0] for image in images]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(catalog.missing("onnxruntime") is not None, reason=str(catalog.missing("onnxruntime")))
+def test_an_onnx_file_runs_where_there_is_no_torch(files, fresh_images, tmp_path):
+    path, _, _ = files("onnxruntime", "per_channel")
+    np.save(tmp_path / "images.npy", fresh_images.numpy())
+    arguments = [str(path), str(tmp_path / "images.npy"), str(tmp_path / "depth.npy")]
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    depth = torch.from_numpy(np.load(tmp_path / "depth.npy"))
+    assert torch.allclose(depth, ExportedNetwork("onnxruntime", path)(fresh_images), atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", INSTALLED)
+def test_every_kind_of_operator_gets_into_a_file(images, engine, tmp_path):
+    torch.manual_seed(0)
+    prepared = calibrate(settled(AllKinds(), images), "per_channel", MINMAX, images)
+    export(prepared, engine, SIZE, tmp_path / file_name(engine))
+    with torch.inference_mode():
+        assert noise(ExportedNetwork(engine, tmp_path / file_name(engine))(images), prepared(images)) < 0.05
+
+
+def test_the_hash_of_the_arithmetic_knows_integers_and_scales_but_no_names(calibrated):
+    one, other = (decompose(calibrated[True, g], False) for g in ("per_channel", "per_tensor"))
+    assert arithmetic_hash(one) == arithmetic_hash(decompose(calibrated[True, "per_channel"], False))
+    assert arithmetic_hash(one) != arithmetic_hash(other)
+    assert arithmetic_hash(one) != arithmetic_hash(decompose(calibrated[True, "per_channel"], True))
+
+
+def test_an_engine_whose_packages_are_missing_says_how_to_install_them(monkeypatch, calibrated, tmp_path):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    reason = "onnxruntime needs onnxruntime, onnx, onnxscript: pip install -r requirements-engines.txt"
+    assert catalog.missing("onnxruntime") == reason
+    assert catalog.missing("qnnpack") is None
+    with pytest.raises(ExportError, match="pip install -r"):
+        export(calibrated[True, "per_channel"], "xnnpack", SIZE, tmp_path / "network.pte")
+    assert not list(tmp_path.iterdir())
