@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: grid test bench lint checkpoint clean
+.PHONY: grid test bench lint engines checkpoint clean
 
 grid: $(VENV)/.installed
 	$(BIN)/python runner.py --grid full $(ARGS)
@@ -18,6 +18,10 @@ bench: $(VENV)/.installed
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+# The engines beside PyTorch's own: docs/engines.md.
+engines: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-engines.txt
 
 # How the float network that ships was trained (about 70 minutes on one core).
 checkpoint: $(VENV)/.installed

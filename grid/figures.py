@@ -1,7 +1,7 @@
 """The figures of a report as PNG files: accuracy against size and latency, and predictions side by side."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -16,6 +16,10 @@ from matplotlib.lines import Line2D
 from grid.ranking import LATENCY, SIZE, SSIM, Measure, Row, pareto_front, value
 
 COLOURS = {"fp32": "#555555", "ptq": "#d95f02", "qat": "#1f78b4", "ptq+qat": "#1b9e77"}
+ENGINE_COLOURS = {
+    "PyTorch, float": "#555555", "qnnpack": "#d95f02", "x86": "#1f78b4", "onednn": "#6a3d9a", "xnnpack": "#1b9e77",
+    "onnxruntime": "#b8860b",
+}  # fmt: skip
 MARKERS = {"per_channel": "o", "per_tensor": "s"}
 FLOAT_MARKER = "D"
 FRONT = "#e7298a"
@@ -30,6 +34,15 @@ def plotted(rows: Sequence[Row]) -> list[tuple[int, Row]]:
         for number, row in enumerate(rows, 1)
         if row["status"] == "ok" and all(value(row, measure.column) is not None for measure in (SSIM, SIZE, LATENCY))
     ]
+
+
+def groups(rows: Iterable[Row]) -> dict[str, tuple[str, str]]:
+    """Return the name and colour of each cell's group: its engine where rows have several, else its method."""
+    rows = list(rows)
+    if len({row.get("engine") for row in rows} - {None, ""}) > 1:
+        named = {row["cell"]: row.get("engine") or "PyTorch, float" for row in rows}
+        return {cell: (name, ENGINE_COLOURS.get(name, "black")) for cell, name in named.items()}
+    return {row["cell"]: (row["method"], COLOURS.get(row["method"], "black")) for row in rows}
 
 
 def stairs(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -63,7 +76,8 @@ def scatter(rows: Sequence[Row], path: Path) -> Path | None:
         _panel(axes, points, measure, front, {number for number, _ in named})
         axes.set_xlabel(f"{label} (left is better)")
         axes.set_ylabel("test SSIM (up is better)")
-    _key(key, named, front, len(points) - len(named))
+    used = dict(groups(row for _, row in points).values())
+    _key(key, named, front, len(points) - len(named), used)
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
     return path
@@ -77,6 +91,7 @@ def _named(points: Sequence[tuple[int, Row]], front: set[str]) -> list[tuple[int
 
 def _panel(axes: Axes, numbered: Sequence[tuple[int, Row]], measure: Measure, front: set[str], named: set[int]) -> None:
     points = np.array([(float(row[measure.column]), float(row["test_ssim"])) for _, row in numbered])
+    looks = groups(row for _, row in numbered)
     for (_, row), (x, y) in zip(numbered, points, strict=True):
         low, high = value(row, "latency_ratio_low"), value(row, "latency_ratio_high")
         if measure is LATENCY and low is not None and high is not None:
@@ -86,8 +101,8 @@ def _panel(axes: Axes, numbered: Sequence[tuple[int, Row]], measure: Measure, fr
             y,
             s=64,
             marker=MARKERS.get(row["granularity"] or "", FLOAT_MARKER),
-            facecolor=COLOURS.get(row["method"], "black") if row["fuse_bn"] else "white",
-            edgecolor=COLOURS.get(row["method"], "black"),
+            facecolor=looks[row["cell"]][1] if row["fuse_bn"] else "white",
+            edgecolor=looks[row["cell"]][1],
             linewidth=1.6,
             zorder=3,
         )
@@ -129,11 +144,11 @@ def _number_points(axes: Axes, points: np.ndarray, numbers: Sequence[int | None]
         )
 
 
-def _key(axes: Axes, named: Sequence[tuple[int, Row]], front: set[str], further: int) -> None:
+def _key(axes: Axes, named: Sequence[tuple[int, Row]], front: set[str], further: int, used: Mapping[str, str]) -> None:
     axes.axis("off")
     shapes = {**MARKERS, "float": FLOAT_MARKER}
     looks: list[tuple[str, dict]] = [
-        *((method, {"color": colour, "marker": "o"}) for method, colour in COLOURS.items()),
+        *((name, {"color": colour, "marker": "o"}) for name, colour in used.items()),
         ("filled: fuse_bn", {"color": "black", "marker": "o"}),
         *((name, {"color": "black", "marker": mark, "mfc": "white"}) for name, mark in shapes.items()),
         ("on the front of all three", {"color": FRONT, "marker": "o", "mfc": "none", "ms": 12}),

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from grid.figures import COLOURS, FLOAT_MARKER, FRONT, MARKERS, plotted, stairs
+from grid.figures import FLOAT_MARKER, FRONT, MARKERS, groups, plotted, stairs
 from grid.ranking import LATENCY, SIZE, SSIM, Measure, Row, pareto_front, value
 from grid.tables import DASH, ratio_text, shown, word
 
@@ -52,9 +52,10 @@ def _plot(numbered: Sequence[tuple[int, Row]], measure: Measure, title: str, fro
     traces = [_trace(stairs(points), FRONT_OF_PLOT, mode="lines", line=line, opacity=0.4, hoverinfo="skip")]
     ring = {"symbol": "circle-open", "size": 19, "color": FRONT, "line": {"width": 1.5}}
     traces.append(_trace(rings, FRONT_OF_ALL, mode="markers", marker=ring, hoverinfo="skip"))
-    for method in dict.fromkeys(row["method"] for _, row in numbered):
-        members = [(number, row) for number, row in numbered if row["method"] == method]
-        traces.append(_cells(members, measure, method, 10 if len(numbered) <= FEW else 7))
+    looks = groups(row for _, row in numbered)
+    for name, colour in dict(looks.values()).items():
+        members = [(number, row) for number, row in numbered if looks[row["cell"]][0] == name]
+        traces.append(_cells(members, measure, name, colour, 10 if len(numbered) <= FEW else 7))
     return {"data": traces, "layout": _layout(title)}
 
 
@@ -62,13 +63,12 @@ def _trace(points: Sequence[tuple[float, float]], name: str, **look: Any) -> dic
     return {"type": "scatter", "name": name, "x": [x for x, _ in points], "y": [y for _, y in points], **look}
 
 
-def _cells(members: Sequence[tuple[int, Row]], measure: Measure, method: str, size: int) -> dict[str, Any]:
-    """The cells of one method: shape and filling say granularity and fuse_bn, bars the latency's interval."""
-    colour = COLOURS.get(method, "black")
+def _cells(members: Sequence[tuple[int, Row]], measure: Measure, name: str, colour: str, size: int) -> dict[str, Any]:
+    """The cells of one method or engine: shape and filling say granularity and fuse_bn, bars the latency's interval."""
     line = {"width": 1.8, "color": colour}
     marker = {"symbol": [_symbol(row) for _, row in members], "size": size, "color": colour, "line": line}
     points = [(float(row[measure.column]), float(row[SSIM.column])) for _, row in members]
-    trace = _trace(points, method, mode="markers", marker=marker)
+    trace = _trace(points, name, mode="markers", marker=marker)
     trace |= {"text": [_hover(number, row) for number, row in members], "hovertemplate": "%{text}<extra></extra>"}
     if measure is LATENCY:
         below, above = zip(*(_interval(row) for _, row in members), strict=True)
@@ -91,7 +91,7 @@ def _interval(row: Row) -> tuple[float, float]:
 
 def _hover(number: int, row: Row) -> str:
     lines = [f"<b>{number}  {escape(str(row['cell']))}</b>"]
-    recipe = (f"{name} {word(row.get(name))}" for name in ("fuse_bn", "granularity", "method"))
+    recipe = (f"{name} {word(row.get(name))}" for name in ("fuse_bn", "granularity", "method", "engine"))
     lines.append(escape(", ".join(recipe)))
     lines += [f"{title} {shown(row, column)}" for column, title in _HOVER if shown(row, column) != DASH]
     lines.append(f"latency {ratio_text(row)} float")

@@ -24,6 +24,8 @@ ELSEWHERE = {
     "python -m model --network docs/examples/small_depth.py --data rooms --out small_depth.safetensors": (
         "tests/test_own_network.py, on a few pictures"
     ),
+    "make engines": ".ci/run",
+    "python runner.py --export RUN/CELL --engine xnnpack --out exported": "tests/grid/test_export.py",
     "python runner.py --ui": "tests/test_runner.py opens the pages",
     "python runner.py --report RUN": "tests/test_runner.py",
     'python runner.py --report RUN --target "sqnr_db>=30, minimize size_mb"': "tests/test_runner.py",

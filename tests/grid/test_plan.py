@@ -341,3 +341,61 @@ def test_the_description_tells_cells_sharing_exclusions_and_what_is_done(space_o
     assert cells["per_channel-qat-qat.epochs=2"] == ["excluded:", "too", "long"]
     assert cells["load"] == ["1", "1"]
     assert cells["evaluate"] == ["4", "0"]
+
+
+# ---- engines
+
+
+ENGINES = "name: mine\naxes: {engine: [qnnpack, onednn, xnnpack, onnxruntime], method: [ptq]}\n"
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    """Pretend that the packages of these engines are here, and those of no other."""
+
+    def only(*engines: str) -> None:
+        monkeypatch.setattr("grid.plan.missing", lambda engine: None if engine in ("", *engines) else f"no {engine}")
+
+    return only
+
+
+def test_engines_share_all_but_the_conversion(space_of, installed):
+    installed("qnnpack", "onednn", "xnnpack", "onnxruntime")
+    plan = make_plan(space_of(ENGINES), "sha", "data")
+    names = [cell.name for cell in plan.cells]
+    assert names == [
+        "fp32",
+        "fp32-fuse_bn",
+        "fp32-fuse_bn-engine=xnnpack",
+        "fp32-fuse_bn-engine=onnxruntime",
+        *(f"per_channel-ptq-engine={engine}" for engine in ("qnnpack", "onednn", "xnnpack", "onnxruntime")),
+    ]
+    shared = dict.fromkeys(("load", "fuse", "equalize", "calibrate", "round"), 1)
+    assert counts(plan) == {**shared, "convert": 6, "evaluate": 8, "profile": 8}
+    exported = cell_of(plan, "fp32-fuse_bn-engine=xnnpack")
+    assert list(exported.nodes) == ["load", "fuse", "convert", "evaluate", "profile"]
+    assert exported.relevant["engine"] == "xnnpack"
+    assert "engine" not in cell_of(plan, "fp32-fuse_bn").relevant
+
+
+def test_an_engine_that_is_not_installed_is_excluded_with_the_reason(space_of, installed):
+    installed("qnnpack", "onednn")
+    plan = make_plan(space_of(ENGINES), "sha", "data")
+    assert {cell.name: cell.excluded for cell in plan.excluded} == {
+        "fp32-fuse_bn-engine=xnnpack": "no xnnpack",
+        "fp32-fuse_bn-engine=onnxruntime": "no onnxruntime",
+        "per_channel-ptq-engine=xnnpack": "no xnnpack",
+        "per_channel-ptq-engine=onnxruntime": "no onnxruntime",
+    }
+    assert not any(node.settings.get("engine") in ("xnnpack", "onnxruntime") for node in plan.nodes)
+
+
+def test_a_grid_on_one_exporting_engine_has_its_float_network_beside_pytorchs(space_of, installed):
+    installed("onnxruntime")
+    plan = make_plan(space_of("name: mine\naxes: {method: [ptq]}\nsettings: {engine: onnxruntime}\n"), "sha", "data")
+    assert [(cell.name, cell.relevant.get("engine")) for cell in plan.cells] == [
+        ("fp32", None),
+        ("fp32-fuse_bn", None),
+        (plan.cells[2].name, "onnxruntime"),
+        ("per_channel-ptq", "onnxruntime"),
+    ]

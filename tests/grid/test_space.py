@@ -23,7 +23,7 @@ def mine(tmp_path, monkeypatch):
     return load
 
 
-SHIPPED = {"full": 12, "smoke": 4, "published": 12, "best": 12, "encoders": 8, "ptq": 32, "qat": 16}
+SHIPPED = {"full": 12, "smoke": 4, "published": 12, "best": 12, "encoders": 8, "ptq": 32, "qat": 16, "engines": 20}
 
 
 def test_the_shipped_search_spaces_are_those_that_are_tested_here():
