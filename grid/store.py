@@ -35,6 +35,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from grid.tracking_uri import checked_uri, masked
 from model.errors import InputError
+from quant.engines.catalog import runtime
 
 ROOT = Path(__file__).resolve().parent.parent
 SERVING_FILE = ROOT / "grid" / "serving.py"
@@ -270,7 +271,7 @@ class Tracking:
                 python_model=str(SERVING_FILE),
                 artifacts={"network": str(model.folder)} | ({"source": str(model.source)} if model.source else {}),
                 code_paths=[str(path) for path in CODE_PATHS],
-                pip_requirements=model_requirements(),
+                pip_requirements=model_requirements(str(model.recipe.get("engine"))),
                 signature=_signature(model.example.shape[-1]),
                 input_example=model.example,
                 mlflow_model=Model(
@@ -298,9 +299,10 @@ def _child(run: Run) -> _Child:
     return _Child(run.info.run_id, run.info.status, run.data.tags.get(CONTENT_TAG))
 
 
-def model_requirements() -> list[str]:
+def model_requirements(engine: str = "") -> list[str]:
     """Return what a logged model needs, pinned to the versions installed here (without local suffixes)."""
-    return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in MODEL_PACKAGES]
+    names = (*MODEL_PACKAGES, *runtime(engine))
+    return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in names]
 
 
 def _signature(size: int) -> ModelSignature:

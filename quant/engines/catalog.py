@@ -5,7 +5,7 @@ import importlib.util
 TORCH = ("qnnpack", "x86", "onednn")
 """Kernels of PyTorch itself: one int8 network, whose packed weights each of them lays out in its own way."""
 PACKAGES = {"xnnpack": ("executorch", "torchao"), "onnxruntime": ("onnxruntime", "onnx", "onnxscript")}
-"""Engines that run a file of their own, and what it takes to write and run it."""
+"""Engines that run a file of their own, and what it takes to write it; the first package is what runs it."""
 INSTALL = "pip install -r requirements-engines.txt"
 
 
@@ -14,7 +14,13 @@ def is_exported(engine: str) -> bool:
     return engine in PACKAGES
 
 
-def missing(engine: str) -> str | None:
+def runtime(engine: str) -> tuple[str, ...]:
+    """The packages that run a file of the engine, beyond PyTorch."""
+    return PACKAGES.get(engine, ())[:1]
+
+
+def missing(engine: str, only_to_run: bool = False) -> str | None:
     """Why the engine cannot be used here, with the command that helps, or None."""
-    absent = [name for name in PACKAGES.get(engine, ()) if importlib.util.find_spec(name) is None]
+    packages = runtime(engine) if only_to_run else PACKAGES.get(engine, ())
+    absent = [name for name in packages if importlib.util.find_spec(name) is None]
     return f"{engine} needs {', '.join(absent)}: {INSTALL}" if absent else None

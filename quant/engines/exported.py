@@ -28,7 +28,7 @@ class ExportedNetwork(nn.Module):
 
     def __init__(self, engine: str, path: Path) -> None:
         super().__init__()
-        reason = missing(engine)
+        reason = missing(engine, only_to_run=True)
         if reason:
             raise ExportError(reason)
         self.engine, self.path = engine, Path(path)
