@@ -20,6 +20,7 @@ from quant.quantizer import Quantizer
 from quant.silu import ScaledSiLU
 
 _OPS = torch.ops.quantized_decomposed
+QUANTIZE, DEQUANTIZE = _OPS.quantize_per_tensor.default, _OPS.dequantize_per_tensor.default
 _SHIFT = 128
 
 
@@ -105,7 +106,7 @@ def _round(graph_module: fx.GraphModule, call: fx.Node, quantizer: Quantizer, sh
     arguments = (float(quantizer.scale[0]), zero_point, -shift, 255 - shift, dtype)
     graph = graph_module.graph
     with graph.inserting_before(call):
-        levels = graph.call_function(_OPS.quantize_per_tensor.default, (call.args[0], *arguments))
+        levels = graph.call_function(QUANTIZE, (call.args[0], *arguments))
         for user in list(call.users):
-            value = graph.call_function(_OPS.dequantize_per_tensor.default, (levels, *arguments))
+            value = graph.call_function(DEQUANTIZE, (levels, *arguments))
             user.replace_input_with(call, value)

@@ -9,7 +9,7 @@ from torch import Tensor, fx, nn
 
 from quant.engines import onnxruntime, xnnpack
 from quant.engines.catalog import missing
-from quant.engines.decomposed import Int8Conv, decompose
+from quant.engines.decomposed import QUANTIZE, Int8Conv, decompose
 from quant.graph import fuse_bn, module_of
 from quant.prepare import quantizers
 
@@ -68,21 +68,10 @@ def export(network: nn.Module, engine: str, input_size: int, path: Path) -> str:
 def require_constants(engine: str, path: Path, decomposed: fx.GraphModule) -> None:
     """Raise ExportError unless the file holds every int8 weight and every scale of the recipe, bit for bit."""
     weights = {name: module.weight for name, module in decomposed.named_modules() if isinstance(module, Int8Conv)}
-    rounding = torch.ops.quantized_decomposed.quantize_per_tensor.default
-    scales = {float(node.args[1]) for node in decomposed.graph.nodes if node.target is rounding}
-    content = path.read_bytes()
-    if engine == "onnxruntime":
-        held, held_scales = onnxruntime.constants(path)
-        lost = [name for name, weight in weights.items() if weight.numpy().tobytes() not in held]
-        lost += [f"scale {scale}" for scale in scales if float(torch.tensor(scale)) not in held_scales]
-    else:  # serialized as it is laid out in memory: out x h x w x in, of depthwise convolutions in x h x w x out
-        orders = ((0, 2, 3, 1), (1, 2, 3, 0))
-        lost = [
-            name
-            for name, weight in weights.items()
-            if not any(weight.permute(order).contiguous().numpy().tobytes() in content for order in orders)
-        ]
-        lost += [f"scale {scale}" for scale in scales if torch.tensor(scale).numpy().tobytes() not in content]
+    scales = {float(node.args[1]) for node in decomposed.graph.nodes if node.target is QUANTIZE}
+    contents = _ENGINES[engine].Contents(path)
+    lost = [name for name, weight in weights.items() if not contents.has_weight(weight)]
+    lost += [f"scale {scale}" for scale in scales if not contents.has_scale(scale)]
     if lost:
         raise ExportError(f"{path.name} does not hold what the recipe found: {', '.join(lost[:4])} of {len(weights)}")
 

@@ -60,16 +60,21 @@ class Runner:
         return onnxruntime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
 
 
-def constants(path: Path) -> tuple[set[bytes], set[float]]:
-    """The int8 weights (as bytes, out x in x h x w) and the scales that the file holds."""
-    import onnx
+class Contents:
+    """What a file holds, to be compared with a recipe."""
 
-    weights: set[bytes] = set()
-    scales: set[float] = set()
-    for tensor in onnx.load(path).graph.initializer:
-        values = onnx.numpy_helper.to_array(tensor)
-        if values.dtype == np.int8 and values.ndim == 4:
-            weights.add(values.tobytes())
-        elif values.dtype == np.float32:
-            scales.update(values.ravel().tolist() if values.size <= 4096 and values.ndim <= 1 else ())
-    return weights, scales
+    def __init__(self, path: Path) -> None:
+        import onnx
+
+        tensors = [onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer]
+        self.weights = {values.tobytes() for values in tensors if values.dtype == np.int8 and values.ndim == 4}
+        scales = [values.ravel().tolist() for values in tensors if values.dtype == np.float32 and values.ndim <= 1]
+        self.scales = {scale for some in scales for scale in some}
+
+    def has_weight(self, weight: Tensor) -> bool:
+        """Whether these integers (out x in x h x w) are a constant of it."""
+        return weight.numpy().tobytes() in self.weights
+
+    def has_scale(self, scale: float) -> bool:
+        """Whether this float32 is one of its scales."""
+        return float(torch.tensor(scale)) in self.scales

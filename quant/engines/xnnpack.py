@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from quant.engines.decomposed import ConstantScaledSiLU
+from quant.engines.decomposed import DEQUANTIZE, QUANTIZE, ConstantScaledSiLU
 from quant.graph import module_of
 
 FILE = "network.pte"
@@ -69,10 +69,10 @@ def _int8_gates(network: fx.GraphModule) -> fx.GraphModule:
     graph = network.graph
     for node in list(graph.nodes):
         module = module_of(network, node)
-        if not isinstance(module, ConstantScaledSiLU | nn.SiLU) or node.args[0].target is not _dequantize():
+        if not isinstance(module, ConstantScaledSiLU | nn.SiLU) or node.args[0].target is not DEQUANTIZE:
             continue
         with graph.inserting_before(node):
-            gate = graph.call_function(_dequantize(), node.args[0].args)  # partitioners want one for each reader
+            gate = graph.call_function(DEQUANTIZE, node.args[0].args)  # partitioners want one for each reader
             if isinstance(module, ConstantScaledSiLU) and not bool((module.slope == 1).all()):
                 network.add_module(f"{node.name}_slope", _Slope(module.slope))
                 gate = _rounded(graph, graph.call_module(f"{node.name}_slope", (gate,)), (*_GATE_INPUT, *_INT8))
@@ -88,7 +88,7 @@ def _requantized_concatenations(network: fx.GraphModule) -> fx.GraphModule:
     graph = network.graph
     for node in list(graph.nodes):
         readers = list(node.users)
-        if node.target is not torch.cat or [reader.target for reader in readers] != [_quantize()]:
+        if node.target is not torch.cat or [reader.target for reader in readers] != [QUANTIZE]:
             continue
         for part in list(node.all_input_nodes):
             with graph.inserting_before(node):
@@ -98,15 +98,7 @@ def _requantized_concatenations(network: fx.GraphModule) -> fx.GraphModule:
 
 def _rounded(graph: fx.Graph, value: fx.Node, levels: Any) -> fx.Node:
     """Quantize and dequantize ``value``; ``levels``: scale, zero point, least, greatest, dtype."""
-    return graph.call_function(_dequantize(), (graph.call_function(_quantize(), (value, *levels)), *levels))
-
-
-def _quantize() -> Any:
-    return torch.ops.quantized_decomposed.quantize_per_tensor.default
-
-
-def _dequantize() -> Any:
-    return torch.ops.quantized_decomposed.dequantize_per_tensor.default
+    return graph.call_function(DEQUANTIZE, (graph.call_function(QUANTIZE, (value, *levels)), *levels))
 
 
 def _checked(network: fx.GraphModule) -> fx.GraphModule:
@@ -145,3 +137,19 @@ class Runner:
         if self.pool != pool:
             self.pool, self.method = pool, Runtime.get().load_program(self.path).load_method("forward")
         return self.method.execute((image.contiguous(),))[0].clone()
+
+
+class Contents:
+    """What a file holds, to be compared with a recipe: constants lie in it as they lie in memory."""
+
+    def __init__(self, path: Path) -> None:
+        self.content = path.read_bytes()
+
+    def has_weight(self, weight: Tensor) -> bool:
+        """Whether these integers (out x in x h x w) are in it, channels last; of depthwise convolutions out is last."""
+        orders = ((0, 2, 3, 1), (1, 2, 3, 0))
+        return any(weight.permute(order).contiguous().numpy().tobytes() in self.content for order in orders)
+
+    def has_scale(self, scale: float) -> bool:
+        """Whether this float32 is in it."""
+        return torch.tensor(scale).numpy().tobytes() in self.content
