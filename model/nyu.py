@@ -14,7 +14,7 @@ import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +62,7 @@ def list_frames(data: Path, val_fraction: float, skip_bad: bool) -> Listing:
     raise InputError(str(data), "has no known layout", layouts)
 
 
-def read_frames(listing: Listing, split: str, size: int) -> Iterator[Frame | InputError]:
+def read_frames(listing: Listing, split: str, size: int) -> Generator[Frame | InputError]:
     """The frames of a split in order, ``size`` x ``size`` (depth a quarter), or what is wrong with each."""
 
     def read(entry: Entry) -> Frame | InputError:

@@ -4,11 +4,12 @@ Groups ``train``, ``val``, ``test``; in each ``image`` uint8 [N, 3, S, S], ``dep
 millimetres (at most 10000, beyond is clipped), ``scene`` int32 [N], ``source`` utf-8 [N].
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,31 +113,33 @@ def _write(
 ) -> int:
     digest, scenes, total, done, skipped = hashlib.sha256(), dict[str, int](), sum(counts.values()), 0, 0
     for split in SPLITS:
-        frames: Iterator[Frame | InputError]
+        frames: Generator[Frame | InputError] | Generator[Frame]
         if listing is None:
-            frames = iter(rooms.render_split(split, counts[split], spec.input_size))
+            frames = rooms.render_split(split, counts[split], spec.input_size)
         else:
             frames = nyu.read_frames(listing, split, spec.input_size)
         group, kept = _empty_group(file, split, counts[split], spec.input_size), 0
         digest.update(split.encode())
-        for frame in frames:
-            done += 1
-            if isinstance(frame, InputError):
-                if not spec.skip_bad:
-                    raise frame
-                skipped += 1
-            else:
-                depth = np.rint(np.clip(frame.depth_m, 0, FAR_MM / 1000) * 1000).astype(np.uint16)
-                number = scenes.setdefault(frame.scene, len(scenes))
-                group["image"][kept], group["depth"][kept] = frame.image, depth
-                group["scene"][kept], group["source"][kept] = number, frame.source
-                for part in (frame.image, depth, np.int32(number)):
-                    digest.update(np.ascontiguousarray(part).tobytes())
-                kept += 1
-            if progress:
-                bad = f", {skipped} bad ones skipped" if skipped else ""
-                note = f" ({listing.note})" if listing and listing.note else ""
-                progress(done, total, f"packing {split} pictures{bad}{note}")
+        # Closed here and now: its threads, left to the garbage collector, once waited for each other for ever.
+        with contextlib.closing(frames):
+            for frame in frames:
+                done += 1
+                if isinstance(frame, InputError):
+                    if not spec.skip_bad:
+                        raise frame
+                    skipped += 1
+                else:
+                    depth = np.rint(np.clip(frame.depth_m, 0, FAR_MM / 1000) * 1000).astype(np.uint16)
+                    number = scenes.setdefault(frame.scene, len(scenes))
+                    group["image"][kept], group["depth"][kept] = frame.image, depth
+                    group["scene"][kept], group["source"][kept] = number, frame.source
+                    for part in (frame.image, depth, np.int32(number)):
+                        digest.update(np.ascontiguousarray(part).tobytes())
+                    kept += 1
+                if progress:
+                    bad = f", {skipped} bad ones skipped" if skipped else ""
+                    note = f" ({listing.note})" if listing and listing.note else ""
+                    progress(done, total, f"packing {split} pictures{bad}{note}")
         if not kept:
             raise InputError(f"{split} split", "holds no usable frame", "at least one", "Check the data folder.")
         for name in ("image", "depth", "scene", "source"):

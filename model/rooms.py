@@ -4,7 +4,7 @@ import argparse
 import multiprocessing
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -47,7 +47,7 @@ def render_scene(
     return frames
 
 
-def render_split(split: str, count: int, size: int = 224, seed: int = SEED) -> Iterator[Frame]:
+def render_split(split: str, count: int, size: int = 224, seed: int = SEED) -> Generator[Frame]:
     """The first ``count`` pictures of a split in order, on all the cores of this process when that pays."""
     full, rest = divmod(count, VIEWS_PER_SCENE)
     jobs = [(split, number, size, seed, tuple(range(VIEWS_PER_SCENE))) for number in range(full)]

@@ -1,6 +1,7 @@
 """What is broken in NYUv2 data is named by file and row, or skipped and counted when asked."""
 
 import os
+import threading
 
 import h5py
 import numpy as np
@@ -74,6 +75,16 @@ def test_a_broken_row_is_named_and_leaves_no_pack(tmp_path, breaks, message):
     with pytest.raises(InputError, match=r"nyu2_train\.csv " + message):
         packed(root, tmp_path)
     assert not list((tmp_path / "packs").glob("*"))
+
+
+def test_a_broken_picture_leaves_no_threads_to_the_garbage_collector(tmp_path):
+    root = kaggle(tmp_path / "kaggle")
+    (root / "data/nyu2_train/office_0002a_out/3.png.jpg").write_bytes(b"no picture")
+    before = set(threading.enumerate())
+    with pytest.raises(InputError) as caught:
+        packed(root, tmp_path)
+    assert caught.value.__traceback__, "it holds all frames of the call, as an error does that is looked at later"
+    assert set(threading.enumerate()) <= before
 
 
 @pytest.mark.parametrize(("breaks", "message"), BROKEN)
