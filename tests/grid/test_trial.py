@@ -412,7 +412,7 @@ def test_an_int8_network_that_reloads_differently_is_refused(grid, copied, monke
         torch.save(tensors, folder / "network.pt")
 
     monkeypatch.setattr(trial, "save_network", save_another)
-    with pytest.raises(StageError, match="the saved int8 network computes something else"):
+    with pytest.raises(StageError, match="the saved network computes something else"):
         run_node(convert, copied)
 
 
