@@ -424,10 +424,9 @@ def test_a_free_parameter_is_refused_by_name(images):
         qnnpack.convert(prepared)
 
 
-def test_an_engine_that_this_pytorch_lacks_is_named_with_what_it_offers(monkeypatch, kinds):
-    monkeypatch.setattr(qnnpack, "ENGINE", "nonesuch")
+def test_an_engine_that_this_pytorch_lacks_is_named_with_what_it_offers(kinds):
     with pytest.raises(RuntimeError, match=r"this PyTorch has no nonesuch; it offers .*qnnpack"):
-        qnnpack.convert(kinds)
+        qnnpack.convert(kinds, "nonesuch")
 
 
 def test_converting_selects_the_engine(kinds):
