@@ -20,6 +20,7 @@ ELSEWHERE = {
     "make bench": "benchmarks/, by hand: a benchmark is no test",
     "make checkpoint": "70 minutes; tests/model/test_training.py trains",
     "python -m benchmarks NAME": "by hand, as make bench",
+    "python -m benchmarks engines": "by hand, as make bench",
     "python -m benchmarks.engine_latency --tables FOLDER": "by hand, as make bench",
     "python -m model --network docs/examples/small_depth.py --data rooms --out small_depth.safetensors": (
         "tests/test_own_network.py, on a few pictures"
