@@ -27,6 +27,7 @@ def main() -> None:
         network = float_network()
         equalized = equalize(fuse_bn(network), EqualizeSpec(images=8), images, "per_channel")
         prepared = calibrate(equalized, "per_channel", CalibrateSpec(), images)
+        torch.set_num_threads(SPEC.threads)  # QNNPACK's pool of threads stays as it is at its first use
         for engine in TORCH:
             _figures(f"int8 {engine}", qnnpack.convert(prepared, engine), network, test, "PyTorch's float network")
         for engine in PACKAGES:

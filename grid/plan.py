@@ -311,8 +311,11 @@ def _name(relevant: Flat, varied: Iterable[tuple[str, tuple[Scalar, ...]]]) -> s
     """``fuse_bn-per_tensor-ptq+qat-qat.epochs=2-s1``: what tells a cell from others, safe as a file name."""
     parts: list[Scalar] = ["fuse_bn"] if relevant["fuse_bn"] else []
     parts = ["fp32", *parts] if relevant["method"] == "fp32" else [*parts, relevant["granularity"], relevant["method"]]
-    for key, _ in varied:
-        for value in () if key in ("fuse_bn", "granularity", "method") else _written(key, relevant):
+    keys = [key for key, _ in varied if key not in ("fuse_bn", "granularity", "method")]
+    if relevant["method"] == "fp32" and "engine" in relevant and "engine" not in keys:
+        keys.append("engine")  # the float file of the grid's only engine, beside PyTorch's float network
+    for key in keys:
+        for value in _written(key, relevant):
             written = ("off", "on")[value] if isinstance(value, bool) else value
             parts.append(f"s{written}" if key == "seed" else f"{key}={written}")
     return re.sub(r"[^\w.=+-]", "_", "-".join(map(str, parts)))

@@ -396,6 +396,6 @@ def test_a_grid_on_one_exporting_engine_has_its_float_network_beside_pytorchs(sp
     assert [(cell.name, cell.relevant.get("engine")) for cell in plan.cells] == [
         ("fp32", None),
         ("fp32-fuse_bn", None),
-        (plan.cells[2].name, "onnxruntime"),
+        ("fp32-fuse_bn-engine=onnxruntime", "onnxruntime"),
         ("per_channel-ptq", "onnxruntime"),
     ]
