@@ -186,8 +186,8 @@ def _checkpoint(asked: argparse.Namespace, space: SearchSpace) -> tuple[Path | N
     given = asked.checkpoint or (str(ROOMS_CHECKPOINT) if asked.data == "rooms" else "none")
     if given == "none":
         return None, None
-    encoder = dict(space.base).get("network.encoder")
-    _, spec, _ = load_checkpoint(Path(given), NetworkSpec(str(encoder), space.pack.input_size))
+    bare = NetworkSpec(str(space.base["network.encoder"]), space.pack.input_size)
+    _, spec, _ = load_checkpoint(Path(given), bare)
     return Path(given), spec
 
 

@@ -24,7 +24,7 @@ from quant.engines.exported import ExportedNetwork, export, file_name
 from quant.prepare import quantizers
 from quant.quantizer import Quantizer
 
-SCRIPTS = Path(__file__).resolve().parent.parent / "quant" / "engines" / "scripts"
+RUN_FILE = Path(__file__).resolve().parent.parent / "quant" / "engines" / "run_file.py"
 CARD, SCRIPT = "card.json", "run.py"
 
 
@@ -61,7 +61,7 @@ def export_cell(storage: Path, run_cell: str, engine: str, out: Path, progress: 
         "recipe": cell.relevant,
     }
     (out / CARD).write_text(json.dumps(card, indent=1) + "\n")
-    shutil.copy(SCRIPTS / f"{engine}.py", out / SCRIPT)
+    shutil.copy(RUN_FILE, out / SCRIPT)
     return file
 
 

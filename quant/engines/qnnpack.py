@@ -1,4 +1,4 @@
-"""The int8 network on PyTorch's quantized kernels (QNNPACK, and its kin on x86), and the only user of torch.ao.
+"""The int8 network on PyTorch's quantized kernels (QNNPACK, and its kin on x86), the only user of torch.ao's.
 
 PyTorch has deprecated this engine; what else the product does stands on our own quantizers, so that another engine
 is another file here.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from quant.engines.decomposed import DEQUANTIZE, QUANTIZE, ConstantScaledSiLU
-from quant.graph import module_of
+from quant.graph import finish, module_of
 
 FILE = "network.pte"
 SIGNED = True  # XNNPACK's quantized operators take int8 activations
@@ -80,7 +80,7 @@ def _int8_gates(network: fx.GraphModule) -> fx.GraphModule:
             product = graph.call_function(operator.mul, (node.args[0], gate))
         node.replace_all_uses_with(product)
         graph.erase_node(node)
-    return _checked(network)
+    return finish(network)
 
 
 def _requantized_concatenations(network: fx.GraphModule) -> fx.GraphModule:
@@ -93,18 +93,12 @@ def _requantized_concatenations(network: fx.GraphModule) -> fx.GraphModule:
         for part in list(node.all_input_nodes):
             with graph.inserting_before(node):
                 node.replace_input_with(part, _rounded(graph, part, readers[0].args[1:]))
-    return _checked(network)
+    return finish(network)
 
 
 def _rounded(graph: fx.Graph, value: fx.Node, levels: Any) -> fx.Node:
     """Quantize and dequantize ``value``; ``levels``: scale, zero point, least, greatest, dtype."""
     return graph.call_function(DEQUANTIZE, (graph.call_function(QUANTIZE, (value, *levels)), *levels))
-
-
-def _checked(network: fx.GraphModule) -> fx.GraphModule:
-    network.graph.lint()
-    network.recompile()
-    return network
 
 
 _pools = 0
