@@ -27,8 +27,7 @@ NEVER_IN = {
     "grid/": ("runner",),
 }
 MAY_PRINT = (
-    "quant/engines/scripts/onnxruntime.py",
-    "quant/engines/scripts/xnnpack.py",
+    "quant/engines/run_file.py",
     "runner.py",
     "grid/report.py",
     "model/__main__.py",
