@@ -24,6 +24,11 @@ class Measure:
     tie: float = 0.0
     tie_relative: float = 0.0
 
+    @property
+    def of_processor(self) -> bool:
+        """Whether it is a latency: one of another processor says nothing about it."""
+        return is_latency(self.column)
+
 
 MSE = Measure("test_mse", "MSE", "MSE", False, tie_relative=0.01)
 SSIM = Measure("test_ssim", "SSIM", "SSIM", True, tie=0.001)
@@ -32,6 +37,8 @@ SIZE = Measure("size_mb", "size", "size MB", False, tie_relative=0.005)
 LATENCY = Measure("latency_ratio", "latency", "x float latency", False)
 RECIPE = ("fuse_bn", "granularity", "method")
 MEASURES = (MSE, SSIM, SQNR, SIZE, LATENCY)
+UNKNOWN = "unknown"
+"""The processor of a latency whose row names none."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,7 @@ class Effect:
     """Paired differences (``to`` minus ``start``) between cells that are equal in all other axes.
 
     ``identical`` counts the pairs whose two cells are one and the same int8 network. ``size_mb`` is in MB,
-    ``latency_ratio`` in float latencies.
+    ``latency_ratio`` in float latencies; a pair on two processors has no difference of latencies.
     """
 
     axis: str
@@ -70,6 +77,22 @@ def value(row: Row, column: str) -> float | None:
     return None if found is None or found == "" or math.isnan(float(found)) else float(found)
 
 
+def is_latency(column: str) -> bool:
+    """Whether a column holds times of a forward pass, which depend on the processor."""
+    return column.startswith("latency_") or column == "profiler_step_ms"
+
+
+def processor_of(row: Row) -> str | None:
+    """Return the CPU model that the row's latency is of; None of a row that has no latency."""
+    timed = any(value(row, column) is not None for column in ("latency_ratio", "latency_ms_p50"))
+    return (row.get("cpu_model") or UNKNOWN) if timed else None
+
+
+def processors(rows: Iterable[Row]) -> list[str]:
+    """Return the CPU models that latencies of the rows are of, in the order of the rows."""
+    return [name for name in dict.fromkeys(map(processor_of, rows)) if name is not None]
+
+
 def contenders(rows: Iterable[Row]) -> list[Row]:
     """Return the measured int8 rows, each network once (``same_as`` rows left out)."""
     return [row for row in rows if is_int8(row) and not row.get("same_as")]
@@ -78,11 +101,11 @@ def contenders(rows: Iterable[Row]) -> list[Row]:
 def best(rows: Sequence[Row], measure: Measure, noise: float = 0.0) -> tuple[str, list[str]] | None:
     """Return the best cell among ``rows`` and those that tie with it; None where no row has the figure.
 
-    Latency ratios tie when their intervals overlap, other figures when they differ by no more than the
-    measure's tie or ``noise``.
+    Among latencies of several processors none is the best: there it is None too. Latency ratios tie when their
+    intervals overlap, other figures when they differ by no more than the measure's tie or ``noise``.
     """
     rows = [row for row in rows if value(row, measure.column) is not None]
-    if not rows:
+    if not rows or (measure.of_processor and len(processors(rows)) > 1):
         return None
     first = rows[0]
     for row in rows[1:]:
@@ -131,8 +154,8 @@ _MERGED: dict[str, Callable[[list[float]], float]] = {"latency_ratio_low": min, 
 def over_seeds(rows: Iterable[Row]) -> list[Row]:
     """Return one row a recipe: means over its measured seeds, ``<column>_std``, ``seeds`` (their number).
 
-    Rows that were not measured are left out; a
-    recipe with one seed keeps its row and has no deviation.
+    Rows that were not measured are left out; a recipe with one seed keeps its row and has no deviation. Seeds that
+    were timed on different processors have no latency in common: see ``grid.processors`` for those of each.
     """
     groups: dict[str, list[Row]] = {}
     for row in rows:
@@ -141,9 +164,15 @@ def over_seeds(rows: Iterable[Row]) -> list[Row]:
     merged = []
     for name, group in groups.items():
         row = dict(group[0], seeds=len(group), cell=name)
+        timed_on = processors(group)
+        if len(timed_on) == 1:
+            row["cpu_model"] = timed_on[0]
+        elif timed_on:
+            row |= {key: None for key in row if is_latency(key) or key == "cpu_model"}
         numeric = [key for key in row if key.startswith(("test_", "latency_")) or key in ("sqnr_db", "size_mb")]
         for column in numeric:
-            values = [found for member in group if (found := value(member, column)) is not None]
+            members = [] if is_latency(column) and len(timed_on) > 1 else group
+            values = [found for member in members if (found := value(member, column)) is not None]
             row[column] = _MERGED.get(column, statistics.fmean)(values) if values else None
             row[f"{column}_std"] = statistics.stdev(values) if len(values) > 1 else None
         if len(group) > 1:
@@ -160,13 +189,23 @@ def seed_spread(rows: Iterable[Row], column: str) -> float:
 
 
 def pareto_front(rows: Sequence[Row], measures: Sequence[Measure]) -> list[str]:
-    """Return the cells that no other cell beats: nowhere worse and somewhere better, by more than a tie."""
+    """Return the cells that no other cell beats: nowhere worse and somewhere better, by more than a tie.
+
+    Where a latency is among the measures, a cell is beaten by cells on its own processor alone.
+    """
     whole = [
         row
         for row in rows
         if row["status"] == "ok" and all(value(row, measure.column) is not None for measure in measures)
     ]
-    return [row["cell"] for row in whole if not any(_beats(other, row, measures) for other in whole)]
+    apart = any(measure.of_processor for measure in measures)
+    rivals: dict[str | None, list[Row]] = {}
+    for row in whole:
+        rivals.setdefault(processor_of(row) if apart else None, []).append(row)
+    beaten = {
+        id(row) for group in rivals.values() for row in group if any(_beats(other, row, measures) for other in group)
+    }
+    return [row["cell"] for row in whole if id(row) not in beaten]
 
 
 def _beats(a: Row, b: Row, measures: Sequence[Measure]) -> bool:
@@ -204,7 +243,8 @@ def effects(rows: Sequence[Row]) -> list[Effect]:
 
 def _effect(axis: str, start: Any, to: Any, pairs: list[tuple[Row, Row]], noise: float) -> Effect:
     def differences(column: str) -> tuple[float, ...]:
-        figures = [(value(a, column), value(b, column)) for a, b in pairs]
+        alike = [(a, b) for a, b in pairs if not is_latency(column) or processor_of(a) == processor_of(b)]
+        figures = [(value(a, column), value(b, column)) for a, b in alike]
         return tuple(b - a for a, b in figures if a is not None and b is not None)
 
     same = sum(bool(a.get("graph_hash")) and a.get("graph_hash") == b.get("graph_hash") for a, b in pairs)

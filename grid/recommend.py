@@ -1,16 +1,12 @@
-"""Which cell to take: a target such as ``ssim>=0.80, size_mb<=1.7, minimize latency`` against the rows."""
+"""Which cell to take: a target against the rows."""
 
-import operator
-import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from grid.entry import nearest
+from grid.processors import APART, by_processor, is_elsewhere
 from grid.ranking import (
     LATENCY,
-    MSE,
     SIZE,
-    SQNR,
     SSIM,
     Measure,
     Row,
@@ -19,144 +15,83 @@ from grid.ranking import (
     is_int8,
     over_seeds,
     pareto_front,
+    processor_of,
     recipe_of,
     seed_spread,
     value,
 )
-from model.errors import InputError
+from grid.target import DEFAULT, METRICS, Target, parse_target
 
-METRICS = {
-    "ssim": SSIM,
-    "mse": MSE,
-    "sqnr_db": SQNR,
-    "size_mb": SIZE,
-    "latency": LATENCY,
-    "latency_ms": Measure("latency_ms_p50", "latency_ms", "p50 ms", False, tie_relative=0.03),
-    "abs_rel": Measure("test_abs_rel", "abs_rel", "abs rel", False, tie_relative=0.01),
-    "rmse_m": Measure("test_rmse_m", "rmse_m", "RMSE m", False, tie_relative=0.01),
-    "delta1": Measure("test_delta1", "delta1", "δ1", True, tie=0.001),
-}
-"""What a target may name. ``latency`` is the ratio to the float network, ``latency_ms`` the milliseconds."""
-DEFAULT = "maximize ssim"
-_OPERATORS: dict[str, Callable[[float, float], bool]] = {
-    ">=": operator.ge,
-    "<=": operator.le,
-    ">": operator.gt,
-    "<": operator.lt,
-}
-_CONSTRAINT = re.compile(r"(\w+)\s*(>=|<=|>|<)\s*(\S+)")
-_OBJECTIVE = re.compile(r"(minimize|maximize)\s+(\S+)")
-_FORM = "METRIC>=NUMBER or METRIC<=NUMBER, as many as you like, and one `minimize METRIC` or `maximize METRIC`"
-
-
-@dataclass(frozen=True)
-class Constraint:
-    """A bound on one metric."""
-
-    metric: str
-    sign: str
-    bound: float
-
-    def __str__(self) -> str:
-        return f"{self.metric}{self.sign}{self.bound:g}"
-
-    def of(self, row: Row) -> float | None:
-        """The row's figure."""
-        return value(row, METRICS[self.metric].column)
-
-    def miss(self, row: Row) -> float:
-        """By how much the row fails; 0 where it does not, infinite where it has no figure."""
-        found = self.of(row)
-        if found is None:
-            return float("inf")
-        return 0.0 if _OPERATORS[self.sign](found, self.bound) else abs(found - self.bound)
-
-    def is_met(self, row: Row) -> bool:
-        """Whether the row's figure is there and within the bound."""
-        found = self.of(row)
-        return found is not None and _OPERATORS[self.sign](found, self.bound)
-
-    def relative_miss(self, row: Row) -> float:
-        """``miss`` in parts of the bound, to compare misses of different metrics."""
-        return self.miss(row) / (abs(self.bound) or 1.0)
-
-
-@dataclass(frozen=True)
-class Target:
-    """What is wanted: bounds that must hold, and the metric that decides among the cells that keep them."""
-
-    constraints: tuple[Constraint, ...]
-    objective: str
-
-    def __str__(self) -> str:
-        verb = "maximize" if METRICS[self.objective].higher_is_better else "minimize"
-        return ", ".join([*map(str, self.constraints), f"{verb} {self.objective}"])
+__all__ = ["DEFAULT", "METRICS", "Recommendation", "Target", "first_member", "front_of", "parse_target", "recommend"]
 
 
 @dataclass(frozen=True)
 class Recommendation:
-    """The cell to take (None: no cell keeps all bounds) and the sentences that say why."""
+    """The cell to take (None: no cell keeps all bounds) and the sentences that say why.
+
+    ``by_processor`` holds the answer for each CPU model where the target asks for a latency and there are several; then
+    ``cell`` is None unless all of them name the same network.
+    """
 
     target: Target
     cell: str | None
     reasons: tuple[str, ...]
     front: tuple[str, ...]
+    by_processor: Mapping[str, "Recommendation"] = field(default_factory=dict)
 
-
-def parse_target(text: str) -> Target:
-    """Read a target; without an objective it is the highest SSIM. Raises InputError that names the wrong part."""
-    constraints, objectives = [], []
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        if found := _CONSTRAINT.fullmatch(part):
-            metric, sign, number = found.groups()
-            constraints.append(Constraint(_known(metric), sign, _number(part, number)))
-        elif found := _OBJECTIVE.fullmatch(part):
-            verb, metric = found.groups()
-            better = "maximize" if METRICS[_known(metric)].higher_is_better else "minimize"
-            if verb != better:
-                raise InputError("--target", f"{part!r} asks for the worst", f"{better} {metric}")
-            objectives.append(metric)
-        else:
-            raise InputError("--target", f"{part!r} is neither a bound nor an objective", _FORM)
-    if len(objectives) > 1:
-        problem = f"{' and '.join(objectives)} cannot both decide"
-        raise InputError("--target", problem, "one objective", "Give the other one a bound.")
-    return Target(tuple(constraints), objectives[0] if objectives else "ssim")
-
-
-def _known(metric: str) -> str:
-    if metric not in METRICS:
-        options = f"one of {', '.join(METRICS)}"
-        raise InputError("--target", f"{metric!r} is an unknown metric", options, nearest(metric, METRICS))
-    return metric
-
-
-def _number(part: str, text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = float("nan")
-    if not abs(number) < float("inf"):
-        raise InputError("--target", f"{part!r} holds no number behind its sign", "a finite number")
-    return number
+    @property
+    def refusal(self) -> str:
+        """Why there is not one cell to register; empty where there is."""
+        if self.cell:
+            return ""
+        if not self.by_processor:
+            return f"no cell keeps {self.target}"
+        named = (f"{one.cell or 'no cell'} on {name}" for name, one in self.by_processor.items())
+        return f"the processors do not agree on {self.target}: {', '.join(named)}"
 
 
 def recommend(rows: Sequence[Row], target: Target) -> Recommendation:
     """The int8 cell that keeps all bounds and is best in the objective.
 
     Cells that tie in it are told apart by SSIM, then size, then latency, again but for ties; cells of several seeds
-    count as one with their means.
+    count as one with their means. Where int8 latencies are of several processors a target that asks for a latency has
+    an answer for each, from the cells that were timed there.
     """
+    views = by_processor(rows)
+    if not target.of_processor or len(views) == 1:
+        return _answer(rows, target)
+    there = {name: [row for row in view if not is_elsewhere(row)] for name, view in views.items()}
+    answers = {name: _answer(view, target) for name, view in there.items() if contenders(view)}
+    if not answers:
+        return _answer(rows, target)
+    first, *others = answers.values()
+    if not others:
+        return first
+    agreed = first.cell and len({_network(rows, one.cell) for one in answers.values()}) == 1
+    said = "All of them name the same network." if agreed else "They do not name the same network."
+    front = tuple(dict.fromkeys(cell for one in answers.values() for cell in one.front))
+    return Recommendation(target, first.cell if agreed else None, (f"{APART} {said}",), front, answers)
+
+
+def front_of(rows: Sequence[Row]) -> list[str]:
+    """The int8 cells on the Pareto front of SSIM, size and latency."""
+    return pareto_front(contenders(over_seeds(rows)), (SSIM, SIZE, LATENCY))
+
+
+def _network(rows: Sequence[Row], cell: str | None) -> str | None:
+    return cell and (first_member(rows, cell).get("graph_hash") or cell)
+
+
+def _answer(rows: Sequence[Row], target: Target) -> Recommendation:
+    views = by_processor(rows)
     candidates = contenders(over_seeds(rows))
-    measures = [SSIM, SIZE, LATENCY]
-    front = tuple(pareto_front(candidates, measures))
+    front = tuple(dict.fromkeys(cell for view in views.values() for cell in front_of(view)))
     kept = [row for row in candidates if all(one.is_met(row) for one in target.constraints)]
     objective = METRICS[target.objective]
     best_first, steps = kept, []
-    for measure in (objective, *(measure for measure in measures if measure is not objective)):
-        found = best(best_first, measure, seed_spread(rows, measure.column))
-        if found:
-            names = {found[0], *found[1]}
+    for measure in (objective, *(measure for measure in (SSIM, SIZE, LATENCY) if measure is not objective)):
+        names = _best_cells(best_first, measure, views.values() if measure.of_processor else [rows])
+        if names:
             left = [row for row in best_first if row["cell"] in names]
             if len(left) < len(best_first):
                 steps.append(f"{measure.name} ({len(left)} of {len(best_first)} left)")
@@ -167,15 +102,34 @@ def recommend(rows: Sequence[Row], target: Target) -> Recommendation:
     if chosen is None:
         return Recommendation(target, None, _unmet(candidates, target), front)
     kept_by = f"{len(kept)} of {len(candidates)} int8 cells keep {_bounds(target)}: it has"
-    reasons = [f"{kept_by if target.constraints else 'It has'} {_figures(chosen, target)}."]
+    timed_on = f" on {processor_of(chosen)}" if len(views) > 1 and processor_of(chosen) else ""
+    reasons = [f"{kept_by if target.constraints else 'It has'} {_figures(chosen, target)}{timed_on}."]
     if steps:
         reasons.append(f"Decided by {', then '.join(steps)}; what ties goes on to the next.")
     if len(best_first) > 1:
-        others = [f"`{row['cell']}`" for row in best_first if row is not chosen]
-        reasons.append(f"A tie in all of them with {_some(others)}: the higher SSIM is taken, which may be noise.")
+        reasons.append(_tied(best_first, chosen, rows))
     reasons += _rejected(candidates, kept, target)
     reasons += _float(rows, chosen, target, objective)
     return Recommendation(target, chosen["cell"], tuple(reasons), front)
+
+
+def _best_cells(left: Sequence[Row], measure: Measure, views: Iterable[Sequence[Row]]) -> set[str]:
+    """The cells of ``left`` that are best in a view, or tie with that."""
+    cells, names = {row["cell"] for row in left}, set[str]()
+    for view in views:
+        there = [row for row in over_seeds(view) if row["cell"] in cells]
+        if found := best(there, measure, seed_spread(view, measure.column)):
+            names |= {found[0], *found[1]}
+    return names
+
+
+def _tied(left: Sequence[Row], chosen: Row, rows: Sequence[Row]) -> str:
+    """What nothing tells apart: ties in all measures, or latencies of several processors."""
+    cells = {row["cell"] for row in left}
+    others = _some([f"`{row['cell']}`" for row in left if row is not chosen])
+    if len(by_processor([row for row in rows if is_int8(row) and recipe_of(row["cell"]) in cells])) > 1:
+        return f"Not told apart from {others}, timed on several processors: the higher SSIM is taken. {APART}"
+    return f"A tie in all of them with {others}: the higher SSIM is taken, which may be noise."
 
 
 def first_member(rows: Sequence[Row], cell: str) -> Row:
