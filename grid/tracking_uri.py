@@ -4,7 +4,9 @@ import re
 import shlex
 import sys
 import urllib.error
+import urllib.parse
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 
 from model.errors import InputError
@@ -20,14 +22,20 @@ def store_uri(storage: Path) -> str:
     return f"sqlite:///{storage.absolute() / 'mlflow.db'}"
 
 
-def masked(uri: str) -> str:
-    """Return a URI, or a text with URIs, without its user names, passwords and query values: fit to be shown."""
-    without_user = re.sub(r"(://)[^/?#\s]*@", r"\1***@", uri)
+def masked(text: str) -> str:
+    """Return a URI, or a text with URIs, without its user names, passwords and query values: fit to be shown.
+
+    A password may hold ``/``, ``?`` and ``#``, as SQLAlchemy takes them: all up to the last ``@`` of a word is masked.
+    """
+    without_user = re.sub(r"(://)(?!/)\S*@", r"\1***@", text)
+    without_user = re.sub(r"^[^:/\s]+:(?!//)\S*@", "***@", without_user)  # a URI whose scheme was forgotten
     return re.sub(r"([?&][^=&\s]+=)[^&\s]+", r"\1***", without_user)
 
 
 def checked_uri(uri: str) -> str:
     """Return the tracking URI; raises InputError when MLflow could not use it or no server answers."""
+    if re.search(r"\s", uri):
+        raise InputError("--tracking-uri", "holds a space, and is not shown here", "a URI, with %20 for a space")
     scheme, colon, _ = uri.partition("://")
     if not colon or scheme == "file":
         raise InputError(
@@ -36,12 +44,17 @@ def checked_uri(uri: str) -> str:
             "sqlite:////absolute/path/mlflow.db or http(s)://host:port",
         )
     if scheme in ("http", "https"):
-        address = re.sub(r"://[^/?#\s]*@", "://", uri).rstrip("/")
+        try:
+            urllib.parse.urlsplit(uri).port  # noqa: B018, raises where a password holds a bare / or ?
+        except ValueError:
+            expected = "http(s)://user:password@host:port, with %2F for a / in the password"
+            raise InputError(f"--tracking-uri {masked(uri)}", "names no host and port", expected) from None
+        address = re.sub(r"://[^/?#]*@", "://", uri).rstrip("/")
         try:
             urllib.request.urlopen(f"{address}/health", timeout=5).close()
         except urllib.error.HTTPError:
             pass  # someone answers; whether we may write shows at the first write
-        except OSError as error:
+        except (OSError, HTTPException) as error:
             raise InputError(
                 f"--tracking-uri {masked(uri)}", f"no server answers ({error})", "a running `mlflow server`"
             ) from None
