@@ -17,11 +17,13 @@ from rich.console import Console
 from grid.command_line import checked_run_name, parse, read_seeds, repeating_command, saved
 from grid.cores import own_cores
 from grid.costs import Costs, duration
+from grid.disk import needed_mb, require_writable
 from grid.own_network import take_network
 from grid.plan import Plan, make_plan
 from grid.plan_text import describe
 from grid.progress import Progress
 from grid.recommend import Target, first_member, parse_target, recommend
+from grid.run_lock import only_driver
 from grid.space import SearchSpace, load_space
 from grid.stages import StageStore
 from grid.summary import summary
@@ -58,6 +60,8 @@ def run(asked: argparse.Namespace) -> int:
         return _open_ui(asked)
     if asked.report:
         return _report(asked, target, console)
+    if asked.sync:
+        return _sync(asked, target, console)
     if asked.export:
         return _export(asked, console)
     seeds = None if asked.seeds is None else read_seeds(asked.seeds)
@@ -68,6 +72,7 @@ def run(asked: argparse.Namespace) -> int:
     network = take_network(own, space.pack.input_size, storage) if own else None
     checkpoint, checkpoint_network = _checkpoint(asked, space)
     store = StageStore(storage)
+    require_writable(storage)
     pack = Pack(prepare_pack(asked.data, storage / "packs", _pack_spec(space, asked), _pack_progress(console)))
     plan = make_plan(space, checkpoint and checkpoint_sha256(checkpoint), pack.fingerprint, checkpoint_network)
     if asked.checkpoint and checkpoint_network and not any(node.stage == "load" for node in plan.nodes):
@@ -82,8 +87,11 @@ def run(asked: argparse.Namespace) -> int:
         print(f"\nabout {duration(costs.wall_seconds(plan, to_do, trials))} on this machine, {trials} stages at a time")
         return EXIT_OK
     progress = Progress(plan, store, console, costs, trials)
-    context = Context(store.root, pack.path, checkpoint and checkpoint.absolute(), network=network)
-    return _run_plan(asked, target, space, plan, store, pack, context, progress)
+    stall_s = asked.stall_minutes * 60 if asked.stall_minutes > 0 else None
+    context = Context(store.root, pack.path, checkpoint and checkpoint.absolute(), network=network, stall_s=stall_s)
+    run_name = asked.resume or asked.run_name or f"{space.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    with only_driver(storage, checked_run_name(run_name)):
+        return _run_plan(asked, target, run_name, plan, store, pack, context, progress)
 
 
 def _report(asked: argparse.Namespace, target: Target, console: Console) -> int:
@@ -95,6 +103,23 @@ def _report(asked: argparse.Namespace, target: Target, console: Console) -> int:
     files.write(store, target)
     rows = files.rows(store)
     console.print(summary(rows, recommend(rows, target), folder), markup=False, soft_wrap=True)
+    return EXIT_OK
+
+
+def _sync(asked: argparse.Namespace, target: Target, console: Console) -> int:
+    """Write to MLflow what a run has and MLflow lacks, such as after its server was down."""
+    from grid.recorder import Recorder
+    from grid.run_files import RunFiles
+
+    folder = Path(asked.storage).absolute() / checked_run_name(asked.sync)
+    files, store = RunFiles.load(folder), StageStore(folder.parent)
+    with only_driver(store.root, asked.sync):
+        pack = Pack(store.root / json.loads((folder / "run.json").read_text())["pack"])
+        recorder = Recorder(files, store, pack, asked.tracking_uri, target)
+        rows = recorder.finish(files.failures)
+    if recorder.problem:
+        raise InputError("--sync", recorder.problem, "an MLflow store that can be written to")
+    console.print(f"{asked.sync}: {len(rows)} cells are in MLflow  {recorder.ui_command}", soft_wrap=True, markup=False)
     return EXIT_OK
 
 
@@ -131,54 +156,61 @@ def _open_ui(asked: argparse.Namespace) -> int:
 def _run_plan(
     asked: argparse.Namespace,
     target: Target,
-    space: SearchSpace,
+    run_name: str,
     plan: Plan,
     store: StageStore,
     pack: Pack,
     context: Context,
     progress: Progress,
 ) -> int:
-    from grid.recorder import Recorder  # imports mlflow: seconds that a wrong command line need not wait for
-    from grid.schedule import Resources, cluster, run_plan
+    from grid.recorder import Recorder, run_context  # imports mlflow: seconds that a wrong command need not wait for
+    from grid.run_files import RunFiles
+    from grid.schedule import Ended, Resources, cluster, run_plan
 
-    console = progress.console
-    resources = Resources(asked.cpus_per_trial, asked.gpus_per_trial, asked.address)
-    run_name = asked.resume or asked.run_name or f"{space.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    run_dir = store.root / checked_run_name(run_name)
-    recorder = Recorder(plan, store, pack, run_dir, run_name, asked.tracking_uri, repeating_command(asked), target)
+    def say(text: str) -> None:
+        progress.console.print(text, markup=False, soft_wrap=True)
+
+    resources = Resources(asked.cpus_per_trial, asked.gpus_per_trial, asked.address, asked.retries)
+    run_dir = store.root / run_name
+    files = RunFiles(run_dir, plan, run_context(plan, pack, run_name, repeating_command(asked)))
+    recorder = Recorder(files, store, pack, asked.tracking_uri, target, say)
     run_dir.mkdir(parents=True, exist_ok=True)
-    (run_dir / "run.json").write_text(json.dumps(saved(asked, run_name), indent=1))
+    facts = saved(asked, run_name) | {"pack": pack.path.relative_to(store.root).as_posix()}
+    (run_dir / "run.json").write_text(json.dumps(facts, indent=1))
     (run_dir / "plan.txt").write_text("\n".join(describe(plan, store)) + "\n")
-    console.print(f"run        {run_dir}\nMLflow     {recorder.ui_command}", soft_wrap=True, markup=False)
-    failures: dict[str, str] = {}
-    interrupted = False
+    files.save()
+    say(f"run        {run_dir}\nMLflow     {recorder.ui_command}")
+    ended, interrupted = Ended({}), False
     try:
         with progress:
             if progress.to_do:
                 with cluster(resources) as dashboard:
-                    console.print(f"dashboard  {dashboard.how_to_open()}", soft_wrap=True, markup=False)
-                    console.print(f"metrics    {' '.join(dashboard.metrics_urls)}", soft_wrap=True, markup=False)
-                    failures = run_plan(plan, context, resources, recorder.beside(progress))
+                    say(f"dashboard  {dashboard.how_to_open()}")
+                    say(f"metrics    {' '.join(dashboard.metrics_urls)}")
+                    ended = run_plan(plan, context, resources, recorder.beside(progress))
                     # Tune takes Ctrl-C as the end of its work and returns as if all were well.
-                    interrupted = not all(store.has(node.id) or node.id in failures for node in plan.nodes)
+                    left = [node for node in plan.nodes if not store.has(node.id) and node.id not in ended.failures]
+                    interrupted = bool(left) and not ended.stopped
     except KeyboardInterrupt:
         interrupted = True
-    rows = recorder.finish(failures, interrupted)
+    rows = recorder.finish(ended.failures)
     found = recommend(rows, target)
-    console.print(summary(rows, found, run_dir), markup=False, soft_wrap=True)
-    if asked.register and found.cell and not interrupted:
-        name = recorder.register(first_member(rows, found.cell), asked.register)
-        console.print(f"registered {name}", markup=False)
+    say(summary(rows, found, run_dir))
+    if asked.register and found.cell and not interrupted and not recorder.problem:
+        say(f"registered {recorder.register(first_member(rows, found.cell), asked.register)}")
+    where = f" --storage {shlex.quote(asked.storage)}" if asked.storage != "results" else ""
+    if ended.stopped:
+        to_do = sum(not store.has(node.id) for node in plan.nodes)
+        say(f"STOPPED: {ended.stopped}. The {to_do} stages left take about {needed_mb(store, to_do):.0f} MB.")
+    if recorder.problem:
+        uri = f" --tracking-uri {masked(asked.tracking_uri)}" if asked.tracking_uri else ""
+        say(f"MLflow lacks results. Write them with: python runner.py --sync {run_name}{where}{uri}")
     bad = [row for row in rows if row["status"] not in ("ok", "excluded")]
-    if interrupted or any(row["status"] == "skipped" for row in bad):
-        console.print(
-            f"Finished stages are kept. Go on with: python runner.py --resume {run_name}"
-            + (f" --storage {shlex.quote(asked.storage)}" if asked.storage != "results" else ""),
-            soft_wrap=True,
-        )
+    if interrupted or bad:
+        say(f"Finished stages are kept. Go on with: python runner.py --resume {run_name}{where}")
     if interrupted:
         return EXIT_INTERRUPTED
-    return EXIT_INCOMPLETE if bad else EXIT_OK
+    return EXIT_INCOMPLETE if bad or recorder.problem else EXIT_OK
 
 
 def _checkpoint(asked: argparse.Namespace, space: SearchSpace) -> tuple[Path | None, NetworkSpec | None]:

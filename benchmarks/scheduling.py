@@ -79,7 +79,8 @@ def grid(folder: Path) -> int:
     from grid.plan import make_plan
     from grid.plan_text import describe
     from grid.progress import Progress
-    from grid.recorder import Recorder
+    from grid.recorder import Recorder, run_context
+    from grid.run_files import RunFiles
     from grid.schedule import FEW_CORES, Context, Resources, cluster, run_plan
     from grid.space import load_space
     from grid.stages import StageStore
@@ -98,7 +99,8 @@ def grid(folder: Path) -> int:
     (run_dir / "plan.txt").write_text("\n".join(describe(planned, store)) + "\n")
 
     began = time.monotonic()
-    recorder = Recorder(planned, store, pack, run_dir, "run", None, "benchmarks.scheduling")
+    files = RunFiles(run_dir, planned, run_context(planned, pack, "run", "benchmarks.scheduling"))
+    recorder = Recorder(files, store, pack)
     tracking_s = time.monotonic() - began
 
     class Watched(Progress):
@@ -112,11 +114,10 @@ def grid(folder: Path) -> int:
         began = time.monotonic()
         with cluster(Resources()):
             start_s, began = time.monotonic() - began, time.monotonic()
-            failures = run_plan(
-                planned, Context(store.root, pack.path, checkpoint), Resources(), recorder.beside(progress)
-            )
+            context = Context(store.root, pack.path, checkpoint)
+            failures = run_plan(planned, context, Resources(), recorder.beside(progress)).failures
             workers_s, run_s = progress.first - began, time.monotonic() - progress.first
-            recorder.finish(failures, interrupted=False)
+            recorder.finish(failures)
             wall_s = time.monotonic() - progress.first
     if failures:
         raise RuntimeError(f"{len(failures)} stages failed: {next(iter(failures.values()))}")

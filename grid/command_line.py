@@ -26,6 +26,8 @@ STORE_NAMES = (
     "mlflow.db",
 )
 
+_EXPORT = ("export", "engine", "out")
+
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """Read the command line; with ``--resume`` what is not given comes from that run's own command."""
@@ -44,6 +46,16 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--gpus-per-trial", type=float, default=1.0, metavar="X", help="of a training trial, if any GPU"
     )
+    parser.add_argument(
+        "--retries", type=int, default=2, metavar="N", help="of a stage whose worker died, hung or ran out of memory"
+    )
+    parser.add_argument(
+        "--stall-minutes",
+        type=float,
+        default=30.0,
+        metavar="X",
+        help="a stage without progress for so long has hung, and is ended (default: 30; 0: never)",
+    )
     parser.add_argument("--seeds", metavar="0,1,2", help="run every cell with each of these seeds")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting (repeatable)"
@@ -59,6 +71,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--register", metavar="NAME", help="register the recommended int8 model in MLflow")
     parser.add_argument("--report", metavar="RUN", help="make the report of a run again (with another --target)")
+    parser.add_argument("--sync", metavar="RUN", help="write to MLflow what it lacks of a run")
     parser.add_argument(
         "--ui",
         nargs="?",
@@ -90,7 +103,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 def saved(asked: argparse.Namespace, run_name: str) -> dict[str, Any]:
     """What a resumed run needs of this command; no secrets (the tracking URI is asked for again)."""
-    left_out = ("resume", "report", "ui", "dry_run", "run_name", "tracking_uri", "storage", "export", "engine", "out")
+    left_out = ("resume", "report", "sync", "ui", "dry_run", "run_name", "tracking_uri", "storage", *_EXPORT)
     arguments = {key: value for key, value in vars(asked).items() if key not in left_out}
     for key in ("data", "checkpoint", "grid", "network"):
         if asked.__dict__[key] is not None and Path(asked.__dict__[key]).exists():  # else a name: rooms, none, full
@@ -98,7 +111,7 @@ def saved(asked: argparse.Namespace, run_name: str) -> dict[str, Any]:
     return {"run_name": run_name, "arguments": arguments}
 
 
-_NO_GRID = ("tracking_uri", "resume", "dry_run", "run_name", "register", "export", "engine", "out")
+_NO_GRID = ("tracking_uri", "resume", "dry_run", "run_name", "register", "retries", "stall_minutes", *_EXPORT)
 
 
 def repeating_command(asked: argparse.Namespace) -> str:

@@ -94,6 +94,13 @@ class CoreLease:
             yield sorted(taken)
 
 
+@contextmanager
+def on_own_cores(folder: Path, cores: Iterable[int] | None, count: int) -> Iterator[None]:
+    """Wait for ``count`` cores of this machine, and run the body pinned to them."""
+    with CoreLease(folder, cores).lease(count) as leased, pinned(leased):
+        yield
+
+
 def _try_lock(stack: ExitStack, path: Path) -> bool:
     """Lock ``path`` until ``stack`` closes; False when another holder has it."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)

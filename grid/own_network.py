@@ -5,7 +5,7 @@ from pathlib import Path
 
 from model.errors import InputError
 from model.network import NetworkSpec, build_network
-from model.own import own_network, register_network
+from model.own import OWN, own_network, register_network
 from quant.check import require_quantizable
 from quant.graph import UnsupportedNetworkError
 
@@ -21,11 +21,22 @@ def take_network(name: str, input_size: int, storage: Path) -> Path:
     except UnsupportedNetworkError as error:
         problem, expected = f"its network cannot be quantized ({error})", "fixed sizes, and no branch on tensor values"
         raise InputError(str(own.file), problem, expected, "docs/own.md says what is possible.") from error
-    kept = storage / "networks" / own.sha256[:12] / own.file.name
-    if not kept.is_file():
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        aside = kept.with_name(f".{kept.name}.{os.getpid()}")
-        aside.write_bytes(own.file.read_bytes())
-        aside.replace(kept)
+    kept = kept_file(storage, name, own.sha256)
+    try:
+        if not kept.is_file():
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            aside = kept.with_name(f".{kept.name}.{os.getpid()}")
+            aside.write_bytes(own.file.read_bytes())
+            aside.replace(kept)
+    except OSError as error:
+        hint = "Choose another with --storage."
+        raise InputError(
+            str(storage), f"cannot be written to ({error.strerror})", "a folder for results", hint
+        ) from error
     register_network(kept)
     return kept
+
+
+def kept_file(storage: Path, name: str, sha256: str) -> Path:
+    """Where a storage keeps the file of the network ``own/...``."""
+    return storage / "networks" / sha256[:12] / f"{name.removeprefix(OWN)}.py"

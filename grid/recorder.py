@@ -1,62 +1,60 @@
 """Keeps results.csv, the report and MLflow up to date while a plan runs; all of it in the driver's process."""
 
 import platform
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from grid.analysis import FILES as ANALYSIS_FILES
+from grid.own_network import kept_file
 from grid.plan import Cell, Node, Plan
 from grid.recommend import Target
 from grid.report import write_results_csv
 from grid.results import LATENCIES, OPERATORS, SAMPLES, Row, history, settings_by_place
 from grid.run_files import RunFiles
 from grid.schedule import Observer
+from grid.settings import Scalar
 from grid.stages import StageStore
 from grid.store import ModelArtifact, Tracking
-from grid.tracking_uri import EXPERIMENT, store_uri, ui_command
+from grid.tracking_uri import EXPERIMENT, masked, store_uri, ui_command
 from model.own import OWN, own_network
 from model.pack import Pack
 
 _FILES: tuple[tuple[str, str], ...] = (("profile", OPERATORS), ("profile", LATENCIES), ("evaluate", SAMPLES))
 _FILES += tuple(("analyze", name) for name in ANALYSIS_FILES)
+_QUIET_S = 60.0
+"""How long MLflow is left alone after it failed."""
 _PACKAGES = ("torch", "torchvision", "timm", "ray", "mlflow")
 
 
 class Recorder:
-    """Writes every cell to MLflow and results.csv as soon as its last stage is in the store.
+    """Writes every cell to results.csv and MLflow as soon as its last stage is in the store.
 
-    Raises InputError where the tracking store cannot be used.
+    MLflow is written in a thread: a server that is slow or down does not hold up the grid. What could not be written
+    is written at the end, or by ``python runner.py --sync RUN``. Raises InputError where the tracking store is of no
+    use at the start.
     """
 
     def __init__(
         self,
-        plan: Plan,
+        files: RunFiles,
         store: StageStore,
         pack: Pack,
-        run_dir: Path,
-        run_name: str,
-        uri: str | None,
-        command: str,
+        uri: str | None = None,
         target: Target | None = None,
+        say: Callable[[str], None] = lambda text: None,
     ) -> None:
-        self.plan, self.store, self.pack, self.target = plan, store, pack, target
+        self.files, self.store, self.pack, self.target, self.say = files, store, pack, target, say
         self.uri = uri or store_uri(store.root)
         self.tracking = Tracking(self.uri, EXPERIMENT, store.root / "mlflow-artifacts")
-        encoders = {str(cell.settings["network.encoder"]) for cell in plan.cells}
-        context: dict[str, str | int | float | bool | None] = {
-            "command": command,
-            "run": run_name,
-            "origin": pack.origin,
-            "data_fingerprint": pack.fingerprint,
-            "test_images": pack.size("test"),
-            "python": platform.python_version(),
-            **{name: version(name) for name in _PACKAGES},
-            **{f"{name}.sha256": own_network(name).sha256 for name in sorted(encoders) if name.startswith(OWN)},
-        }
-        self.files = RunFiles(run_dir, plan, context)
-        common, self.axes = settings_by_place(plan)
-        self.parent_id = self.tracking.parent(run_name, {**context, **common}, {"grid.command": command})
+        context, (common, self.axes) = files.context, settings_by_place(files.plan)
+        params, tags = {**context, **common}, {"grid.command": str(context["command"])}
+        self.parent_id = self.tracking.parent(str(context["run"]), params, tags)
+        self.problem: str | None = None
+        self.quiet_until = float("-inf")
+        self.thread = ThreadPoolExecutor(1, "mlflow")
 
     @property
     def ui_command(self) -> str:
@@ -66,6 +64,43 @@ class Recorder:
     def beside(self, shown: Observer) -> Observer:
         """An observer that records, and passes everything on to ``shown``."""
         return _Both(shown, self)
+
+    def ended(self, cells: Sequence[Cell]) -> None:
+        """These cells have just got their last stage."""
+        rows = {row["cell"]: row for row in self.files.rows(self.store)}
+        for cell in cells:
+            self.thread.submit(self._record_now, cell, rows[cell.name])
+        try:
+            write_results_csv(list(rows.values()), self.files.folder / "results.csv")
+        except OSError as error:  # the rows are made again at the end
+            self._note(f"results.csv cannot be written now ({error.strerror})")
+
+    def finish(self, failures: dict[str, str]) -> list[Row]:
+        """Write what is missing in MLflow, results.csv and the report; returns the rows.
+
+        Where MLflow still cannot be written to, ``problem`` says why, and all else is there.
+        """
+        self.thread.shutdown(cancel_futures=True)
+        self.files.failures = failures
+        self.files.save()
+        self.problem = None
+        cells = {cell.name: cell for cell in (*self.files.plan.cells, *self.files.plan.excluded)}
+
+        def write_cells() -> None:
+            for row in self.files.rows(self.store):
+                if row["status"] != "skipped":
+                    self.record(cells[row["cell"]], row)
+
+        self._try(write_cells)
+        self.files.save()
+        files = self.files.write(self.store, self.target)
+        rows = self.files.rows(self.store)
+        statuses = {row["status"] for row in rows}
+        status = "KILLED" if "skipped" in statuses else "FAILED" if "failed" in statuses else "FINISHED"
+        counts = {"cells_ok": float(sum(row["status"] == "ok" for row in rows))}
+        if not self.problem:
+            self._try(lambda: self.tracking.close(self.parent_id, files, counts, status))
+        return rows
 
     def record(self, cell: Cell, row: Row) -> None:
         """Write one finished, failed or excluded cell to MLflow."""
@@ -79,7 +114,8 @@ class Recorder:
         if row["status"] == "ok" and row["graph_hash"]:
             example = self.pack.images("test", [0]).numpy()
             encoder = str(cell.settings["network.encoder"])
-            source = own_network(encoder).file if encoder.startswith(OWN) else None
+            own = self.files.context.get(f"{encoder}.sha256")
+            source = kept_file(self.store.root, encoder, str(own)) if own else None
             folder = self.store.path(cell.nodes["convert"])
             model = ModelArtifact(folder, example, row["graph_hash"], source, cell.relevant)
         self.files.mlflow_runs[cell.name] = self.tracking.write_cell(
@@ -96,25 +132,43 @@ class Recorder:
             row["reason"] or "",
         )
 
-    def finish(self, failures: dict[str, str], interrupted: bool) -> list[Row]:
-        """Write what is missing in MLflow, results.csv and the report; returns the rows."""
-        self.files.failures = failures
-        cells = {cell.name: cell for cell in (*self.plan.cells, *self.plan.excluded)}
-        for row in self.files.rows(self.store):
-            if row["status"] != "skipped":
-                self.record(cells[row["cell"]], row)
-        self.files.save()
-        files = self.files.write(self.store, self.target)
-        rows = self.files.rows(self.store)
-        done = all(row["status"] in ("ok", "excluded") for row in rows)
-        status = "FINISHED" if done else "KILLED" if interrupted else "FAILED"
-        counts = {"cells_ok": float(sum(row["status"] == "ok" for row in rows))}
-        self.tracking.close(self.parent_id, files, counts, status)
-        return rows
-
     def register(self, row: Row, name: str) -> str:
         """Register the int8 model of a row's cell in MLflow; returns its URI."""
         return self.tracking.register(row["mlflow_run_id"], name)
+
+    def _record_now(self, cell: Cell, row: Row) -> None:
+        """Record a cell, unless MLflow failed a moment ago: each try against a dead server takes a while."""
+        if time.monotonic() >= self.quiet_until:
+            self._try(lambda: self.record(cell, row))
+
+    def _try(self, write: Callable[[], object]) -> None:
+        """Write to MLflow; whatever goes wrong there is a problem to tell, and no reason to stop."""
+        try:
+            write()
+        except Exception as error:
+            self.quiet_until = time.monotonic() + _QUIET_S
+            text = masked(f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}")
+            self._note(f"MLflow cannot be written to ({text}); the results are kept, and written there later")
+            self.problem = text
+
+    def _note(self, text: str) -> None:
+        if self.problem is None:
+            self.say(text)
+
+
+def run_context(plan: Plan, pack: Pack, run_name: str, command: str) -> dict[str, Scalar]:
+    """The facts of a run that stand at the end of its report and in MLflow."""
+    encoders = {str(cell.settings["network.encoder"]) for cell in plan.cells}
+    return {
+        "command": command,
+        "run": run_name,
+        "origin": pack.origin,
+        "data_fingerprint": pack.fingerprint,
+        "test_images": pack.size("test"),
+        "python": platform.python_version(),
+        **{name: version(name) for name in _PACKAGES},
+        **{f"{name}.sha256": own_network(name).sha256 for name in sorted(encoders) if name.startswith(OWN)},
+    }
 
 
 class _Both:
@@ -135,12 +189,7 @@ class _Both:
     def finished(self, node: Node) -> None:
         self.shown.finished(node)
         recorder = self.recorder
-        cells = [cell for cell in recorder.plan.cells if node.id in cell.nodes.values()]
+        cells = [cell for cell in recorder.files.plan.cells if node.id in cell.nodes.values()]
         ended = [cell for cell in cells if all(map(recorder.store.has, cell.nodes.values()))]
-        if not ended:  # most nodes end no cell, and rows are made of the records of all
-            return
-        rows = {row["cell"]: row for row in recorder.files.rows(recorder.store)}
-        for cell in ended:
-            recorder.record(cell, rows[cell.name])
-            rows[cell.name]["mlflow_run_id"] = recorder.files.mlflow_runs[cell.name]
-        write_results_csv(list(rows.values()), recorder.files.folder / "results.csv")
+        if ended:  # most nodes end no cell, and rows are made of the records of all
+            recorder.ended(ended)

@@ -1,15 +1,13 @@
 """Plan -> Ray Tune: one trial is one node of the trie, released when its inputs are in the store."""
 
 import contextlib
-import dataclasses
 import json
 import logging
 import os
 import signal
 import tempfile
-import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,20 +30,19 @@ import ray
 from ray import tune
 from ray.tune.experiment import Trial
 
-from grid.cores import CoreLease, own_cores, pinned
+from grid.cores import own_cores
+from grid.disk import storage_problem
 from grid.observer import Observer
 from grid.plan import Node, Plan
-from grid.profiler import start_profiler
+from grid.profiler import Profilers
 from grid.ray_metrics import GridMetrics
 from grid.resources import FEW_CORES as FEW_CORES
 from grid.resources import Resources
-from grid.searcher import IDLE, WORKER_DEATHS, DriverOnly, TrieSearcher
-from grid.stage_names import cells_of, write_failure
+from grid.searcher import IDLE, DriverOnly, TrieSearcher
 from grid.stages import StageStore
-from grid.trial import Context, run_node
+from grid.trial import Context
+from grid.worker import stage_trial
 from model.pack import Pack
-
-_REPORT_EVERY_S, _LOOK_EVERY_S = 0.5, 0.05
 
 
 @dataclass(frozen=True)
@@ -90,16 +87,25 @@ def cluster(resources: Resources) -> Iterator[Dashboard]:
         ray.shutdown()
 
 
-def run_plan(plan: Plan, context: Context, resources: Resources, observer: Observer) -> dict[str, str]:
-    """Compute every node of ``plan`` that the store lacks, inside ``cluster``; returns reasons by failed node id.
+@dataclass(frozen=True)
+class Ended:
+    """How a plan ended: reasons by failed node id, and why it stopped before all was tried, if it did."""
+
+    failures: dict[str, str]
+    stopped: str | None = None
+
+
+def run_plan(plan: Plan, context: Context, resources: Resources, observer: Observer) -> Ended:
+    """Compute every node of ``plan`` that the store lacks, inside ``cluster``.
 
     The store is the only truth: nodes found in it do not run, an interrupted run leaves what it finished, and
-    Tune's own state is never read again. Nodes behind a failed one are failed with that one's reason.
+    Tune's own state is never read again. Nodes behind a failed one are failed with that one's reason. Where the
+    storage cannot be written to any more, or Ray itself fails, the run stops and says so.
     """
     store = StageStore(context.storage)
     searcher = TrieSearcher(plan, store, resources, observer)
     if searcher.is_done():
-        return searcher.failures
+        return Ended(searcher.failures)
     nodes, names = {node.id: node for node in plan.nodes}, searcher.names
     done = nodes.keys() - searcher.waiting.keys()
     searcher.observer = metrics = GridMetrics(plan, done, Pack(context.pack).size("train"), observer)
@@ -107,10 +113,12 @@ def run_plan(plan: Plan, context: Context, resources: Resources, observer: Obser
     core_folder.mkdir(parents=True, exist_ok=True)
     calls = tempfile.TemporaryDirectory(prefix="calls-", dir=core_folder, ignore_cleanup_errors=True)
     searcher.keep_workers(int(ray.cluster_resources().get("CPU", 1)) // resources.cpus_per_trial, Path(calls.name))
-    trainable = partial(stage_trial, nodes=nodes, names=names, context=context, cores=own_cores())
-    trainable.__name__ = "stage_trial"  # type: ignore[attr-defined]
+    cores = None if resources.address else own_cores()  # of a cluster, each machine knows its own
     measures = any(node.stage == "profile" for node in plan.nodes)
-    profiler = start_profiler(core_folder, own_cores()) if measures else None
+    profilers = Profilers(cores) if measures else None
+    home = ray.get_runtime_context().get_node_id()
+    trainable = partial(stage_trial, nodes=nodes, names=names, context=context, cores=cores, home=home)
+    trainable.__name__ = "stage_trial"  # type: ignore[attr-defined]
     tuner = tune.Tuner(
         tune.with_resources(trainable, lambda config: tune.PlacementGroupFactory([config["resources"]])),
         param_space={},
@@ -125,99 +133,42 @@ def run_plan(plan: Plan, context: Context, resources: Resources, observer: Obser
             name="tune",
             storage_path=str((context.storage / "ray").absolute()),
             verbose=0,
-            callbacks=[_Events(searcher, metrics, nodes)],
-            failure_config=tune.FailureConfig(max_failures=WORKER_DEATHS),
+            callbacks=[_Events(searcher, metrics, nodes, profilers)],
+            failure_config=tune.FailureConfig(max_failures=resources.retries),
             checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
         ),
     )
     with _sigterm_as_interrupt(), calls:
-        tuner.fit()
+        try:
+            tuner.fit()
+        except Exception as error:
+            searcher.stop(storage_problem(context.storage) or _driver_failure(context.storage, error))
     metrics.refresh(now=True)
-    if profiler is not None:
-        ray.kill(profiler)
-    return searcher.failures
+    if profilers is not None:
+        profilers.stop()
+    return Ended(searcher.failures, searcher.stopped)
 
 
-def stage_trial(
-    config: dict[str, Any],
-    nodes: dict[str, Node],
-    names: Mapping[str, str],
-    context: Context,
-    cores: tuple[int, ...],
-) -> None:
-    """The Tune trainable: compute one node on leased cores and report its progress.
-
-    In place of a node it may be asked to wait until its worker is called for.
-    The worker's own log, which the dashboard shows, says which cells it works for (``names`` by their keys).
-    An exception is the stage's own fault and would come again: it is written to the log and reported, not
-    retried. A worker that dies is retried by Tune.
-    """
-    if config["node"] == IDLE:
-        while Path(config["until_gone"]).exists():
-            time.sleep(_LOOK_EVERY_S)
-        tune.report({IDLE: True})
-        return
-    node = nodes[config["node"]]
-    report = _Reporter()
-    say = _worker_log().info
-    say("%s of %s begins (%s)", node.stage, cells_of(node, names), node.id)
-    try:
-        if node.stage == "profile":
-            ray.get(ray.get_actor("profiler").run.remote(node, context))
-        else:
-            device = "cuda" if ray.get_runtime_context().get_accelerator_ids().get("GPU") else "cpu"
-            count = min(int(config["resources"]["CPU"]), len(cores))
-            with CoreLease(context.storage / "cores", cores).lease(count) as leased, pinned(leased):
-                run_node(node, _on(context, device), report)
-    except Exception as error:
-        log = write_failure(context.storage, node, names, traceback.format_exc())
-        say("%s of %s failed: %s", node.stage, cells_of(node, names), log)
-        tune.report({"failure": f"{node.stage}: {type(error).__name__}: {_first_line(error)} (log: {log})"})
-        return
-    say("%s of %s is done", node.stage, cells_of(node, names))
-    tune.report({"finished": node.id})
-
-
-def _worker_log() -> logging.Logger:
-    """A logger to this worker's standard error, of which Ray keeps a file and the dashboard shows the end."""
-    log = logging.getLogger("grid.worker")
-    if not log.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-        log.addHandler(handler)
-        log.setLevel(logging.INFO)
-        log.propagate = False
-    return log
-
-
-def _on(context: Context, device: str) -> Context:
-    return dataclasses.replace(context, device=device)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0]
-
-
-class _Reporter:
-    """Sends progress to the driver: every finished epoch, and steps at most twice a second."""
-
-    def __init__(self) -> None:
-        self.sent = 0.0
-
-    def __call__(self, info: dict[str, Any]) -> None:
-        if "val_ssim" in info or time.monotonic() - self.sent > _REPORT_EVERY_S:
-            self.sent = time.monotonic()
-            tune.report({"progress": json.dumps(info)})
+def _driver_failure(storage: Path, error: Exception) -> str:
+    """Why Tune itself gave up, in one line that names a log."""
+    log = storage / "logs" / "driver.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_text(traceback.format_exc())
+    return f"Ray Tune gave up: {type(error).__name__} (log: {log})"
 
 
 class _Events(DriverOnly, tune.Callback):
-    """Passes Tune's events on as nodes, and keeps the metrics fresh."""
+    """Passes Tune's events on as nodes, and keeps metrics and profiling actors fresh."""
 
-    def __init__(self, searcher: TrieSearcher, metrics: GridMetrics, nodes: dict[str, Node]) -> None:
-        self.searcher, self.metrics, self.nodes = searcher, metrics, nodes
+    def __init__(
+        self, searcher: TrieSearcher, metrics: GridMetrics, nodes: dict[str, Node], profilers: Profilers | None
+    ) -> None:
+        self.searcher, self.metrics, self.nodes, self.profilers = searcher, metrics, nodes, profilers
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         self.metrics.refresh()
+        if self.profilers is not None:
+            self.profilers.refresh()
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         self.searcher.on_trial_start(trial.trial_id)
@@ -230,10 +181,26 @@ class _Events(DriverOnly, tune.Callback):
         node = self.nodes.get(trial.config["node"])
         if node is None:
             return
+        if "stop" in result:
+            self.searcher.stop(result["stop"])
         if "failure" in result:
             self.searcher.reasons[node.id] = result["failure"]
         if "progress" in result:
             self.metrics.progressed(node, json.loads(result["progress"]))
+
+    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        if trial.config["node"] in self.nodes:
+            self.searcher.deaths[trial.config["node"]] = cause_of_death(str(trial.get_error()))
+
+
+def cause_of_death(errors: str) -> str:
+    """What Ray's list of a trial's errors says of the last, in a few words."""
+    last = errors.rpartition("Failure #")[2]
+    if "running low on memory" in last:
+        return "its worker was stopped, as the machine ran out of memory"
+    if "node" in last and "has died" in last and "worker process has died" not in last:
+        return "its machine left the cluster"
+    return "its worker was killed or crashed (out of memory is a common cause)"
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """Which node runs next: Ray Tune asks, the store answers."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,10 @@ from grid.plan import Node, Plan
 from grid.resources import Resources, has_few_cores
 from grid.stage_names import names_by_key, trial_name
 from grid.stages import StageStore
+from grid.watchdog import hung_log
 
 IDLE = "idle"
 """In place of a node id: a trial that keeps its worker while no stage is ready."""
-WORKER_DEATHS = 2
-"""How often a node is tried again because its worker died."""
 _MOST_KEPT = 16
 
 
@@ -36,6 +36,9 @@ class TrieSearcher(DriverOnly, Searcher):
         self.running: dict[str, Node] = {}
         self.reasons: dict[str, str] = {}
         self.failures: dict[str, str] = {}
+        self.attempts: Counter[str] = Counter()
+        self.deaths: dict[str, str] = {}
+        self.stopped: str | None = None
         self.depth, self.names = _work_behind(plan), names_by_key(plan)
         self.started: set[str] = set()
         self.idle: dict[str, Path] = {}
@@ -56,16 +59,26 @@ class TrieSearcher(DriverOnly, Searcher):
         self.started.add(trial_id)
         if trial_id in self.running:
             self.freed = max(self.freed - 1, 0)
+            node = self.running[trial_id]
+            self.attempts[node.id] += 1
+            self.reasons.pop(node.id, None)
         self._call_idle()
 
     def is_done(self) -> bool:
-        """Whether nothing is left to run."""
-        return not self.waiting and not self.running
+        """Whether nothing is left to run, or nothing more may run."""
+        return not self.running and (not self.waiting or self.stopped is not None)
+
+    def stop(self, reason: str) -> None:
+        """Start no further stage: the storage cannot be written to. Those that run may end."""
+        self.stopped = self.stopped or reason
+        self._call_idle()
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
         """The next node as a Tune config, None while all that is left has to wait, FINISHED at the end."""
         if self.is_done():
             return Searcher.FINISHED
+        if self.stopped:
+            return None
         if self.starting:
             self.starting -= 1
             return self._idle(trial_id)
@@ -100,9 +113,21 @@ class TrieSearcher(DriverOnly, Searcher):
         """Report the node as done if it is in the store; otherwise fail it and all that needs it."""
         if self.store.has(node.id):
             self.observer.finished(node)
-            return
-        reason = self.reasons.get(node.id) or f"{node.stage}: the worker died {WORKER_DEATHS + 1} times"
-        self._fail(node, reason)
+        elif self.stopped:
+            self.waiting[node.id] = node  # no fault of its own
+        else:
+            self._fail(node, self._reason(node))
+
+    def _reason(self, node: Node) -> str:
+        """Why a node is not there after its last attempt, in one line that names a log where there is one."""
+        tried = self.attempts[node.id]
+        times = f" ({tried} times)" if tried > 1 else ""
+        if node.id in self.reasons:
+            return self.reasons[node.id] + times
+        log = hung_log(self.store.root, node.stage, node.id)
+        if log.is_file() and log.stat().st_size:
+            return f"{node.stage}: hung, without progress for --stall-minutes{times} (log: {log})"
+        return f"{node.stage}: {self.deaths.get(node.id, 'its worker died')}{times}"
 
     def _idle(self, trial_id: str) -> dict[str, Any]:
         """A trial that keeps a worker."""
@@ -118,7 +143,7 @@ class TrieSearcher(DriverOnly, Searcher):
     def _call_idle(self) -> None:
         """Call as many waiting workers as there are stages for, but none before all are up; all if no stage is left."""
         waiting = [call for call in self.idle.values() if call.exists()]
-        if not self.waiting:
+        if not self.waiting or self.stopped:
             wanted = len(waiting)
         elif self.starting or any(one not in self.started for one in self.idle):
             wanted = 0

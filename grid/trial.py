@@ -3,6 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from grid.calibration_images import CalibrationImages, calibrated_on, check_imag
 from grid.measure import evaluate, profile
 from grid.plan import Cell, Node, Plan
 from grid.stages import StageStore
+from grid.watchdog import hung_log, watched
 from grid.work import Context, Outcome, StageError, Work, write_outcome
 from model.checkpoint import checkpoint_sha256, load_checkpoint
 from model.network import NetworkSpec, build_network
@@ -37,20 +39,28 @@ from quant.rounding import learn_rounding
 FLOAT_TOLERANCE = 1e-4
 
 
-def run_node(node: Node, context: Context, progress: Progress = lambda info: None) -> dict[str, Any]:
-    """Compute one node, or find it done, and return its record.
+def run_node(
+    node: Node,
+    context: Context,
+    progress: Progress = lambda info: None,
+    place: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> dict[str, Any]:
+    """Compute one node in a ``place`` (its cores), or find it done, and return its record.
 
-    Two processes never compute the same node: the second waits and finds it. Raises what the stage raises;
-    nothing is then left in the store.
+    Two processes never compute the same node: the second waits, without a place, and finds it. Raises what the
+    stage raises; nothing is then left in the store. With ``context.stall_s`` a stage that says nothing for so
+    long ends this process.
     """
     if context.network:
         register_network(context.network)
     store = StageStore(context.storage)
     with store.claim(node.id) as done:
         if not done:
-            _reset_process(node)
-            with store.writer(node.id) as out:
-                _compute(node, store, context, out, progress)
+            log = hung_log(store.root, node.stage, node.id)
+            with place(), watched(progress, context.stall_s, log) as report:
+                _reset_process(node)
+                with store.writer(node.id) as out:
+                    _compute(node, store, context, out, report)
     return store.record(node.id)
 
 

@@ -21,7 +21,8 @@ class StageError(RuntimeError):
 class Context:
     """Where a node runs: the store, the packed data, the checkpoint to load, and the torch device.
 
-    ``network`` is the file of the user's own network, where the grid has one.
+    ``network`` is the file of the user's own network, where the grid has one. ``stall_s``: a stage that makes no
+    progress for so many seconds ends its process (None: never).
     """
 
     storage: Path
@@ -29,6 +30,7 @@ class Context:
     checkpoint: Path | None = None
     device: str = "cpu"
     network: Path | None = None
+    stall_s: float | None = None
 
 
 @dataclass

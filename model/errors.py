@@ -1,6 +1,7 @@
 """The one error that a user may see without a traceback."""
 
 from collections.abc import Iterable
+from typing import Any
 
 
 class InputError(ValueError):
@@ -17,6 +18,14 @@ class InputError(ValueError):
     @classmethod
     def all(cls, errors: Iterable["InputError"]) -> "InputError":
         """One error that shows several, a line each."""
-        joined = cls.__new__(cls)
-        ValueError.__init__(joined, "\n".join(str(error) for error in errors))
-        return joined
+        return _saying("\n".join(str(error) for error in errors))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """How it goes from a worker to the driver: by its text."""
+        return _saying, (str(self),)
+
+
+def _saying(text: str) -> InputError:
+    error = InputError.__new__(InputError)
+    ValueError.__init__(error, text)
+    return error

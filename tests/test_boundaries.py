@@ -12,7 +12,7 @@ FILES = ["runner.py"]
 FILES += sorted(str(path.relative_to(ROOT)) for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 
 ONLY_IN = {
-    "ray": ("grid/schedule.py", "grid/searcher.py", "grid/profiler.py", "grid/ray_metrics.py"),
+    "ray": ("grid/schedule.py", "grid/searcher.py", "grid/worker.py", "grid/profiler.py", "grid/ray_metrics.py"),
     "mlflow": ("grid/store.py", "grid/serving.py"),
     "plotly": ("grid/report_plot.py",),
     "markdown_it": ("grid/report_html.py", "grid/page_tokens.py"),

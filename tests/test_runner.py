@@ -27,7 +27,7 @@ import torch
 import runner
 from grid.plan import Plan
 from grid.report import RESULT_COLUMNS
-from grid.schedule import Dashboard, Observer, Resources, TrieSearcher
+from grid.schedule import Dashboard, Ended, Observer, Resources, TrieSearcher
 from grid.stages import StageStore
 from grid.trial import Context, run_node
 from model.checkpoint import save_checkpoint
@@ -688,7 +688,7 @@ def breaks(*_: Any, **__: Any) -> None:
     raise RuntimeError("it broke")
 
 
-def run_plan_here(plan: Plan, context: Context, resources: Resources, observer: Observer) -> dict[str, str]:
+def run_plan_here(plan: Plan, context: Context, resources: Resources, observer: Observer) -> Ended:
     """The scheduler of ``grid.schedule`` with this process in Tune's place."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ray.cluster_resources", lambda: {"CPU": 1.0})
@@ -703,15 +703,15 @@ def run_plan_here(plan: Plan, context: Context, resources: Resources, observer: 
             except Exception as error:
                 searcher.reasons[node.id] = f"{node.stage}: {type(error).__name__}: {error}"
             searcher.on_trial_complete("trial")
-    return searcher.failures
+    return Ended(searcher.failures)
 
 
 @pytest.mark.parametrize("loud", [False, True])
 def test_an_interrupted_run_says_how_to_go_on_and_is_not_called_finished(story, monkeypatch, loud):
-    def interrupt(*_: Any) -> dict[str, str]:
+    def interrupt(*_: Any) -> Ended:
         if loud:
             raise KeyboardInterrupt
-        return {}  # Tune takes the first Ctrl-C as the end of its work
+        return Ended({})  # Tune takes the first Ctrl-C as the end of its work
 
     monkeypatch.setattr("grid.schedule.cluster", lambda resources: contextlib.nullcontext(Dashboard("", None)))
     monkeypatch.setattr("grid.schedule.run_plan", interrupt)

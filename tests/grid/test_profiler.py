@@ -1,7 +1,9 @@
 """The rules of the profiling actor: its own cores while it measures, none in between, real figures in the store."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -11,7 +13,7 @@ import torch
 from grid import trial
 from grid.cores import CoreLease, own_cores
 from grid.plan import Node
-from grid.profiler import Profiler, start_profiler
+from grid.profiler import Profiler, Profilers, profiler_of
 from grid.stages import StageStore, write_record
 from grid.trial import Context
 from model.network import NetworkSpec, build_network
@@ -37,7 +39,9 @@ def context(tmp_path) -> Context:
             group["image"] = np.full((1, 3, SIZE, SIZE), 99, np.uint8)
             group["depth"] = np.full((1, SIZE // 4, SIZE // 4), 2500, np.uint16)
             group["scene"] = np.zeros(1, np.int32)
+            group["source"] = np.array(["made up"], object)
         file.attrs.update(format="depth-pack-1", input_size=SIZE, fingerprint="f", origin="rooms", skipped=0)
+        file.attrs["origin_detail"] = "{}"
     store = StageStore(tmp_path / "storage")
     spec = NetworkSpec(input_size=SIZE)
     for node_id in ("a" * 20, "b" * 20):
@@ -52,8 +56,9 @@ def seen_while_running(monkeypatch) -> list:
     """Record where the process runs instead of measuring."""
     seen: list = []
 
-    def look(node: Node, context: Context) -> dict:
-        seen.append((own_cores(), torch.get_num_threads()))
+    def look(node: Node, context: Context, place: Callable[[], Any]) -> dict:
+        with place():
+            seen.append((own_cores(), torch.get_num_threads()))
         return {"metrics": {}}
 
     monkeypatch.setattr(trial, "run_node", look)
@@ -64,10 +69,10 @@ def seen_while_running(monkeypatch) -> list:
 def test_it_measures_on_leased_cores_and_frees_them_afterwards(tmp_path, monkeypatch):
     seen = seen_while_running(monkeypatch)
     home = own_cores()
-    Profiler(tmp_path).run(profile_node(), Context(tmp_path, tmp_path))
+    Profiler().run(profile_node(), Context(tmp_path, tmp_path))
     assert seen == [(home[:1], 1)]
     assert own_cores() == home
-    with CoreLease(tmp_path).lease(len(home), timeout_s=0.1) as cores:
+    with CoreLease(tmp_path / "cores").lease(len(home), timeout_s=0.1) as cores:
         assert cores == list(home)
 
 
@@ -77,22 +82,20 @@ def test_it_takes_as_many_cores_as_the_node_has_threads(tmp_path, monkeypatch):
     cores = own_cores()
     if len(cores) < 2:
         monkeypatch.setattr("grid.cores.pin_process", lambda wanted: seen.append(len(set(wanted))))
-        Profiler(tmp_path, [0, 1]).run(profile_node(threads=2), Context(tmp_path, tmp_path))
+        Profiler([0, 1]).run(profile_node(threads=2), Context(tmp_path, tmp_path))
         assert seen[0] == 2
     else:
-        Profiler(tmp_path, cores).run(profile_node(threads=2), Context(tmp_path, tmp_path))
+        Profiler(cores).run(profile_node(threads=2), Context(tmp_path, tmp_path))
         assert seen == [(cores[:2], 2)]
 
 
 def test_it_waits_while_a_training_worker_holds_the_core(tmp_path, monkeypatch):
     seen = seen_while_running(monkeypatch)
-    profiler = Profiler(tmp_path, own_cores()[:1])
+    profiler = Profiler(own_cores()[:1])
 
-    def impatient(count: int, timeout_s: float | None = None):
-        return CoreLease(tmp_path, own_cores()[:1]).lease(count, timeout_s=0.2)
-
-    monkeypatch.setattr(profiler.leases, "lease", impatient)
-    with CoreLease(tmp_path, own_cores()[:1]).lease(1):
+    lease = CoreLease.lease
+    monkeypatch.setattr(CoreLease, "lease", lambda self, count: lease(self, count, timeout_s=0.2))
+    with CoreLease(tmp_path / "cores", own_cores()[:1]).lease(1):
         with pytest.raises(TimeoutError):
             profiler.run(profile_node(), Context(tmp_path, tmp_path))
         assert not seen
@@ -102,8 +105,8 @@ def test_it_waits_while_a_training_worker_holds_the_core(tmp_path, monkeypatch):
 
 def test_cores_are_free_after_a_failed_measurement(tmp_path, context):
     with pytest.raises(trial.StageError, match=r"network d{20} is missing"):
-        Profiler(tmp_path).run(profile_node(network="d" * 20), context)
-    with CoreLease(tmp_path).lease(len(own_cores()), timeout_s=0.1):
+        Profiler().run(profile_node(network="d" * 20), context)
+    with CoreLease(context.storage / "cores").lease(len(own_cores()), timeout_s=0.1):
         pass
 
 
@@ -115,7 +118,8 @@ def test_the_actor_measures_a_real_network_into_the_store_without_claiming_a_cpu
 
     ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
     try:
-        actor = start_profiler(context.storage / "cores", own_cores())
+        profilers = Profilers(own_cores())
+        actor = profiler_of(profilers.home)
         record = ray.get(actor.run.remote(profile_node(), context), timeout=120)
         assert ray.available_resources().get("CPU") == 1.0
     finally:

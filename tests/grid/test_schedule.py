@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 from ray.tune.search import Searcher
 
-from grid import schedule
+from grid import profiler, schedule
 from grid.cores import own_cores
 from grid.plan import Node, Plan
-from grid.schedule import Dashboard, Resources, TrieSearcher, cluster, run_plan
+from grid.schedule import Dashboard, Ended, Resources, TrieSearcher, cluster, run_plan
 from grid.searcher import IDLE
 from grid.stage_names import names_by_key, trial_name
 from grid.stages import StageStore
@@ -269,7 +269,7 @@ def test_a_worker_that_died_without_a_word_is_the_reason_then(machine, plan):
     tune = machine(plan)
     tune.fill()
     tune.end(min(tune.trials), fail=True)
-    assert set(tune.searcher.failures.values()) == {"load: the worker died 3 times"}
+    assert set(tune.searcher.failures.values()) == {"load: its worker died"}
 
 
 def test_a_trial_that_another_run_has_finished_meanwhile_counts(machine, plan, store):
@@ -424,23 +424,16 @@ def ran(tmp_path_factory) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_metrics_report_interval_ms", "1000")
         patch.setattr(schedule, "stage_trial", tiny.sighted_stage_trial)
-        patch.setattr(schedule, "start_profiler", start_sighted_profiler)
+        patch.setattr(profiler, "Profiler", tiny.SightedProfiler)
         with cluster(Resources()) as dashboard:
             status = status_of(dashboard.url)
             events, again = Events(), Events()
-            failures = run_plan(plan, context, Resources(cpus_per_trial=1), events)
+            failures = run_plan(plan, context, Resources(cpus_per_trial=1), events).failures
             metrics = scraped(dashboard.metrics_urls[0], f'cells{{.*state="done".*}} {len(plan.cells) - 1}.0')
             before = written(folder)
-            failures_again = run_plan(plan, context, Resources(cpus_per_trial=min(2, len(own_cores()))), again)
+            failures_again = run_plan(plan, context, Resources(min(2, len(own_cores()))), again).failures
     store = StageStore(folder)
     return Ran(plan, store, events, failures, dashboard, status, metrics, before, again, failures_again)
-
-
-def start_sighted_profiler(core_folder: Path, cores: tuple[int, ...]) -> Any:
-    import ray
-
-    actor: Any = ray.remote(tiny.SightedProfiler).options(name="profiler", num_cpus=0)
-    return actor.remote(core_folder, tuple(cores))
 
 
 def status_of(url: str) -> int:
@@ -582,7 +575,7 @@ def test_a_whole_store_needs_no_ray(tmp_path, tmp_path_factory):
     for node in plan.nodes:
         put(StageStore(tmp_path), node)
     assert not schedule.ray.is_initialized()
-    assert run_plan(plan, here.context(tmp_path), Resources(), Events()) == {}
+    assert run_plan(plan, here.context(tmp_path), Resources(), Events()) == Ended({})
 
 
 def test_records_are_json_that_other_tools_can_read(ran):

@@ -183,10 +183,11 @@ def sighted_stage_trial(config: dict[str, Any], nodes: dict[str, Node], context:
     The first fuse stage kills its worker. Where there are two cores, the two tunings of a grid wait for each
     other, so that two workers are busy at a time. Runs in a worker: what it patches is patched there.
     """
-    from grid import schedule
-    from grid.trial import run_node
+    from grid import trial, worker
 
-    def look(node: Node, where: Context, progress: Any) -> dict[str, Any]:
+    compute = trial._compute
+
+    def look(node: Node, store: StageStore, where: Context, *rest: Any) -> None:
         with sighted(node, where.storage):
             deadly = where.storage / "died"
             if node.stage == "fuse" and not deadly.exists():
@@ -194,10 +195,11 @@ def sighted_stage_trial(config: dict[str, Any], nodes: dict[str, Node], context:
                 os.kill(os.getpid(), 9)
             if node.stage == "finetune" and len(more["cores"]) > config["resources"]["CPU"]:
                 meet(where.storage / "meeting", node.id)
-            return run_node(node, where, progress)
+            compute(node, store, where, *rest)
 
-    schedule.run_node = look
-    schedule.stage_trial(config, nodes=nodes, context=context, **more)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trial, "_compute", look)
+        worker.stage_trial(config, nodes=nodes, context=context, **more)
 
 
 def meet(folder: Path, name: str) -> None:
@@ -212,25 +214,23 @@ def meet(folder: Path, name: str) -> None:
 class SightedProfiler:
     """The profiling actor, with the same notes."""
 
-    def __init__(self, core_folder: Path, cores: tuple[int, ...]) -> None:
+    def __init__(self, cores: tuple[int, ...]) -> None:
         from grid.profiler import Profiler
 
-        self.profiler = Profiler(core_folder, cores)
+        self.profiler = Profiler(cores)
 
     def run(self, node: Node, context: Context) -> dict[str, Any]:
         from grid import trial
 
-        run_node = trial.run_node
+        compute = trial._compute
 
-        def look(node: Node, where: Context) -> dict[str, Any]:
+        def look(node: Node, store: StageStore, where: Context, *rest: Any) -> None:
             with sighted(node, where.storage):
-                return run_node(node, where)
+                compute(node, store, where, *rest)
 
-        trial.run_node = look
-        try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(trial, "_compute", look)
             return self.profiler.run(node, context)
-        finally:
-            trial.run_node = run_node
 
 
 @contextmanager
