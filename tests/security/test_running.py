@@ -1,4 +1,4 @@
-"""A tiny grid with a secret in its tracking URI, watched from outside: where it listens, what it shows, what it leaves."""
+"""A tiny grid with a secret in its tracking URI, watched from outside: where it listens, what it shows and leaves."""
 
 import os
 import shutil
