@@ -15,6 +15,8 @@ from model.errors import InputError
 from model.pack import PackSpec
 
 WORDS = {bool: "true or false", int: "a whole number", float: "a finite number", str: "text"}
+SHOWN = 100
+LARGEST = 2**53  # beyond, JSON and MLflow keep whole numbers no longer as they are
 WORDS |= {type(None): "null", dict: "a mapping", list: "a list"}
 
 
@@ -35,12 +37,16 @@ class Entry:
 
     def error(self, problem: str, expected: str = "", options: Iterable[str] = ()) -> InputError:
         """What is wrong with the value, and the nearest of the ``options`` as a hint."""
-        return InputError(self.where, f"{self.at}={self.value!r} {problem}", expected, nearest(self.value, options))
+        return InputError(
+            self.where, f"{self.at}={shown(self.value)} {problem}", expected, nearest(self.value, options)
+        )
 
     def typed(self) -> "Entry":
         """The same entry with a value of its setting's type; raises InputError."""
         kind = (setting_types() | data_types())[self.key]
         parts = typing.get_args(kind) or (kind,)
+        if type(self.value) is int and abs(self.value) > LARGEST:
+            raise self.error("is too large", f"at most {LARGEST}")
         if type(self.value) in parts and type(self.value) is not float:
             return self
         if float in parts and type(self.value) in (int, float, str):
@@ -65,16 +71,26 @@ class Entry:
         return self.error(problem, expected, expected.removeprefix("one of ").split(", "))
 
 
+def shown(value: object) -> str:
+    """The value as a message shows it: its beginning where it is long."""
+    return _beginning(repr(value))
+
+
+def _beginning(text: str) -> str:
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+
+
 def nearest(value: object, options: Iterable[str]) -> str:
     """``Did you mean ptq?``, or nothing where no option is near."""
-    near = difflib.get_close_matches(str(value), list(options), 1)
+    near = difflib.get_close_matches(_beginning(str(value)), list(options), 1)
     return f"Did you mean {near[0]}?" if near else ""
 
 
 def unknown_key(where: str, at: str, key: object, options: Iterable[str]) -> InputError:
     """The error for an unknown key; offered are the keys of its group, or all groups where it has none."""
     options = list(options)
-    same = [option for option in options if option.partition(".")[0] == str(key).partition(".")[0]]
+    key = _beginning(str(key))
+    same = [option for option in options if option.partition(".")[0] == key.partition(".")[0]]
     offered = same or list(dict.fromkeys(option.partition(".")[0] for option in options))
     expected = f"one of {', '.join(offered)}"
     return InputError(where, f"{at}{key} is an unknown key", expected, nearest(key, options))
@@ -120,12 +136,14 @@ def axis_entries(where: str, at: str, key: Any, values: Any, errors: list[InputE
         errors.append(Entry(where, at, key, values).error("is no axis", "a list of one value or more"))
         return []
     found: list[Entry] = []
+    seen: set[Any] = set()
     for number, value in enumerate(values):
         one: dict[str, Entry] = {}
         _add_typed_(one, Entry(where, f"{at}[{number}]", key, value), errors)
         for entry in one.values():
-            if any(entry.value == other.value for other in found):
+            if entry.value in seen:
                 errors.append(entry.error("is there twice", "each value once"))
+            seen.add(entry.value)
             found.append(entry)
     return found
 

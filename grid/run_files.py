@@ -2,20 +2,25 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from grid.plan import Cell, Plan
+from grid.entry import Entry
+from grid.plan import STAGE_SETTINGS, Cell, Plan
 from grid.recommend import Target
 from grid.report import write_report, write_results_csv
 from grid.report_html import write_html
 from grid.results import LATENCIES, SAMPLES, Row, commands, history, result_rows
+from grid.settings import groups, setting_types
 from grid.stages import StageStore
 from model.errors import InputError
 
 FILE = "plan.json"
+_CONTEXT = {"run", "command", "origin", "test_images"}
+_SETTINGS = {"fuse_bn", "granularity", "method", "engine", "seed", "network.encoder"}
 PUBLISHED = Path(__file__).resolve().parent.parent / "search_spaces" / "published_results.csv"
 
 
@@ -55,15 +60,19 @@ class RunFiles:
     def load(cls, folder: Path) -> "RunFiles":
         """Read a run's folder; its plan has cells but no nodes. Raises InputError where there is none."""
         try:
-            document = json.loads((folder / FILE).read_text())
+            document = json.loads((folder / FILE).read_text(encoding="utf-8"))
             common = document["common"]
             cells, excluded = (
                 tuple(_read(entry, common) for entry in document[name]) for name in ("cells", "excluded")
             )
-            plan = Plan(cells, (), excluded, document["repeats"])
-            return cls(folder, plan, document["context"], document["failures"], document["mlflow_runs"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            problem = f"cannot be read ({type(error).__name__}: {error})"
+            plan = Plan(cells, (), excluded, int(document["repeats"]))
+            context, failures, runs = (document[name] for name in ("context", "failures", "mlflow_runs"))
+            _require("context", _is_flat(context) and context.keys() >= _CONTEXT)
+            _require("failures", _is_flat(failures) and all(isinstance(reason, str) for reason in failures.values()))
+            _require("mlflow_runs", _is_flat(runs))
+            return cls(folder, plan, context, failures, runs)
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            problem = f"cannot be read ({type(error).__name__}: {str(error)[:200]})"
             raise InputError(str(folder / FILE), problem, "the file that a run of this version leaves") from None
 
     def rows(self, store: StageStore) -> list[Row]:
@@ -72,7 +81,12 @@ class RunFiles:
         return [{**row, "mlflow_run_id": self.mlflow_runs.get(row["cell"])} for row in rows]
 
     def write(self, store: StageStore, target: Target | None) -> list[Path]:
-        """Write results.csv and both reports from the store; returns all files of the run that are worth keeping."""
+        """Write results.csv and both reports from the store; returns all files of the run that are worth keeping.
+
+        A damaged result in the store counts as missing.
+        """
+        for node in {node for cell in self.plan.cells for node in cell.nodes.values()}:
+            store.verify(node)
         rows = self.rows(store)
         cells = {cell.name: cell for cell in self.plan.cells}
         ok = [row["cell"] for row in rows if row["status"] == "ok"]
@@ -111,5 +125,24 @@ def _written(cell: Cell, common: Mapping[str, Any]) -> dict[str, Any]:
 
 def _read(entry: Mapping[str, Any], common: Mapping[str, Any]) -> Cell:
     settings = {**common, **entry["settings"]}
-    relevant = {key: settings[key] for key in entry["relevant"]}
-    return Cell(**{**entry, "settings": settings, "relevant": relevant})
+    cell = Cell(**{**entry, "settings": settings, "relevant": {key: settings[key] for key in entry["relevant"]}})
+    _require("name", isinstance(cell.name, str) and re.fullmatch(r"[\w.=+-]+", cell.name) is not None)
+    _require("key", isinstance(cell.key, str))
+    _require("excluded", isinstance(cell.excluded, str | None))
+    _require("settings", _is_flat(settings) and settings.keys() >= _SETTINGS)
+    for key, value in settings.items():
+        if key in setting_types() and not (key in groups() and value is None):
+            Entry(cell.name, key, key, value).typed()
+    _require("nodes", _is_flat(cell.nodes) and cell.nodes.keys() <= STAGE_SETTINGS.keys())
+    _require("nodes", all(isinstance(node, str) and node.isalnum() for node in cell.nodes.values()))
+    return cell
+
+
+def _is_flat(value: object) -> bool:
+    """Whether it is a mapping of JSON scalars."""
+    return isinstance(value, dict) and all(isinstance(one, str | int | float | None) for one in value.values())
+
+
+def _require(name: str, sound: bool) -> None:
+    if not sound:
+        raise ValueError(f"{name!r} is not as a run writes it")

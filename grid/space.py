@@ -9,8 +9,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from grid.entry import (
     WORDS,
     Entry,
@@ -18,15 +16,21 @@ from grid.entry import (
     data_types,
     nearest,
     nested_entries,
+    shown,
     spec_errors,
     unknown_key,
 )
 from grid.settings import Flat, Scalar, Settings, flatten, groups, resolve, setting_types
+from grid.yaml_text import LONGEST, read_yaml
 from model.errors import InputError
 from model.pack import PackSpec
 
 FOLDER = Path(__file__).resolve().parent.parent / "search_spaces"
 MAX_CELLS = 2000
+MOST_CELLS = 100_000
+"""No ``max_cells`` is larger: a plan of so many takes some 20 seconds and 700 MB."""
+LONGEST_NAME = 60
+_SHOWN_ERRORS = 50
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,9 @@ def load_space(
     errors += spec_errors(fixed, axes, where, combine=cells <= limit)
     exclude = [_exclusion(where, f"exclude[{i}]", item, errors) for i, item in enumerate(top["exclude"])]
     if errors:
+        more = len(errors) - _SHOWN_ERRORS
+        if more > 0:
+            errors[_SHOWN_ERRORS:] = [InputError(where, f"{more} more things are wrong")]
         raise InputError.all(errors)
 
     chosen = {key: entry.value for key, entry in fixed.items()}
@@ -119,7 +126,7 @@ def _find(name: str | Path) -> Path:
     path = Path(name)
     if path.suffix not in (".yaml", ".yml") and path.parent == Path("."):
         path = FOLDER / f"{name}.yaml"
-    if not path.is_file():
+    if not os.path.isfile(path):  # unlike Path.is_file, also where no file system takes so long a name
         known = sorted(file.stem for file in FOLDER.glob("*.yaml"))
         expected = f"one of {', '.join(known)}, or a YAML file"
         raise InputError("--grid", f"{str(name)!r} is no search space", expected, nearest(name, known))
@@ -128,28 +135,14 @@ def _find(name: str | Path) -> Path:
 
 def _read(path: Path, where: str, errors: list[InputError]) -> dict[Any, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
-        errors += _repeated_keys(yaml.compose(text, Loader=yaml.SafeLoader), where, set())
-        document = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, OSError) as error:
-        raise InputError(where, f"is not YAML ({' '.join(str(error).split())})", "a file like full.yaml") from error
+        with open(path, encoding="utf-8") as file:
+            document, twice = read_yaml(file.read(LONGEST + 1))
+    except (ValueError, OSError) as error:
+        raise InputError(where, f"is not YAML ({error})", "a file like full.yaml") from error
+    errors += [InputError(where, problem, "each key once") for problem in twice]
     if not isinstance(document, dict):
-        raise InputError(where, f"holds {document!r:.60}", "a mapping with name, axes and settings")
+        raise InputError(where, f"holds {shown(document)}", "a mapping with name, axes and settings")
     return document
-
-
-def _repeated_keys(node: yaml.Node | None, where: str, seen: set[int]) -> Iterator[InputError]:
-    """YAML keeps the last of two equal keys without a word; here that is an error."""
-    if not isinstance(node, yaml.CollectionNode) or id(node) in seen:
-        return
-    seen.add(id(node))
-    pairs = node.value if isinstance(node, yaml.MappingNode) else [(None, item) for item in node.value]
-    names = [key.value for key, _ in pairs if isinstance(key, yaml.ScalarNode)]
-    for name in sorted({name for name in names if names.count(name) > 1}):
-        line = node.start_mark.line + 1
-        yield InputError(where, f"{name!r} is there twice in the mapping at line {line}", "each key once")
-    for _, value in pairs:
-        yield from _repeated_keys(value, where, seen)
 
 
 def _top(document: Mapping[Any, Any], where: str, stem: str, errors: list[InputError]) -> dict[str, Any]:
@@ -163,8 +156,12 @@ def _top(document: Mapping[Any, Any], where: str, stem: str, errors: list[InputE
             errors.append(Entry(where, key, key, value).error("has the wrong type", WORDS[type(top[key])]))
         else:
             top[key] = value
-    if not re.fullmatch(r"\w[\w.-]*", top["name"]):
-        expected = "letters, digits, '_', '-' and '.', because folders are named after it"
+    if not 1 <= top["max_cells"] <= MOST_CELLS:
+        wrong = Entry(where, "max_cells", "max_cells", top["max_cells"])
+        errors.append(wrong.error("is out of range", f"between 1 and {MOST_CELLS}"))
+        top["max_cells"] = MAX_CELLS
+    if not re.fullmatch(r"\w[\w.-]*", top["name"]) or len(top["name"].encode(errors="replace")) > LONGEST_NAME:
+        expected = f"letters, digits, '_', '-' and '.', at most {LONGEST_NAME}, because folders are named after it"
         errors.append(Entry(where, "name", "name", top["name"]).error("is no name", expected))
     return top
 
@@ -174,11 +171,11 @@ def _override_(fixed: dict[str, Entry], axes: dict[str, list[Entry]], text: str,
     key, equals, written = text.partition("=")
     kinds = setting_types() | data_types()
     try:
-        value = yaml.safe_load(written)
-    except (yaml.YAMLError, ValueError):
+        value, _ = read_yaml(written)
+    except ValueError:
         equals = ""
     if not equals:
-        errors.append(InputError("--set", f"{text!r} cannot be read", "key=value, such as qat.epochs=2"))
+        errors.append(InputError("--set", f"{shown(text)} cannot be read", "key=value, such as qat.epochs=2"))
     elif key not in kinds:
         errors.append(unknown_key("--set", "", key, kinds))
     elif key in axes or (isinstance(value, list) and key in setting_types()):

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 from model.errors import InputError
 from model.network import NetworkSpec, build_network
+from model.pack import LARGEST_SIZE
 
 Metadata = dict[str, str | float | int]
 
@@ -60,7 +62,7 @@ def load_checkpoint(path: Path, bare: NetworkSpec | None = None) -> tuple[nn.Mod
     Raises InputError for a file that is missing, broken, no checkpoint, or of another network.
     """
     path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):  # unlike Path.is_file, also where no file system takes so long a name
         raise InputError(str(path), "there is no such file", f"a checkpoint ({', '.join(SUFFIXES)})")
     if path.suffix not in SUFFIXES:
         raise InputError(str(path), f"the suffix {path.suffix!r} is unknown", f"one of {', '.join(SUFFIXES)}")
@@ -71,7 +73,7 @@ def load_checkpoint(path: Path, bare: NetworkSpec | None = None) -> tuple[nn.Mod
         tensors, spec, metadata = _read_safetensors(path)
     try:
         network = build_network(spec)
-    except InputError as error:
+    except Exception as error:  # what torch and timm raise on the spec of a strange header
         raise InputError(str(path), f"its network cannot be built ({error})", "a known encoder") from error
     _require_fit(path, network.state_dict(), tensors, spec)
     network.load_state_dict(tensors)
@@ -104,11 +106,11 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], NetworkSpec, Metad
         )
     try:
         spec, metadata = NetworkSpec(**json.loads(header["network"])), json.loads(header["metadata"])
-    except (
-        KeyError,
-        TypeError,
-        ValueError,
-    ) as error:  # ValueError: no JSON, or a spec that NetworkSpec refuses
+        if type(spec.input_size) is not int or spec.input_size > LARGEST_SIZE:
+            raise ValueError(f"input_size {spec.input_size!r} is no whole number up to {LARGEST_SIZE}")
+        if not isinstance(metadata, dict):
+            raise ValueError(f"metadata {metadata!r:.100} is no mapping")
+    except Exception as error:  # no JSON, nested without end, or a spec that NetworkSpec refuses
         problem = f"its header does not describe a network ({error})"
         raise InputError(str(path), problem, "'network' and 'metadata' as this program writes them") from error
     return tensors, spec, metadata
@@ -116,6 +118,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], NetworkSpec, Metad
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
     try:
+        _require_unpacked(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # an unpickler raises anything on broken bytes
         raise _unreadable(path, error) from error
@@ -138,6 +141,15 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     }
 
 
+def _require_unpacked(path: Path) -> None:
+    """torch.save does not compress, but torch.load unpacks what is: a small file could fill the memory."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+        if size > 2 * path.stat().st_size:
+            raise RuntimeError(f"it is compressed and would unpack to {size / 1e6:.0f} MB")
+
+
 def _unreadable(path: Path, error: Exception) -> InputError:
     refused = re.search(r"GLOBAL (\S+)( whose module \S+ is blocked)?", str(error))
     if refused is None and "TorchScript" not in str(error):
@@ -158,18 +170,19 @@ def _unreadable(path: Path, error: Exception) -> InputError:
 
 def _require_fit(path: Path, wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], spec: NetworkSpec) -> None:
     shared = [name for name in wanted if name in given]
+    alike = [name for name in shared if _kind(given[name]) == _kind(wanted[name])]
+    shapes = {name: f"{name} {list(given[name].shape)} for {list(wanted[name].shape)}" for name in shared}
     findings = (
         ("missing", [name for name in wanted if name not in given]),
         ("unexpected", [name for name in given if name not in wanted]),
+        ("of another shape", [shapes[name] for name in shared if given[name].shape != wanted[name].shape]),
+        ("of another kind", [f"{name} {_kind(given[name])}" for name in shared if name not in alike]),
+        # as the network will hold them: 1e300 is finite in float64 alone
+        ("not finite", [name for name in alike if not bool(given[name].to(wanted[name].dtype).isfinite().all())]),
         (
-            "of another shape",
-            [
-                f"{name} {list(given[name].shape)} for {list(wanted[name].shape)}"
-                for name in shared
-                if given[name].shape != wanted[name].shape
-            ],
+            "negative",
+            [name for name in alike if name.endswith("running_var") and bool((given[name].float() < 0).any())],
         ),
-        ("not finite", [name for name in shared if not bool(torch.isfinite(given[name]).all())]),
     )
     problems = [f"{len(names)} {what}: {_some(names)}" for what, names in findings if names]
     if problems:
@@ -179,6 +192,14 @@ def _require_fit(path: Path, wanted: Mapping[str, Tensor], given: Mapping[str, T
             f"the {len(wanted)} tensors of that network, all finite",
             "Give a checkpoint of this network, or leave --checkpoint out to train one.",
         )
+
+
+def _kind(tensor: Tensor) -> str:
+    """What its numbers are, whatever their precision; plain tensors have the kinds float and int."""
+    if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:
+        return f"{tensor.layout} {tensor.dtype} on {tensor.device}".replace("torch.", "")
+    plain = "float" if tensor.is_floating_point() else "int"
+    return str(tensor.dtype).removeprefix("torch.") if tensor.is_complex() or tensor.dtype == torch.bool else plain
 
 
 def _some(names: list[str]) -> str:

@@ -28,6 +28,8 @@ from model.nyu_frames import Entry, read_frame
 VERSION = 1  # raise it when the same files give other frames
 _TEST_SHARE_OF_MAT = 0.2
 _SHOWN_ERRORS = 10
+_SHOWN = 300  # characters of a name
+_MOST_FRAMES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ def list_frames(data: Path, val_fraction: float, skip_bad: bool) -> Listing:
     ``skip_bad`` these are counted and left out).
     """
     layouts = "a folder with nyu2_train.csv and nyu2_test.csv, a labelled .mat, or one with train/ and val/ of .h5"
-    if not data.exists():
+    if not os.path.exists(data):  # unlike Path.exists, also where no file system takes so long a name
         raise InputError(str(data), "does not exist", f'"rooms", or {layouts}')
     if data.is_file():
         return _list_mat(data, val_fraction)
@@ -58,7 +60,7 @@ def list_frames(data: Path, val_fraction: float, skip_bad: bool) -> Listing:
             root = lists.parent if lists.resolve().name == "data" else lists
             return _list_csv(root, lists, val_fraction, skip_bad)
     if any((data / split).is_dir() for split in ("train", "val")):
-        return _list_fastdepth(data, val_fraction)
+        return _list_fastdepth(data, val_fraction, skip_bad)
     raise InputError(str(data), "has no known layout", layouts)
 
 
@@ -102,46 +104,65 @@ def _list_csv(root: Path, lists: Path, val_fraction: float, skip_bad: bool) -> L
                 found[split].append(entry)
             except InputError as error:
                 errors.append(error)
-    if errors and not skip_bad:
-        more = len(errors) - _SHOWN_ERRORS
-        if more > 0:
-            errors[_SHOWN_ERRORS:] = [InputError(str(lists), f"{more} more rows are wrong", "", "See --skip-bad.")]
-        raise InputError.all(errors)
+    _report(errors, skip_bad, lists, "rows")
     for split, entries in found.items():
         if not entries:
             raise InputError(str(lists / f"nyu2_{split}.csv"), "has no usable row", "existing files")
     return _split_train("nyu-csv", found["train"], found["test"], val_fraction, digest.hexdigest(), len(errors))
 
 
+def _report(errors: list[InputError], skip_bad: bool, place: Path, what: str) -> None:
+    """Raise the first of the errors, and how many more there are, unless they are to be skipped."""
+    if errors and not skip_bad:
+        more = len(errors) - _SHOWN_ERRORS
+        if more > 0:
+            errors[_SHOWN_ERRORS:] = [InputError(str(place), f"{more} more {what} are wrong", "", "See --skip-bad.")]
+        raise InputError.all(errors)
+
+
 def _csv_entry(root: Path, path: Path, number: int, row: list[str]) -> Entry:
     where = f"{path} row {number}"
     if len(row) != 2 or not all(cell.strip() for cell in row):
-        raise InputError(where, f"{','.join(row)!r} has {len(row)} columns", "colour file,depth file")
+        hint = "Is a quotation mark left open?" if "\n" in "".join(row) else ""
+        raise InputError(where, f"{','.join(row)!r:.{_SHOWN}} has {len(row)} columns", "colour file,depth file", hint)
     names = [cell.strip() for cell in row]
     for name in names:
         if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise InputError(where, f"{name!r} leaves the data folder", f"a path below {root}")
+            raise InputError(where, f"{name!r:.{_SHOWN}} leaves the data folder", f"a path below {root}")
     if "_depth." in names[0] or "_colors." in names[1] or names[1].lower().endswith((".jpg", ".jpeg")):
         raise InputError(where, f"{names[0]!r}, {names[1]!r}: columns are mixed up", "colour file,depth file")
     for name in names:
-        if not (root / name).is_file():
-            raise InputError(where, f"{root / name} is missing", "an existing file", "See --skip-bad.")
+        if not os.path.isfile(root / name):
+            raise InputError(where, f"{_printable(root / name)} is missing", "an existing file", "See --skip-bad.")
     image = Path(names[0])
     return Entry(where, root / names[0], root / names[1], names[0], _place(image.parent.name), _number(image))
 
 
-def _list_fastdepth(root: Path, val_fraction: float) -> Listing:
+def _printable(path: Path) -> str:
+    text = str(path)[:_SHOWN]
+    return text if text.isprintable() else repr(text)
+
+
+def _list_fastdepth(root: Path, val_fraction: float, skip_bad: bool) -> Listing:
     found: dict[str, list[Entry]] = {}
+    errors: list[InputError] = []
     digest = hashlib.sha256()
     for split, folder in (("train", root / "train"), ("test", root / "val")):
         found[split] = []
         for path in sorted(folder.rglob("*.h5")):
-            status, name = path.stat(), path.relative_to(root).as_posix()
+            name = path.relative_to(root).as_posix()
+            if not path.is_file() or not name.isprintable():
+                problem = "is no file, or a link to none" if name.isprintable() else "has a name that is no text"
+                errors.append(InputError(_printable(path), problem, "one HDF5 a frame"))
+                continue
+            status = path.stat()
             digest.update(f"{split} {name} {status.st_size} {status.st_mtime_ns}\n".encode())
             found[split].append(Entry(str(path), path, path, name, _place(path.parent.name), _number(path)))
+    _report(errors, skip_bad, root, "files")
+    for split, folder in (("train", root / "train"), ("test", root / "val")):
         if not found[split]:
             raise InputError(str(folder), "holds no .h5 file", "one HDF5 a frame with rgb and depth")
-    return _split_train("nyu-fastdepth", found["train"], found["test"], val_fraction, digest.hexdigest(), 0)
+    return _split_train("nyu-fastdepth", found["train"], found["test"], val_fraction, digest.hexdigest(), len(errors))
 
 
 def _list_mat(path: Path, val_fraction: float) -> Listing:
@@ -149,8 +170,12 @@ def _list_mat(path: Path, val_fraction: float) -> Listing:
         with h5py.File(path, "r") as file:
             images, depths = file["images"], file["depths"]
             shape, depth_shape = images.shape, depths.shape
-            scenes = _mat_scenes(file, len(images))
-    except (OSError, KeyError, AttributeError) as error:
+            if shape[0] > _MOST_FRAMES:
+                raise ValueError(f"it claims to hold {shape[0]} frames")
+            scenes = _mat_scenes(file, shape[0])
+    except InputError:
+        raise
+    except Exception as error:  # h5py raises anything on broken bytes
         hint = "Older .mat files must be saved again with -v7.3."
         raise InputError(str(path), f"cannot be read ({error})", "HDF5 with images and depths", hint) from None
     if len(shape) != 4 or shape[1] != 3 or depth_shape != (shape[0], *shape[2:]):

@@ -6,6 +6,8 @@ that holes do not pull depth towards zero; a target pixel without any valid part
 """
 
 import functools
+import math
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +21,9 @@ from model.frame import Frame
 
 FAR_M = 10.0
 MOST_MISSING = 0.9
-_BROKEN = (OSError, SyntaxError, ValueError, KeyError, EOFError, Image.DecompressionBombError)
+FORMATS = ("JPEG", "PNG", "PPM", "TIFF", "BMP", "WEBP")  # all that need no other program to be read
+MOST_PIXELS = 50_000_000
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # MOST_PIXELS is less, and an error
 
 
 @dataclass(frozen=True)
@@ -40,13 +44,10 @@ def read_frame(origin: str, entry: Entry, size: int) -> Frame:
         colour, depth_m = _read_csv(entry) if origin == "nyu-csv" else _read_hdf5(origin, entry)
     except InputError:
         raise
-    except _BROKEN as error:
+    except Exception as error:  # decoders raise anything on broken bytes
         raise InputError(
             entry.where, f"{entry.name} cannot be read ({error})", "a whole file", "See --skip-bad."
         ) from None
-    if colour.dtype != np.uint8 or colour.ndim != 3 or colour.shape[2] != 3 or depth_m.shape != colour.shape[:2]:
-        shapes = f"colour {colour.shape} {colour.dtype} and depth {depth_m.shape} of {entry.name} do not fit"
-        raise InputError(entry.where, shapes, "H x W x 3 uint8 and H x W")
     missing = 1 - float(np.mean(np.isfinite(depth_m) & (depth_m > 0)))
     if missing > MOST_MISSING:
         raise InputError(
@@ -60,20 +61,38 @@ def read_frame(origin: str, entry: Entry, size: int) -> Frame:
 
 
 def _read_csv(entry: Entry) -> tuple[NDArray, NDArray]:
-    with Image.open(entry.image) as picture, Image.open(entry.depth) as depth:
+    with Image.open(entry.image, formats=FORMATS) as picture, Image.open(entry.depth, formats=FORMATS) as depth:
         if picture.mode not in ("RGB", "RGBA", "P") or depth.mode not in ("L", "I;16", "I;16B", "I"):
             found = f"{entry.image.name} is {picture.mode} and {entry.depth.name} is {depth.mode}"
             hint = "Are the columns mixed up?"
             raise InputError(entry.where, found, "a colour picture, then a grey depth map of 8 or 16 bits", hint)
+        _require_fit(entry, (picture.height, picture.width, 3), (depth.height, depth.width))
         scale = FAR_M / 255 if depth.mode == "L" else 1e-3
         return np.asarray(picture.convert("RGB")), np.asarray(depth).astype(np.float32) * np.float32(scale)
 
 
 def _read_hdf5(origin: str, entry: Entry) -> tuple[NDArray, NDArray]:
     with h5py.File(entry.image, "r") as file:
+        names = ("images", "depths") if origin == "nyu-mat" else ("rgb", "depth")
+        pictures, depths = (file[name] for name in names)
+        if pictures.dtype != np.uint8 or depths.dtype.kind != "f":
+            found = f"colour is {pictures.dtype} and depth is {depths.dtype} in {entry.name}"
+            raise InputError(entry.where, found, "uint8, and metres as floating point numbers")
         if origin == "nyu-mat":
-            return file["images"][entry.number].transpose(2, 1, 0), file["depths"][entry.number].T
-        return file["rgb"][:].transpose(1, 2, 0), file["depth"][:]
+            _require_fit(entry, pictures.shape[:0:-1], depths.shape[:0:-1])
+            return pictures[entry.number].transpose(2, 1, 0), depths[entry.number].T
+        _require_fit(entry, (*pictures.shape[1:], *pictures.shape[:1]), depths.shape)
+        return pictures[:].transpose(1, 2, 0), depths[:]
+
+
+def _require_fit(entry: Entry, colour: tuple[int, ...], depth: tuple[int, ...]) -> None:
+    """Before anything is decoded: one size, and one that fits into memory."""
+    if len(colour) != 3 or colour[2] != 3 or depth != colour[:2] or 0 in colour:
+        shapes = f"colour {colour} and depth {depth} of {entry.name} do not fit"
+        raise InputError(entry.where, shapes, "H x W x 3 and H x W")
+    if math.prod(depth) > MOST_PIXELS:
+        found = f"{entry.name} has {depth[1]} x {depth[0]} pixels"
+        raise InputError(entry.where, found, f"at most {MOST_PIXELS / 1e6:g} million", "Is it a picture of the data?")
 
 
 def shrink_depth(depth_m: NDArray, size: int) -> NDArray[np.float32]:

@@ -75,7 +75,7 @@ def build_own(name: str, input_size: int) -> nn.Module:
             raise TypeError(f"build gave a {type(network).__name__} and no torch.nn.Module")
         with torch.no_grad():
             depth = network.eval()(torch.zeros(1, 3, input_size, input_size))
-    except Exception as error:  # whatever the user's code raises
+    except (Exception, SystemExit) as error:  # whatever the user's code raises
         problem = f"fails at {input_size} pixels ({_reason(error, own.file)})"
         raise InputError(str(own.file), problem, "build(input_size) to give a network of images", _INSTEAD) from error
     if not isinstance(depth, torch.Tensor) or tuple(depth.shape) != expected:
@@ -94,7 +94,7 @@ def _run(file: Path) -> Callable[[int], nn.Module]:
     sys.modules[spec.name] = module  # where dataclasses and torch.fx look a class up
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # whatever the user's code raises
+    except (Exception, SystemExit) as error:  # whatever the user's code raises
         raise InputError(str(file), f"does not run ({_reason(error, file)})", "a Python module", _INSTEAD) from error
     build = getattr(module, "build", None)
     if not callable(build):
@@ -102,7 +102,7 @@ def _run(file: Path) -> Callable[[int], nn.Module]:
     return build
 
 
-def _reason(error: Exception, file: Path) -> str:
+def _reason(error: BaseException, file: Path) -> str:
     """Kind, message and, where the error went through the user's file, the last line there."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
     at = f", line {lines[-1]}" if lines else ""

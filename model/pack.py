@@ -25,6 +25,10 @@ from model.frame import Frame
 FORMAT = "depth-pack-1"
 SPLITS = ("train", "val", "test")
 FAR_MM = 10_000
+LARGEST_SIZE = 2048
+MOST_ROOMS = 1_000_000
+_LAYOUT = {"image": "uint8", "depth": "uint16", "scene": "int32", "source": "object"}
+_ATTRIBUTES = {"fingerprint", "origin", "origin_detail", "input_size", "skipped"}
 Progress = Callable[[int, int, str], None]
 
 
@@ -41,11 +45,13 @@ class PackSpec:
 
     def __post_init__(self) -> None:
         errors = []
-        if self.input_size < 32 or self.input_size % 32:
-            errors.append(InputError("data.input_size", f"{self.input_size!r} is wrong", "a multiple of 32"))
+        if not 32 <= self.input_size <= LARGEST_SIZE or self.input_size % 32:
+            expected = f"a multiple of 32, at most {LARGEST_SIZE}"
+            errors.append(InputError("data.input_size", f"{self.input_size!r} is wrong", expected))
         for name in ("rooms_train", "rooms_val", "rooms_test"):
-            if getattr(self, name) < 1:
-                errors.append(InputError(f"data.{name}", f"{getattr(self, name)!r} is wrong", "at least 1 image"))
+            if not 1 <= getattr(self, name) <= MOST_ROOMS:
+                expected = "at least 1 image" if getattr(self, name) < 1 else f"at most {MOST_ROOMS} images"
+                errors.append(InputError(f"data.{name}", f"{getattr(self, name)!r} is wrong", expected))
         if not 0 < self.val_fraction < 1:
             errors.append(
                 InputError("data.val_fraction", f"{self.val_fraction!r} is wrong", "a number between 0 and 1")
@@ -69,23 +75,26 @@ def prepare_pack(data: str, folder: Path, spec: PackSpec, progress: Progress | N
         listing = nyu.list_frames(Path(data), spec.val_fraction, spec.skip_bad)
         counts = {split: len(listing.frames[split]) for split in SPLITS}
         identity = [nyu.VERSION, listing.identity, spec.val_fraction, spec.skip_bad]
-        origin, name, detail = listing.origin, Path(data).resolve().stem, listing.detail
+        origin, name, detail = listing.origin, Path(data).resolve().stem[:40], listing.detail
     key = hashlib.sha256(json.dumps([FORMAT, spec.input_size, origin, identity]).encode()).hexdigest()[:16]
     path = folder / f"{name}-{key}.h5"
     if _is_pack(path):
         return path
-    folder.mkdir(parents=True, exist_ok=True)
-    _sweep(folder)
     aside = folder / f".{path.name}.{os.getpid()}"
     try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _sweep(folder)
         with h5py.File(aside, "w") as file:
             file.attrs.update(format=FORMAT, input_size=spec.input_size, output_size=spec.input_size // 4)
             file.attrs.update(origin=origin, origin_detail=json.dumps(detail, sort_keys=True))
             skipped = _write(file, counts, spec, listing, progress)
             file.attrs["skipped"] = skipped
         aside.replace(path)
+    except OSError as error:
+        raise InputError(str(folder), f"cannot be written to ({error})", "a folder for packed data") from error
     finally:
-        aside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            aside.unlink()
     return path
 
 
@@ -157,6 +166,17 @@ def _empty_group(file: h5py.File, split: str, count: int, size: int) -> h5py.Gro
     return group
 
 
+def _size(group: h5py.Group, input_size: int) -> int:
+    """How many pictures a split holds; raises ValueError where it is not as ``_empty_group`` makes it."""
+    count = len(group["scene"])
+    sides = {"image": (3, input_size, input_size), "depth": (input_size // 4, input_size // 4)}
+    for name, kind in _LAYOUT.items():
+        shape = (count, *sides.get(name, ()))
+        if group[name].dtype != kind or group[name].shape != shape:
+            raise ValueError(f"{group.name}/{name} is {group[name].dtype} {group[name].shape}, not {kind} {shape}")
+    return count
+
+
 class Pack:
     """Reads a pack; the file is open only during a call, so that instances may cross processes.
 
@@ -168,14 +188,17 @@ class Pack:
         try:
             with h5py.File(self.path, "r") as file:
                 self.attributes = {name: file.attrs[name] for name in file.attrs}
-                self._sizes = {split: len(file[split]["scene"]) for split in SPLITS if split in file}
-        except (OSError, KeyError) as error:
+                found = self.attributes.get("format")
+                if not isinstance(found, str) or found != FORMAT or not self.attributes.keys() >= _ATTRIBUTES:
+                    problem = f"format {found!r} is not a pack of this version"
+                    raise InputError(str(path), problem, FORMAT, "Delete the file.")
+                self._sizes = {split: _size(file[split], self.input_size) for split in SPLITS}
+        except InputError:
+            raise
+        except Exception as error:  # h5py raises anything on broken bytes
             raise InputError(
                 str(path), f"cannot be read as a pack ({error})", f"an HDF5 file of format {FORMAT}"
             ) from None
-        if self.attributes.get("format") != FORMAT or len(self._sizes) < 3 or "fingerprint" not in self.attributes:
-            found = self.attributes.get("format")
-            raise InputError(str(path), f"format {found!r} is not a pack of this version", FORMAT, "Delete the file.")
 
     @property
     def fingerprint(self) -> str:
