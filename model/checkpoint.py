@@ -171,6 +171,7 @@ def _unreadable(path: Path, error: Exception) -> InputError:
 def _require_fit(path: Path, wanted: Mapping[str, Tensor], given: Mapping[str, Tensor], spec: NetworkSpec) -> None:
     shared = [name for name in wanted if name in given]
     alike = [name for name in shared if _kind(given[name]) == _kind(wanted[name])]
+    fitting = [name for name in alike if given[name].shape == wanted[name].shape]
     shapes = {name: f"{name} {list(given[name].shape)} for {list(wanted[name].shape)}" for name in shared}
     findings = (
         ("missing", [name for name in wanted if name not in given]),
@@ -178,10 +179,10 @@ def _require_fit(path: Path, wanted: Mapping[str, Tensor], given: Mapping[str, T
         ("of another shape", [shapes[name] for name in shared if given[name].shape != wanted[name].shape]),
         ("of another kind", [f"{name} {_kind(given[name])}" for name in shared if name not in alike]),
         # as the network will hold them: 1e300 is finite in float64 alone
-        ("not finite", [name for name in alike if not bool(given[name].to(wanted[name].dtype).isfinite().all())]),
+        ("not finite", [name for name in fitting if not bool(given[name].to(wanted[name].dtype).isfinite().all())]),
         (
             "negative",
-            [name for name in alike if name.endswith("running_var") and bool((given[name].float() < 0).any())],
+            [name for name in fitting if name.endswith("running_var") and bool((given[name].float() < 0).any())],
         ),
     )
     problems = [f"{len(names)} {what}: {_some(names)}" for what, names in findings if names]

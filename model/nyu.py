@@ -52,7 +52,7 @@ def list_frames(data: Path, val_fraction: float, skip_bad: bool) -> Listing:
     """
     layouts = "a folder with nyu2_train.csv and nyu2_test.csv, a labelled .mat, or one with train/ and val/ of .h5"
     if not os.path.exists(data):  # unlike Path.exists, also where no file system takes so long a name
-        raise InputError(str(data), "does not exist", f'"rooms", or {layouts}')
+        raise InputError(_printable(data), "does not exist", f'"rooms", or {layouts}')
     if data.is_file():
         return _list_mat(data, val_fraction)
     for lists in (data, data / "data"):
