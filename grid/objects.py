@@ -23,6 +23,7 @@ REFUSED = re.compile(
     r"|MISSING_AUTHENTICATION|[Pp]ermission|[Cc]redential|[Uu]nauthenticated|[Uu]nauthorized|HTTP (status )?40[13]\b"
 )
 NO_BUCKET = re.compile(r"NO_SUCH_BUCKET|[Bb]ucket '[^']*' not found|ContainerNotFound|bucket does not exist")
+_FINAL = (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError)
 _WITH_RENAME = ("local", "hdfs")
 T = TypeVar("T")
 
@@ -118,7 +119,7 @@ class Objects:
                 return action(*self._open())
             except OSError as error:
                 reason = str(error)
-                final = isinstance(error, PermissionError) or REFUSED.search(reason) or NO_BUCKET.search(reason)
+                final = isinstance(error, _FINAL) or REFUSED.search(reason) or NO_BUCKET.search(reason)
                 if final or delay is None or time.monotonic() - started > PATIENCE_S:
                     took = f"{time.monotonic() - started:.0f} s"
                     text = f"{shown(self.uri)}: {what} failed after {took} ({without_secrets(reason, self.uri)})"
@@ -138,6 +139,8 @@ class Objects:
                     problem = without_secrets(str(error), self.uri)
                     expected = "s3://bucket/prefix, or gs://, abfs://, hdfs://, file:///folder"
                     raise InputError(f"--storage {shown(self.uri)}", problem, expected) from None
+                if not base and system.type_name != "local":
+                    raise InputError(f"--storage {shown(self.uri)}", "names no bucket", "s3://bucket/prefix")
                 self._opened = os.getpid(), system, base.rstrip("/")
             return self._opened[1:]
 

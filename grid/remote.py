@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from grid.objects import NO_BUCKET, REFUSED, Objects
-from grid.storage_uri import local_root, shown
+from grid.storage_uri import is_uri, local_root, shown
 from model.errors import InputError
 
 RESULT = "result.json"
@@ -65,7 +65,7 @@ class Remote:
                 hint = "For s3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or ~/.aws/credentials, on every machine."
                 expected = "credentials that may list, read and write"
                 raise InputError(where, f"may not be written to ({reason})", expected, hint) from None
-            raise InputError(where, f"cannot be reached ({reason})", "a storage that answers") from None
+            raise InputError(where, f"cannot be used ({reason})", "a storage that answers") from None
         if found != _MARK_TEXT:
             raise InputError(where, "does not give back what was written to it", "a storage of one's own")
 
@@ -232,6 +232,25 @@ class Remote:
     def folders(self) -> list[str]:
         """Names of the folders that were pushed."""
         return [name for name in self.objects.folders() if self.objects.read(f"{name}/{_FOLDER_FILES}") is not None]
+
+
+def opened(storage: str) -> tuple[Path, Remote | None]:
+    """The folder of a storage on this machine and, if the storage is a URI, what it is a copy of.
+
+    Raises InputError where the URI cannot be used.
+    """
+    remote = Remote(storage) if is_uri(storage) else None
+    if remote is not None:
+        remote.check()
+    return local_root(storage), remote
+
+
+def run_folder(storage: str, run_name: str) -> Path:
+    """The local folder of a run, as it is in the URI now where the storage is one; it may not be there."""
+    root, remote = opened(storage)
+    if remote is not None:
+        remote.pull_folder(run_name)
+    return root / run_name
 
 
 def _record(data: bytes | None, node_id: str) -> dict[str, Any] | None:

@@ -148,7 +148,13 @@ class StageStore:
         for _ in range(3):
             if not self.verify(node_id):
                 return False
-            if remote.push_stage(node_id, self.path(node_id)) or self._pull(node_id, remote, replace=True):
+            try:
+                if remote.push_stage(node_id, self.path(node_id)):
+                    return True
+            except OSError as error:
+                kept = f"it is kept in {self.path(node_id)}, and a next run here only uploads it"
+                raise OSError(f"{node_id} is not uploaded: {error}; {kept}") from error
+            if self._pull(node_id, remote, replace=True):
                 return True
         raise OSError(f"{remote}: {node_id} changes whenever it is read")
 
