@@ -7,7 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib import rc_context
+
 from grid import analysis, figures, latency_figure, learning_figure, report_text, tables
+from grid.markdown_text import harmless
 from grid.ranking import Row, compared, is_int8, several_seeds
 from grid.recommend import DEFAULT, Target, parse_target
 
@@ -36,6 +39,7 @@ def write_results_csv(rows: Sequence[Row], path: Path) -> Path:
     return replace_text(path, text.getvalue())
 
 
+@rc_context({"text.parse_math": False})  # a name with dollars in it is no formula
 def write_report(
     run_dir: Path,
     rows: Sequence[Row],
@@ -78,7 +82,7 @@ def write_report(
     parts += ["## How this was made", report_text.made(context)]
     if commands:
         parts += ["## Each cell again", report_text.commands(commands)]
-    return replace_text(run_dir / "report.md", "\n\n".join(parts) + "\n")
+    return replace_text(run_dir / "report.md", harmless("\n\n".join(parts) + "\n"))
 
 
 def _results(rows: Sequence[Row], run_dir: Path) -> list[str]:

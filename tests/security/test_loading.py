@@ -7,10 +7,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("grid", "model", "quant", "benchmarks", "audit")
-FILES = [
-    "runner.py",
-    *(str(path.relative_to(ROOT)) for name in FOLDERS for path in sorted((ROOT / name).rglob("*.py"))),
-]
+FILES = [ROOT / "runner.py", *(path for name in FOLDERS for path in sorted((ROOT / name).rglob("*.py")))]
 PICKLES = ("pickle", "cloudpickle", "joblib", "dill", "shelve", "marshal", "jsonpickle")
 RUNS_TEXT = ("eval", "exec", "compile", "os.system", "os.popen", "importlib.util.spec_from_file_location")
 YAML = ("yaml.load", "yaml.load_all", "yaml.compose")

@@ -1,0 +1,142 @@
+"""Names, reasons, paths and commands of a run are shown in its report and never obeyed, in Markdown and in HTML."""
+
+import base64
+import hashlib
+import re
+from html.parser import HTMLParser
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+
+from grid import figures
+from grid.analysis import CSV, ERRORS, RANGES
+from grid.markdown_text import harmless
+from grid.recommend import parse_target
+from grid.report import write_report
+from grid.report_html import write_html
+from tests.grid.report_rows import context, grid_rows, histories_of, latency_files, row
+
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "`<script>alert(1)</script>`",
+    "a`<b onmouseover=alert(1)>`",
+    "``` <script>alert(1)</script>",
+    "\\<script>alert(1)</script>",
+    "</code></td></table><script>alert(1)</script>",
+    "<!--",
+    "![seen](http://evil.test/x.png)",
+    "[read](javascript:alert(1))",
+    '"onload=alert(1) x="',
+    "$\\frac{$",
+    "a\n\n<script>alert(1)</script>\n\n| b |",
+    "= ' <b> |",
+)
+OBEYS_HTML = MarkdownIt("commonmark", {"html": True}).enable("table")
+OBEYS_HTML.validateLink = lambda url: True  # type: ignore[method-assign]
+"""A viewer that does what a text says."""
+
+
+def obeyed(markdown: str) -> list[str]:
+    """The tags, foreign pictures and links that run, of a text in such a viewer."""
+    found = []
+    for block in OBEYS_HTML.parse(markdown):
+        for token in (block, *(block.children or [])):
+            if token.type in ("html_block", "html_inline"):
+                found.append(token.content)
+            elif token.type == "image" and not re.fullmatch(r"[^/:]+\.png", str(token.attrs["src"])):
+                found.append(str(token.attrs["src"]))
+            elif token.type == "link_open" and not re.match(r"https?:|[^:]*$", str(token.attrs["href"])):
+                found.append(str(token.attrs["href"]))
+    return found
+
+
+def test_a_viewer_that_obeys_would_be_seen():
+    obeys = {text: obeyed(f"# Grid\n\nwhy: {text} and") for text in HOSTILE}
+    assert sum(bool(found) for found in obeys.values()) >= 8
+    assert obeys["![seen](http://evil.test/x.png)"] == ["http://evil.test/x.png"]
+    assert obeys["[read](javascript:alert(1))"] == ["javascript:alert(1)"]
+    assert obeys["`<script>alert(1)</script>`"] == [], "code"
+
+
+class Tags(HTMLParser):
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        if self.elements and self.elements[-1][0] == "script":
+            self.scripts.append(data)
+
+
+def is_safe(html: str) -> None:
+    """No tag but those of the page, no handler, and its own scripts alone."""
+    page = Tags(html)
+    (policy,) = re.findall(r'Content-Security-Policy" content="([^"]+)"', html)
+    allowed = set(re.findall(r"'sha256-([^']+)'", policy))
+    scripts = [script for script in page.scripts if script.strip()]
+    assert {base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts} == allowed
+    for tag, attributes in page.elements:
+        assert tag not in ("b", "i", "iframe", "object", "embed", "base", "form", "link", "svg"), tag
+        assert not [name for name in attributes if name.startswith("on")]
+        assert str(attributes.get("src", "data:")).startswith("data:")
+        assert str(attributes.get("href", "#")).startswith("#")
+
+
+def hostile_analysis(folder, text):
+    """An analysis whose sites are named after ``text``, with pictures that are none."""
+    columns = "rank,site,kind,isolated_sqnr_db,cumulative_sqnr_db,site_sqnr_db,low,high,noise_share,spread"
+    quoted = '"' + text.replace('"', '""') + '"'
+    (folder / CSV).write_text(f"{columns}\n1,{quoted},{quoted},1,1,1,0,1,0.5,1\n")
+    for name in (ERRORS, RANGES):
+        (folder / name).write_bytes(b"")
+    return folder
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_a_hostile_text_is_shown_and_not_obeyed_wherever_it_comes_from(tmp_path, monkeypatch, text):
+    monkeypatch.setattr(figures, "samples", lambda files, rows, path: None)
+    first = grid_rows()[:6]
+    ours = {**first[3], "cell": text, "graph_hash": "f", "artifact": text, "network.encoder": text, "engine": text}
+    rows = [*first, row(**ours), row(**{**ours, "cell": f"{text}2", "same_as": text, "qat.mode": text})]
+    rows.append(row(f"{text}3", status="failed", reason=text, method=text, granularity=text, fuse_bn=True))
+    report = write_report(
+        tmp_path / "run",
+        rows,
+        context(run=text, origin=text, command=f"python runner.py --data '{text}'", **{text: text}),
+        analyses={"fuse_bn-ptq": hostile_analysis(tmp_path, text)},
+        histories=histories_of(rows[:-1]),
+        latencies=latency_files(tmp_path, rows[:-1]),
+        commands={line["cell"]: f"python runner.py --set 'a={text}'" for line in rows},
+        target=parse_target("minimize size_mb"),
+    )
+    assert obeyed(report.read_text()) == []
+    is_safe(write_html(report, rows).read_text())
+
+
+PIECES = ("`", "``", "<b>", "</b>", "<!--", "![a](b)", "![a](http://x/y.png)", "|", "\n", "\n\n", "- ", "# ", "\\", " ")
+PIECES += ("```sh", "```", "[a](", "javascript:", "x", "| --- |", "> ", "    ", "&lt;", "*")
+
+
+@settings(max_examples=400, deadline=None, derandomize=True)
+@given(st.lists(st.sampled_from(PIECES), max_size=14).map("".join))
+def test_no_text_gets_a_tag_or_a_foreign_picture_past(text):
+    for document in (text, f"# R\n\n| a | b |\n|:--|:--|\n| `{text}` | {text} |\n\n- `x` {text}\n"):
+        assert [found for found in obeyed(harmless(document)) if found != "b"] == []
+
+
+def test_code_pictures_of_the_folder_and_links_stay_as_they_are():
+    text = "# Grid\n\n![SSIM](tradeoff.png)\n\n[Ranges](a-ranges.png)\n\n| `a<b` | 1 \\| 2 |\n\n```sh\nrun <file\n```\n"
+    assert harmless(text) == text
+
+
+def test_a_hostile_command_cannot_leave_its_block():
+    text = "run `x`\n```\n<script>\n````sh\n<b>"
+    assert obeyed(harmless(f"`````sh\n{text}\n`````\n")) == []
