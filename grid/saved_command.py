@@ -5,26 +5,37 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from grid.entry import shown
 from model.errors import InputError
 
 FILE = "run.json"
 
 
+_HINT = "Repeat the run's command line with --run-name instead."
+
+
+def read_facts(file: Path) -> dict[str, Any]:
+    """What a run says of itself: ``arguments``, and ``pack`` by its path in the storage. Raises InputError."""
+    try:
+        facts = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(facts["arguments"], dict) or not isinstance(facts.get("pack", ""), str):
+            raise TypeError("its arguments are no mapping, or its pack is no text")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        problem = f"cannot be read ({type(error).__name__}: {str(error)[:200]})"
+        raise InputError(str(file), problem, "the file that a run leaves", _HINT) from None
+    return facts
+
+
 def read_arguments(file: Path, defaults: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments that a run was started with, by the names of ``defaults``, the same options when not given.
 
-    A value must be of its option's type; one that is not given by default may be a text. Raises InputError.
+    A value must be of its option's type; where that is None by default, a text. Raises InputError.
     """
-    try:
-        arguments = json.loads(file.read_text(encoding="utf-8"))["arguments"]
-        wrong = [key for key, value in arguments.items() if key not in defaults or not _fits(value, defaults[key])]
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        problem = f"cannot be read ({type(error).__name__}: {str(error)[:200]})"
-        hint = "Repeat its command line with --run-name instead."
-        raise InputError(str(file), problem, "the file that a run leaves", hint) from None
-    if wrong:
-        found = f"{wrong[0]}={repr(arguments[wrong[0]])[:100]} is no argument of a run"
-        raise InputError(str(file), found, "the file that a run leaves", "Repeat its command line instead.")
+    arguments = read_facts(file)["arguments"]
+    for name, value in arguments.items():
+        if name not in defaults or not _fits(value, defaults[name]):
+            found = f"{name}={shown(value)} is no argument of a run"
+            raise InputError(str(file), found, "the file that a run leaves", _HINT)
     return arguments
 
 
