@@ -18,14 +18,18 @@ from grid.command_line import checked_run_name, parse, read_seeds, repeating_com
 from grid.cores import own_cores
 from grid.costs import Costs, duration
 from grid.disk import needed_mb, require_writable
+from grid.kept import kept_copy
 from grid.own_network import take_network
 from grid.plan import Plan, make_plan
 from grid.plan_text import describe
 from grid.progress import Progress
 from grid.recommend import Target, first_member, parse_target, recommend
+from grid.remote import opened, run_folder
+from grid.run_files import RunFiles, pack_of
 from grid.run_lock import only_driver
 from grid.space import SearchSpace, load_space
 from grid.stages import StageStore
+from grid.storage_uri import local_root
 from grid.summary import summary
 from grid.tracking_uri import EXPERIMENT, UI_ENVIRONMENT, UI_HOST, masked, store_uri, ui_arguments
 from grid.work import Context
@@ -65,21 +69,20 @@ def run(asked: argparse.Namespace) -> int:
     if asked.export:
         return _export(asked, console)
     seeds = None if asked.seeds is None else read_seeds(asked.seeds)
-    storage = Path(asked.storage).absolute()
+    storage, remote = opened(asked.storage)
     own = register_network(Path(asked.network)) if asked.network else None
     overrides = [*([f"network.encoder={own}"] if own else []), *asked.set, *(["analyze=true"] if asked.analyze else [])]
     space = load_space(asked.grid, overrides, seeds)
     network = take_network(own, space.pack.input_size, storage) if own else None
     checkpoint, checkpoint_network = _checkpoint(asked, space)
-    store = StageStore(storage)
+    store = StageStore(storage, remote)
     require_writable(storage)
     pack = Pack(prepare_pack(asked.data, storage / "packs", _pack_spec(space, asked), _pack_progress(console)))
     plan = make_plan(space, checkpoint and checkpoint_sha256(checkpoint), pack.fingerprint, checkpoint_network)
     if asked.checkpoint and checkpoint_network and not any(node.stage == "load" for node in plan.nodes):
         problem = f"holds the network {dataclasses.asdict(checkpoint_network)}, which no cell of this grid has"
         raise InputError(str(checkpoint), problem, "a checkpoint of the grid's network, or --checkpoint none")
-    for node in plan.nodes:
-        store.verify(node.id)  # a damaged result counts as missing, in the plan that is shown as well
+    store.verify_all(node.id for node in plan.nodes)  # a damaged result is missing, in the plan that is shown as well
     costs, trials = Costs(store, pack.size("train")), max(len(own_cores()) // max(asked.cpus_per_trial, 1), 1)
     if asked.dry_run:
         print("\n".join(describe(plan, store)))
@@ -88,38 +91,34 @@ def run(asked: argparse.Namespace) -> int:
         return EXIT_OK
     progress = Progress(plan, store, console, costs, trials)
     stall_s = asked.stall_minutes * 60 if asked.stall_minutes > 0 else None
-    context = Context(store.root, pack.path, checkpoint and checkpoint.absolute(), network=network, stall_s=stall_s)
-    run_name = asked.resume or asked.run_name or f"{space.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    with only_driver(storage, checked_run_name(run_name)):
+    kept = checkpoint and kept_copy(checkpoint, storage / "checkpoints")
+    context = Context(storage, pack.path, kept, network=network, stall_s=stall_s, remote=remote)
+    for file in filter(None, (context.pack, context.checkpoint, context.network)):
+        if remote is not None:
+            remote.push_file(file.relative_to(storage).as_posix())
+    named = asked.resume or asked.run_name
+    wanted = checked_run_name(named or f"{space.name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    with only_driver(storage, wanted, new=named is None) as run_name:
         return _run_plan(asked, target, run_name, plan, store, pack, context, progress)
+
+
+def _finished(asked: argparse.Namespace, run_name: str) -> tuple[RunFiles, StageStore]:
+    """The files of a run and its store; with a storage by URI, all that this machine lacks of them is fetched."""
+    folder = run_folder(asked.storage, checked_run_name(run_name))
+    files, store = RunFiles.load(folder), StageStore(*opened(asked.storage))
+    store.verify_all(node for cell in files.plan.cells for node in cell.nodes.values())
+    if store.remote is not None:
+        store.remote.pull_files("packs")
+    return files, store
 
 
 def _report(asked: argparse.Namespace, target: Target, console: Console) -> int:
     """Make the report of a run again, from its folder and the stages in the store."""
-    from grid.run_files import RunFiles
-
-    folder = Path(asked.storage).absolute() / checked_run_name(asked.report)
-    store, files = StageStore(folder.parent), RunFiles.load(folder)
+    files, store = _finished(asked, asked.report)
     files.write(store, target)
+    _share(asked.report, store)
     rows = files.rows(store)
-    console.print(summary(rows, recommend(rows, target), folder), markup=False, soft_wrap=True)
-    return EXIT_OK
-
-
-def _sync(asked: argparse.Namespace, target: Target, console: Console) -> int:
-    """Write to MLflow what a run has and MLflow lacks, such as after its server was down."""
-    from grid.recorder import Recorder
-    from grid.run_files import RunFiles
-
-    folder = Path(asked.storage).absolute() / checked_run_name(asked.sync)
-    files, store = RunFiles.load(folder), StageStore(folder.parent)
-    with only_driver(store.root, asked.sync):
-        pack = Pack(store.root / json.loads((folder / "run.json").read_text())["pack"])
-        recorder = Recorder(files, store, pack, asked.tracking_uri, target)
-        rows = recorder.finish(files.failures)
-    if recorder.problem:
-        raise InputError("--sync", recorder.problem, "an MLflow store that can be written to")
-    console.print(f"{asked.sync}: {len(rows)} cells are in MLflow  {recorder.ui_command}", soft_wrap=True, markup=False)
+    console.print(summary(rows, recommend(rows, target), files.folder), markup=False, soft_wrap=True)
     return EXIT_OK
 
 
@@ -127,11 +126,11 @@ def _export(asked: argparse.Namespace, console: Console) -> int:
     """Write the network of a cell as a file for an engine, with its card and a script that runs it."""
     from grid.export import CARD, SCRIPT, export_cell
 
-    storage, out = Path(asked.storage).absolute(), Path(asked.out)
-    checked_run_name(asked.export.partition("/")[0])
+    _, store = _finished(asked, asked.export.partition("/")[0])
+    out = Path(asked.out)
     if asked.network:
         register_network(Path(asked.network))
-    file = export_cell(storage, asked.export, asked.engine, out)
+    file = export_cell(store.root, asked.export, asked.engine, out)
     found = json.loads((out / CARD).read_text())
     console.print(f"{file}  {file.stat().st_size / 1e6:.2f} MB  sha256 {found['file']['sha256']}", soft_wrap=True)
     if found["metrics"]:
@@ -140,12 +139,32 @@ def _export(asked: argparse.Namespace, console: Console) -> int:
     return EXIT_OK
 
 
+def _sync(asked: argparse.Namespace, target: Target, console: Console) -> int:
+    """Write to MLflow what a run has and MLflow lacks, such as after its server was down."""
+    from grid.recorder import Recorder
+
+    files, store = _finished(asked, asked.sync)
+    pack = pack_of(store.root, files.context)
+    if pack is None:
+        problem = f"has no packed data of {asked.sync} any more"
+        raise InputError(f"{store.root}/packs", problem, "what the run left there", f"--resume {asked.sync} makes it.")
+    with only_driver(store.root, asked.sync):
+        recorder = Recorder(files, store, pack, asked.tracking_uri, target)
+        rows = recorder.finish(files.failures)
+        _share(asked.sync, store)
+    if recorder.problem:
+        raise InputError("--sync", recorder.problem, "an MLflow store that can be written to")
+    console.print(f"{asked.sync}: {len(rows)} cells are in MLflow  {recorder.ui_command}", soft_wrap=True, markup=False)
+    return EXIT_OK
+
+
 def _open_ui(asked: argparse.Namespace) -> int:
     """Serve the MLflow pages on this machine until Ctrl-C."""
-    uri = asked.tracking_uri or store_uri(Path(asked.storage))
+    storage = local_root(asked.storage)
+    uri = asked.tracking_uri or store_uri(storage)
     if uri.startswith("http"):
         raise InputError("--ui", f"{masked(uri)} is a server with pages of its own", "a database")
-    if uri == store_uri(Path(asked.storage)) and not Path(asked.storage, "mlflow.db").is_file():
+    if uri == store_uri(storage) and not (storage / "mlflow.db").is_file():
         raise InputError("--ui", f"{asked.storage} holds no runs", "a storage in which a grid has run")
     from grid.store import runs_page  # imports mlflow, as the server will
 
@@ -164,7 +183,6 @@ def _run_plan(
     progress: Progress,
 ) -> int:
     from grid.recorder import Recorder, run_context  # imports mlflow: seconds that a wrong command need not wait for
-    from grid.run_files import RunFiles
     from grid.schedule import Ended, Resources, cluster, run_plan
 
     def say(text: str) -> None:
@@ -175,10 +193,10 @@ def _run_plan(
     files = RunFiles(run_dir, plan, run_context(plan, pack, run_name, repeating_command(asked)))
     recorder = Recorder(files, store, pack, asked.tracking_uri, target, say)
     run_dir.mkdir(parents=True, exist_ok=True)
-    facts = saved(asked, run_name) | {"pack": pack.path.relative_to(store.root).as_posix()}
-    (run_dir / "run.json").write_text(json.dumps(facts, indent=1))
+    (run_dir / "run.json").write_text(json.dumps(saved(asked, run_name), indent=1))
     (run_dir / "plan.txt").write_text("\n".join(describe(plan, store)) + "\n")
     files.save()
+    _share(run_name, store)
     say(f"run        {run_dir}\nMLflow     {recorder.ui_command}")
     ended, interrupted = Ended({}), False
     try:
@@ -194,6 +212,7 @@ def _run_plan(
     except KeyboardInterrupt:
         interrupted = True
     rows = recorder.finish(ended.failures)
+    _share(run_name, store)
     found = recommend(rows, target)
     say(summary(rows, found, run_dir))
     if asked.register and found.cell and not interrupted and not recorder.problem:
@@ -213,6 +232,12 @@ def _run_plan(
     return EXIT_INCOMPLETE if bad or recorder.problem else EXIT_OK
 
 
+def _share(run_name: str, store: StageStore) -> None:
+    """Upload a run's folder where the storage is a URI."""
+    if store.remote is not None:
+        store.remote.push_folder(run_name)
+
+
 def _checkpoint(asked: argparse.Namespace, space: SearchSpace) -> tuple[Path | None, NetworkSpec | None]:
     """The checkpoint to start from and its network, read once here so that a bad one fails before any work."""
     given = asked.checkpoint or (str(ROOMS_CHECKPOINT) if asked.data == "rooms" else "none")
@@ -220,7 +245,7 @@ def _checkpoint(asked: argparse.Namespace, space: SearchSpace) -> tuple[Path | N
         return None, None
     bare = NetworkSpec(str(space.base["network.encoder"]), space.pack.input_size)
     _, spec, _ = load_checkpoint(Path(given), bare)
-    return Path(given), spec
+    return Path(given).absolute(), spec
 
 
 def _pack_spec(space: SearchSpace, asked: argparse.Namespace):

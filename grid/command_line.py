@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from grid.recommend import DEFAULT
+from grid.remote import run_folder
 from grid.tracking_uri import UI_PORT
 from model.errors import InputError
 
@@ -19,6 +20,7 @@ STORE_NAMES = (
     "quarantine",
     "packs",
     "networks",
+    "checkpoints",
     "cores",
     "ray",
     "logs",
@@ -37,7 +39,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--skip-bad", action="store_true", help="count and skip broken pictures instead of failing")
     parser.add_argument("--checkpoint", metavar="FILE", help="float network to start from; 'none' trains one")
     parser.add_argument("--network", metavar="FILE", help="a network of your own, a Python file: see docs/own.md")
-    parser.add_argument("--storage", default="results", metavar="DIR", help="stages, packs and runs (default: results)")
+    parser.add_argument("--storage", default="results", metavar="DIR|URI", help="of all results (default: results)")
     parser.add_argument("--run-name", metavar="NAME", help="folder and MLflow run (default: grid and time)")
     parser.add_argument("--resume", metavar="NAME", help="go on with this run; finished stages are kept")
     parser.add_argument("--tracking-uri", metavar="URI", help="MLflow store (default: SQLite in the storage)")
@@ -89,9 +91,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     first = parser.parse_args(arguments)
     if not first.resume:
         return first
-    saved = Path(first.storage) / checked_run_name(first.resume) / "run.json"
+    saved = run_folder(first.storage, checked_run_name(first.resume)) / "run.json"
     if not saved.is_file():
-        runs = sorted(path.parent.name for path in Path(first.storage).glob("*/run.json"))
+        runs = sorted(path.parent.name for path in saved.parent.parent.glob("*/run.json"))
         raise InputError(
             "--resume",
             f"{first.resume!r} is no run in {first.storage}",

@@ -11,12 +11,11 @@ import torch
 from torch import fx, nn
 
 from grid.plan import Cell
-from grid.run_files import RunFiles
+from grid.run_files import RunFiles, pack_of
 from grid.stages import StageStore
 from model.errors import InputError
 from model.metrics import MAX_DEPTH_M, depth_metrics
 from model.network import IMAGENET_MEAN, IMAGENET_STD
-from model.pack import Pack
 from model.training import Progress, predict
 from quant.artifact import load_network, read_form
 from quant.engines.catalog import PACKAGES, is_exported, missing
@@ -135,18 +134,13 @@ def _sizes(network: nn.Module) -> dict[str, int]:
 def _metrics(
     storage: Path, context: dict[str, Any], engine: str, file: Path, progress: Progress
 ) -> dict[str, Any] | None:
-    for path in sorted((storage / "packs").glob("*.h5")):
-        pack = Pack(path)
-        if pack.fingerprint == context["data_fingerprint"]:
-            network, images = ExportedNetwork(engine, file), pack.images("test")
-            with torch.inference_mode():
-                prediction = predict(network, images, device=torch.device("cpu"), progress=progress)
-            return {
-                "test_images": len(images),
-                "data": context["origin"],
-                **depth_metrics(prediction, pack.depth("test")),
-            }
-    return None
+    pack = pack_of(storage, context)
+    if pack is None:
+        return None
+    network, images = ExportedNetwork(engine, file), pack.images("test")
+    with torch.inference_mode():
+        prediction = predict(network, images, device=torch.device("cpu"), progress=progress)
+    return {"test_images": len(images), "data": context["origin"], **depth_metrics(prediction, pack.depth("test"))}
 
 
 def _sha256(file: Path) -> str:

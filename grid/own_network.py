@@ -1,8 +1,8 @@
 """A network of the user's own, taken into a grid: tried first, then kept where every node finds it."""
 
-import os
 from pathlib import Path
 
+from grid.kept import kept_copy
 from model.errors import InputError
 from model.network import NetworkSpec, build_network
 from model.own import OWN, own_network, register_network
@@ -21,18 +21,7 @@ def take_network(name: str, input_size: int, storage: Path) -> Path:
     except UnsupportedNetworkError as error:
         problem, expected = f"its network cannot be quantized ({error})", "fixed sizes, and no branch on tensor values"
         raise InputError(str(own.file), problem, expected, "docs/own.md says what is possible.") from error
-    kept = kept_file(storage, name, own.sha256)
-    try:
-        if not kept.is_file():
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            aside = kept.with_name(f".{kept.name}.{os.getpid()}")
-            aside.write_bytes(own.file.read_bytes())
-            aside.replace(kept)
-    except OSError as error:
-        hint = "Choose another with --storage."
-        raise InputError(
-            str(storage), f"cannot be written to ({error.strerror})", "a folder for results", hint
-        ) from error
+    kept = kept_copy(own.file, storage / "networks")
     register_network(kept)
     return kept
 

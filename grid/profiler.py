@@ -31,6 +31,7 @@ class Profiler:
 
         Returns the node's record; raises what the stage raises.
         """
+        context = context.here()
         spec: LatencySpec = read_group(node.settings, "latency")
         place = partial(on_own_cores, context.storage / "cores", self.cores, spec.threads)
         return trial.run_node(node, context, place=place)

@@ -5,12 +5,12 @@ import fcntl
 import hashlib
 import json
 import os
-import re
 import secrets
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
+from grid.listed_files import are_files, file_sha256, inside, is_sha256, parsed_json
 from grid.objects import NO_BUCKET, REFUSED, Objects
 from grid.storage_uri import is_uri, local_root, shown
 from model.errors import InputError
@@ -140,10 +140,10 @@ class Remote:
 
     def push_file(self, relative: str) -> None:
         """Upload a file of the local folder, unless the same is there."""
-        file = _inside(self.root, relative)
+        file = inside(self.root, relative)
         with self._locked(relative):
             mark = {"bytes": file.stat().st_size, "sha256": self._sha256(file, relative)}
-            if _json(self.objects.read(f"{relative}.json")) == mark:
+            if parsed_json(self.objects.read(f"{relative}.json")) == mark:
                 return
             if self.objects.upload(file, f"{relative}.{mark['sha256']}") != mark["sha256"]:
                 raise OSError(f"{file} changed while it was uploaded")
@@ -154,14 +154,20 @@ class Remote:
 
         Returns its path; raises FileNotFoundError where the URI has none, OSError where what it has is broken.
         """
-        file = _inside(self.root, relative)
+        file = inside(self.root, relative)
         with self._locked(relative):
-            mark = _json(self.objects.read(f"{relative}.json"))
-            if not (isinstance(mark, dict) and _is_sha256(mark.get("sha256"))):
+            mark = parsed_json(self.objects.read(f"{relative}.json"))
+            if not (isinstance(mark, dict) and is_sha256(mark.get("sha256"))):
                 raise FileNotFoundError(f"{self}: {relative} is not there")
             if not (file.is_file() and self._sha256(file, relative) == mark["sha256"]):
                 self._download(f"{relative}.{mark['sha256']}", file, mark["sha256"])
         return file
+
+    def pull_files(self, folder: str) -> None:
+        """Download all files below ``folder`` that the local one lacks."""
+        for name in self.objects.sizes(folder):
+            if name.endswith(".json"):
+                self.pull_file(f"{folder}/{name.removesuffix('.json')}")
 
     def _download(self, path: str, file: Path, sha256: str) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -180,9 +186,9 @@ class Remote:
         stamp = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             found = json.loads(known.read_bytes())
-            if found["stamp"] == stamp and _is_sha256(found["sha256"]):
+            if found["stamp"] == stamp and is_sha256(found["sha256"]):
                 return found["sha256"]
-        sha256 = _file_sha256(file)
+        sha256 = file_sha256(file)
         known.write_text(json.dumps({"stamp": stamp, "sha256": sha256}))
         return sha256
 
@@ -204,11 +210,11 @@ class Remote:
 
     def push_folder(self, name: str) -> None:
         """Upload what changed in a folder of the local one, under its own names; hidden files are left out."""
-        folder, files = _inside(self.root, name), {}
+        folder, files = inside(self.root, name), {}
         for file in sorted(path for path in folder.rglob("*") if path.is_file()):
             relative = file.relative_to(folder)
             if not any(part.startswith(".") for part in relative.parts):
-                files[relative.as_posix()] = _file_sha256(file)
+                files[relative.as_posix()] = file_sha256(file)
         known = _files(self.objects.read(f"{name}/{_FOLDER_FILES}")) or {}
         for relative_name, sha256 in files.items():
             if known.get(relative_name) != sha256:
@@ -221,11 +227,11 @@ class Remote:
 
         Raises OSError where its files are not those that it lists, as while another machine writes them.
         """
-        folder = _inside(self.root, name)
+        folder = inside(self.root, name)
         files = _files(self.objects.read(f"{name}/{_FOLDER_FILES}"))
         for relative, sha256 in (files or {}).items():
-            file = _inside(folder, relative)
-            if not (file.is_file() and _file_sha256(file) == sha256):
+            file = inside(folder, relative)
+            if not (file.is_file() and file_sha256(file) == sha256):
                 self._download(f"{name}/{relative}", file, sha256)
         return files is not None
 
@@ -255,11 +261,11 @@ def run_folder(storage: str, run_name: str) -> Path:
 
 def _record(data: bytes | None, node_id: str) -> dict[str, Any] | None:
     """A stage's record, if it is whole and names only files inside of it."""
-    record = _json(data)
+    record = parsed_json(data)
     if not isinstance(record, dict) or record.get("id") != node_id:
         return None
     files = record.get("files")
-    return record if isinstance(files, dict) and _are_files(files) else None
+    return record if isinstance(files, dict) and are_files(files) else None
 
 
 def _objects(folder: Path, record: dict[str, Any]) -> dict[str, int]:
@@ -268,39 +274,5 @@ def _objects(folder: Path, record: dict[str, Any]) -> dict[str, int]:
 
 
 def _files(data: bytes | None) -> dict[str, str] | None:
-    files = _json(data)
-    return files if isinstance(files, dict) and _are_files(files) else None
-
-
-def _are_files(files: dict[Any, Any]) -> bool:
-    return all(_is_inner(name) and _is_sha256(sha256) for name, sha256 in files.items())
-
-
-def _is_inner(name: object) -> bool:
-    """Whether a name stays inside the folder that it is joined to."""
-    if not isinstance(name, str) or not name or "\0" in name or "\\" in name:
-        return False
-    path = PurePosixPath(name)
-    return not path.is_absolute() and ".." not in path.parts and path.as_posix() == name and name != "."
-
-
-def _inside(folder: Path, name: str) -> Path:
-    if not _is_inner(name):
-        raise ValueError(f"{name!r} is no name of a file inside {folder}")
-    return folder / name
-
-
-def _is_sha256(value: object) -> bool:
-    return isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value) is not None
-
-
-def _file_sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _json(data: bytes | None) -> Any:
-    try:
-        return json.loads(data or b"")
-    except ValueError:
-        return None
+    files = parsed_json(data)
+    return files if isinstance(files, dict) and are_files(files) else None

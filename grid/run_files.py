@@ -17,6 +17,7 @@ from grid.results import LATENCIES, SAMPLES, Row, commands, history, result_rows
 from grid.settings import groups, setting_types
 from grid.stages import StageStore
 from model.errors import InputError
+from model.pack import Pack
 
 FILE = "plan.json"
 _CONTEXT = {"run", "command", "origin", "test_images"}
@@ -108,6 +109,12 @@ class RunFiles:
         table = write_results_csv(rows, self.folder / "results.csv")
         page = write_html(report, rows)
         return [report, page, table, self.folder / "plan.txt", self.folder / FILE, *self.folder.glob("*.png")]
+
+
+def pack_of(storage: Path, context: Mapping[str, Any]) -> Pack | None:
+    """The packed data that a run was computed on, if the storage still has them."""
+    packs = map(Pack, sorted((storage / "packs").glob("*.h5")))
+    return next((pack for pack in packs if pack.fingerprint == context["data_fingerprint"]), None)
 
 
 def _has(cell: Cell, key: str, value: Any) -> bool:

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import itertools
 import os
 import platform
 from collections.abc import Iterator
@@ -11,23 +12,29 @@ from model.errors import InputError
 
 
 @contextlib.contextmanager
-def only_driver(storage: Path, run_name: str) -> Iterator[None]:
-    """Hold a run for the body; raises InputError while another process holds it, on any machine that locks files.
+def only_driver(storage: Path, run_name: str, *, new: bool = False) -> Iterator[str]:
+    """Hold a run for the body, and yield its name; ``new``: the first of NAME, NAME-2 ... that nobody has.
 
-    The kernel releases the lock of a process that dies.
+    Raises InputError while another process holds it. The kernel releases the lock of a process that dies.
     """
-    path = storage / "locks" / f"run-{run_name}.lock"
-    with path.open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            problem = f"is being computed by {lock.read().strip() or 'another process'}"
-            raise InputError(f"run {run_name}", problem, "a run that no other process works on") from None
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()} on {platform.node()}\n")
-        lock.flush()
-        try:
-            yield
-        finally:
-            fcntl.flock(lock, fcntl.LOCK_UN)  # closing is not enough while a forked child has the file open
+    for number in itertools.count(1):
+        name = run_name if number == 1 else f"{run_name}-{number}"
+        if new and (storage / name).exists():
+            continue
+        with (storage / "locks" / f"run-{name}.lock").open("a+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if new:
+                    continue
+                lock.seek(0)
+                problem = f"is being computed by {lock.read().strip() or 'another process'}"
+                raise InputError(f"run {name}", problem, "a run that no other process works on") from None
+            lock.truncate(0)
+            lock.write(f"process {os.getpid()} on {platform.node()}\n")
+            lock.flush()
+            try:
+                yield name
+            finally:
+                fcntl.flock(lock, fcntl.LOCK_UN)  # closing is not enough while a forked child has the file open
+            return

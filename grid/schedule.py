@@ -39,10 +39,13 @@ from grid.ray_metrics import GridMetrics
 from grid.resources import FEW_CORES as FEW_CORES
 from grid.resources import Resources
 from grid.searcher import IDLE, DriverOnly, TrieSearcher
-from grid.stages import StageStore
 from grid.trial import Context
 from grid.worker import stage_trial
 from model.pack import Pack
+
+ROOT = Path(__file__).resolve().parent.parent
+CODE = {"working_dir": str(ROOT), "excludes": [".git", ".venv", "/results", "/docs", "/checkpoints", "__pycache__"]}
+"""What workers on other machines need of this folder; Ray sends it."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ def cluster(resources: Resources) -> Iterator[Dashboard]:
     """Start Ray here, or connect to ``resources.address``; leave it at the end."""
     found = ray.init(
         address=resources.address,
+        runtime_env=CODE if resources.address else None,
         include_dashboard=None if resources.address else True,
         dashboard_host="127.0.0.1",
         num_cpus=None if resources.address else len(own_cores()),
@@ -102,7 +106,7 @@ def run_plan(plan: Plan, context: Context, resources: Resources, observer: Obser
     Tune's own state is never read again. Nodes behind a failed one are failed with that one's reason. Where the
     storage cannot be written to any more, or Ray itself fails, the run stops and says so.
     """
-    store = StageStore(context.storage)
+    store = context.stages()
     searcher = TrieSearcher(plan, store, resources, observer)
     if searcher.is_done():
         return Ended(searcher.failures)
@@ -112,7 +116,8 @@ def run_plan(plan: Plan, context: Context, resources: Resources, observer: Obser
     core_folder = context.storage / "cores"
     core_folder.mkdir(parents=True, exist_ok=True)
     calls = tempfile.TemporaryDirectory(prefix="calls-", dir=core_folder, ignore_cleanup_errors=True)
-    searcher.keep_workers(int(ray.cluster_resources().get("CPU", 1)) // resources.cpus_per_trial, Path(calls.name))
+    if context.remote is None:  # workers are called through a folder that all of them see
+        searcher.keep_workers(int(ray.cluster_resources().get("CPU", 1)) // resources.cpus_per_trial, Path(calls.name))
     cores = None if resources.address else own_cores()  # of a cluster, each machine knows its own
     measures = any(node.stage == "profile" for node in plan.nodes)
     profilers = Profilers(cores) if measures else None
@@ -198,9 +203,11 @@ def cause_of_death(errors: str) -> str:
     last = errors.rpartition("Failure #")[2]
     if "running low on memory" in last:
         return "its worker was stopped, as the machine ran out of memory"
-    if "node" in last and "has died" in last and "worker process has died" not in last:
+    if "worker process has died" in last:
+        return "its worker was killed or crashed (out of memory is a common cause)"
+    if "node" in last and "has died" in last:
         return "its machine left the cluster"
-    return "its worker was killed or crashed (out of memory is a common cause)"
+    return ([line.strip() for line in last.splitlines() if line.strip()] or ["its worker died"])[-1][:200]
 
 
 @contextlib.contextmanager

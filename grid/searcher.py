@@ -32,7 +32,8 @@ class TrieSearcher(DriverOnly, Searcher):
     def __init__(self, plan: Plan, store: StageStore, resources: Resources, observer: Observer) -> None:
         super().__init__(metric="training_iteration", mode="max")
         self.store, self.resources, self.observer = store, resources, observer
-        self.waiting = {node.id: node for node in plan.nodes if not store.verify(node.id)}
+        there = store.verify_all(node.id for node in plan.nodes)
+        self.waiting = {node.id: node for node in plan.nodes if node.id not in there}
         self.running: dict[str, Node] = {}
         self.reasons: dict[str, str] = {}
         self.failures: dict[str, str] = {}
@@ -111,7 +112,7 @@ class TrieSearcher(DriverOnly, Searcher):
 
     def _judge(self, node: Node) -> None:
         """Report the node as done if it is in the store; otherwise fail it and all that needs it."""
-        if self.store.has(node.id):
+        if self.store.verify(node.id):  # with a remote, this also fetches it
             self.observer.finished(node)
         elif self.stopped:
             self.waiting[node.id] = node  # no fault of its own

@@ -51,9 +51,10 @@ def run_node(
     stage raises; nothing is then left in the store. With ``context.stall_s`` a stage that says nothing for so
     long ends this process.
     """
+    context = context.here()
     if context.network:
         register_network(context.network)
-    store = StageStore(context.storage)
+    store = context.stages()
     with store.claim(node.id) as done:
         if not done:
             log = hung_log(store.root, node.stage, node.id)
@@ -69,7 +70,7 @@ def run_cell(plan: Plan, cell: Cell, context: Context, progress: Progress = lamb
     for node in plan.nodes:
         if cell.key in node.cells:
             run_node(node, context, progress)
-    store = StageStore(context.storage)
+    store = context.stages()
     return {stage: store.record(node_id) for stage, node_id in cell.nodes.items()}
 
 

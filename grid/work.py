@@ -1,5 +1,6 @@
 """What a stage function gets and gives: its node, the folders of its inputs, and its outcome."""
 
+import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import torch
 
 from grid.plan import Node
+from grid.remote import Remote
 from grid.settings import read_group
 from grid.stages import StageStore, write_record
 from model.pack import Pack
@@ -22,7 +24,8 @@ class Context:
     """Where a node runs: the store, the packed data, the checkpoint to load, and the torch device.
 
     ``network`` is the file of the user's own network, where the grid has one. ``stall_s``: a stage that makes no
-    progress for so many seconds ends its process (None: never).
+    progress for so many seconds ends its process (None: never). With a ``remote`` the paths are those of the driver's
+    copy of it, and every machine has its own.
     """
 
     storage: Path
@@ -31,6 +34,24 @@ class Context:
     device: str = "cpu"
     network: Path | None = None
     stall_s: float | None = None
+    remote: Remote | None = None
+
+    def stages(self) -> StageStore:
+        """The store of finished stages."""
+        return StageStore(self.storage, self.remote)
+
+    def here(self) -> "Context":
+        """The context as this machine has it; files that it lacks are fetched from the remote."""
+        remote = self.remote
+        if remote is None or remote.root == self.storage:
+            return self
+
+        def fetched(file: Path) -> Path:
+            return remote.pull_file(file.relative_to(self.storage).as_posix())
+
+        checkpoint, network = self.checkpoint and fetched(self.checkpoint), self.network and fetched(self.network)
+        pack = fetched(self.pack)
+        return dataclasses.replace(self, storage=remote.root, pack=pack, checkpoint=checkpoint, network=network)
 
 
 @dataclass

@@ -50,7 +50,7 @@ def stage_trial(
             time.sleep(_LOOK_EVERY_S)
         tune.report({IDLE: True})
         return
-    node = nodes[config["node"]]
+    node, context = nodes[config["node"]], context.here()
     say = _worker_log().info
     say("%s of %s begins (%s)", node.stage, cells_of(node, names), node.id)
     try:

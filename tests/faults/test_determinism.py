@@ -1,0 +1,80 @@
+"""Same seed, same machine, same result: every figure and every file, in any order and with any number of workers."""
+
+import itertools
+import multiprocessing
+import random
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from grid.plan import Node, Plan
+from grid.stages import StageStore
+from grid.trial import run_node
+from tests.grid.tiny import space_of, world
+
+AXES = "{method: [ptq, qat, ptq+qat]}"
+COMPARED = ("metrics", "asserted", "history", "files", "settings", "inputs")
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory) -> Plan:
+    space = space_of(tmp_path_factory.mktemp("space"), AXES)
+    whole = world(tmp_path_factory).plan(space, trained=True)
+    return Plan(whole.cells, tuple(node for node in whole.nodes if node.stage != "profile"), (), 0)
+
+
+@pytest.fixture(scope="module")
+def in_plan_order(plan, tmp_path_factory) -> dict[str, dict[str, Any]]:
+    context = world(tmp_path_factory).context(tmp_path_factory.mktemp("plan-order"))
+    for node in plan.nodes:
+        run_node(node, context)
+    return records(plan, context.storage)
+
+
+def orders(plan: Plan, draw: random.Random) -> Iterator[Node]:
+    """All nodes in an order drawn at random, inputs first."""
+    left = {node.id: node for node in plan.nodes}
+    while left:
+        ready = [node for node in left.values() if not any(one in left for _, one in node.inputs)]
+        yield left.pop(draw.choice(ready).id)
+
+
+def records(plan: Plan, storage: Path) -> dict[str, dict[str, Any]]:
+    store = StageStore(storage)
+    return {node.id: {key: store.record(node.id)[key] for key in COMPARED} for node in plan.nodes}
+
+
+def test_another_order_gives_the_same_figures_and_files(plan, in_plan_order, tmp_path, tmp_path_factory):
+    context = world(tmp_path_factory).context(tmp_path)
+    order = list(orders(plan, random.Random(1)))
+    assert order != list(plan.nodes)
+    for node in order:
+        run_node(node, context)
+    assert_equal(records(plan, tmp_path), in_plan_order)
+
+
+def test_another_number_of_workers_gives_the_same_figures_and_files(plan, in_plan_order, tmp_path, tmp_path_factory):
+    context, threads = world(tmp_path_factory).context(tmp_path), torch.get_num_threads()
+    left, running = {node.id: node for node in plan.nodes}, {}
+    most = 0
+    with ProcessPoolExecutor(3, multiprocessing.get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
+        while left or running:
+            waiting = left.keys() | {node.id for node in running.values()}
+            for node in [node for node in left.values() if waiting.isdisjoint(one for _, one in node.inputs)]:
+                running[pool.submit(run_node, left.pop(node.id), context)] = node
+            most = max(most, len(running))
+            for done in wait(running, return_when=FIRST_COMPLETED).done:
+                done.result()
+                del running[done]
+    assert most >= 2
+    assert_equal(records(plan, tmp_path), in_plan_order)
+
+
+def assert_equal(found: dict[str, dict[str, Any]], expected: dict[str, dict[str, Any]]) -> None:
+    for (node, record), key in itertools.product(found.items(), COMPARED):
+        assert record[key] == expected[node][key], (node, key)
