@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: grid test bench lint engines checkpoint clean
+.PHONY: grid test bench lint pins audit engines checkpoint clean
 
 grid: $(VENV)/.installed
 	$(BIN)/python runner.py --grid full $(ARGS)
@@ -18,6 +18,14 @@ bench: $(VENV)/.installed
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+# Are the packages those of requirements*.txt?  Asks nobody.
+pins: $(VENV)/.installed
+	$(BIN)/python -m audit
+
+# Is a fault known in one of them that a newer version has not?  docs/security.md.
+audit: $(VENV)/.installed $(VENV)/audit/.installed
+	$(BIN)/python -m audit --advisories $(VENV)/audit/bin/pip-audit $(ARGS)
 
 # The engines beside PyTorch's own: docs/engines.md.
 engines: $(VENV)/.installed
@@ -32,6 +40,11 @@ checkpoint: $(VENV)/.installed
 $(VENV)/.installed: requirements.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+$(VENV)/audit/.installed: requirements-audit.txt $(VENV)/.installed
+	$(PYTHON) -m venv $(VENV)/audit
+	$(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-audit.txt
 	touch $@
 
 clean:
