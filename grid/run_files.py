@@ -1,5 +1,6 @@
 """The files of a run: what was planned and what came of it, kept so that the report can be made again."""
 
+import contextlib
 import dataclasses
 import json
 import re
@@ -113,8 +114,11 @@ class RunFiles:
 
 def pack_of(storage: Path, context: Mapping[str, Any]) -> Pack | None:
     """The packed data that a run was computed on, if the storage still has them."""
-    packs = map(Pack, sorted((storage / "packs").glob("*.h5")))
-    return next((pack for pack in packs if pack.fingerprint == context["data_fingerprint"]), None)
+    for path in sorted((storage / "packs").glob("*.h5")):
+        with contextlib.suppress(InputError):  # of another version, or broken: no pack of this run
+            if (pack := Pack(path)).fingerprint == context.get("data_fingerprint"):
+                return pack
+    return None
 
 
 def _has(cell: Cell, key: str, value: Any) -> bool:

@@ -160,7 +160,7 @@ def wrong_for(key: str) -> list[typing.Any]:
 
 UNKNOWN = [f"{group}.{name}" for group in groups() for name in ("no", "", "images.more", "__class__", "x" * 300)]
 INPUTS = len(TEXTS) + len(HUGE) + len(BYTES) + len(FINE) + 2 * EXAMPLES + len(UNKNOWN) * 2
-INPUTS += 2 * sum(len(wrong_for(key)) for key in SETTINGS) + len(TEXTS)
+INPUTS += sum(len(wrong_for(key)) * (1 if key in data_types() else 2) for key in SETTINGS) + len(TEXTS)
 """How many are tried here, those of --set too."""
 
 
