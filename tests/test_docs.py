@@ -26,6 +26,9 @@ ELSEWHERE = {
         "tests/test_own_network.py, on a few pictures"
     ),
     "make engines": ".ci/run",
+    "make pins": ".ci/run",
+    "make audit": "asks the internet; tests/security/test_audit.py judges answers",
+    'make audit ARGS="--service osv"': "as make audit",
     "python runner.py --export RUN/CELL --engine xnnpack --out exported": "tests/grid/test_export.py",
     "python runner.py --ui": "tests/test_runner.py opens the pages",
     "python runner.py --report RUN": "tests/test_runner.py",
@@ -39,9 +42,11 @@ NOT_RUN = {
     ),
     "ray metrics launch-prometheus": "downloads from GitHub",
     "ray metrics shutdown-prometheus": "goes with the former",
+    "ray start": "Ray's own",
     "ray start --head": "Ray's own",
     "ray start --head --metrics-export-port=8080": "Ray's own",
     "ray get-auth-token": "Ray's own",
+    "ray get-auth-token --generate": "Ray's own",
     "curl -s http://127.0.0.1:PORT/metrics | grep ray_quantization_grid": "tests/grid/test_ray_metrics.py reads it",
 }
 
