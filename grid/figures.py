@@ -13,7 +13,8 @@ from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from grid.ranking import LATENCY, SIZE, SSIM, Measure, Row, pareto_front, value
+from grid.panels import Panel, panels, stairs
+from grid.ranking import LATENCY, SIZE, SSIM, Row, value
 
 COLOURS = {"fp32": "#555555", "ptq": "#d95f02", "qat": "#1f78b4", "ptq+qat": "#1b9e77"}
 ENGINE_COLOURS = {
@@ -27,15 +28,6 @@ MOST_PICTURES, MOST_NETWORKS, MOST_NUMBERED = 4, 30, 30
 TILE = 112  # pixels a picture
 
 
-def plotted(rows: Sequence[Row]) -> list[tuple[int, Row]]:
-    """Return the rows that have SSIM, size and latency, each with its line in the results table (from 1)."""
-    return [
-        (number, row)
-        for number, row in enumerate(rows, 1)
-        if row["status"] == "ok" and all(value(row, measure.column) is not None for measure in (SSIM, SIZE, LATENCY))
-    ]
-
-
 def groups(rows: Iterable[Row]) -> dict[str, tuple[str, str]]:
     """Return the name and colour of each cell's group: its engine where rows have several, else its method."""
     rows = list(rows)
@@ -45,39 +37,32 @@ def groups(rows: Iterable[Row]) -> dict[str, tuple[str, str]]:
     return {row["cell"]: (row["method"], COLOURS.get(row["method"], "black")) for row in rows}
 
 
-def stairs(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Return the points (cost, SSIM) that no point of lower or equal cost reaches, by rising cost."""
-    found: list[tuple[float, float]] = []
-    for x, y in sorted(points, key=lambda point: (point[0], -point[1])):
-        if not found or y > found[-1][1]:
-            found.append((x, y))
-    return found
-
-
 def scatter(rows: Sequence[Row], path: Path) -> Path | None:
     """Draw SSIM against size and against latency, with the Pareto front; None where nothing was measured.
 
-    Filled markers are cells with fuse_bn. A cell's number is its line in the results table; of more than 30 cells
-    those on the front and the best by SSIM have one.
+    Each processor has a panel and a front of its own. Filled markers are cells with fuse_bn. A cell's number is its
+    line in the results table; of more than 30 cells those on the front and the best by SSIM have one.
     """
-    points = plotted(rows)
-    if not points:
+    found = panels(rows)
+    if not found:
         return None
-    front = set(pareto_front([row for _, row in points], (SSIM, SIZE, LATENCY)))
+    points, front = found[0].points, found[0].front
     named = _named(points, front)
-    height = max(5.5, 2.2 + 0.23 * len(named))
-    figure, (left, right, key) = pyplot.subplots(
-        1, 3, figsize=(15, height), width_ratios=(1, 1, 0.62), layout="constrained"
-    )
-    for axes, measure, label in (
-        (left, SIZE, "size of the state dict, MB"),
-        (right, LATENCY, "latency, multiple of the float network"),
-    ):
-        _panel(axes, points, measure, front, {number for number, _ in named})
+    looks = groups(row for _, row in points)
+    lines = (len(found) + 1) // 2
+    height = max(5.5 * lines, 2.2 + 0.23 * len(named))
+    figure = pyplot.figure(figsize=(15, height), layout="constrained")
+    places = figure.add_gridspec(lines, 3, width_ratios=(1, 1, 0.62))
+    all_axes = [figure.add_subplot(places[number // 2, number % 2]) for number in range(len(found))]
+    key = figure.add_subplot(places[:, 2])
+    for axes, panel in zip(all_axes, found, strict=True):
+        _panel(axes, panel, looks, {number for number, _ in named})
+        label = "size of the state dict, MB" if panel.measure is SIZE else "latency, multiple of the float network"
         axes.set_xlabel(f"{label} (left is better)")
         axes.set_ylabel("test SSIM (up is better)")
-    used = dict(groups(row for _, row in points).values())
-    _key(key, named, front, len(points) - len(named), used)
+        if panel.processor:
+            axes.set_title(f"on {panel.processor}", fontsize=10, parse_math=False)
+    _key(key, named, front, len(points) - len(named), dict(looks.values()))
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
     return path
@@ -89,9 +74,9 @@ def _named(points: Sequence[tuple[int, Row]], front: set[str]) -> list[tuple[int
     return sorted(ranked[:MOST_NUMBERED], key=lambda point: point[0])
 
 
-def _panel(axes: Axes, numbered: Sequence[tuple[int, Row]], measure: Measure, front: set[str], named: set[int]) -> None:
+def _panel(axes: Axes, panel: Panel, looks: Mapping[str, tuple[str, str]], named: set[int]) -> None:
+    numbered, measure = panel.points, panel.measure
     points = np.array([(float(row[measure.column]), float(row["test_ssim"])) for _, row in numbered])
-    looks = groups(row for _, row in numbered)
     for (_, row), (x, y) in zip(numbered, points, strict=True):
         low, high = value(row, "latency_ratio_low"), value(row, "latency_ratio_high")
         if measure is LATENCY and low is not None and high is not None:
@@ -109,7 +94,7 @@ def _panel(axes: Axes, numbered: Sequence[tuple[int, Row]], measure: Measure, fr
     axes.step(
         *zip(*stairs(points.tolist()), strict=True), where="post", color=FRONT, alpha=0.35, linewidth=1.5, zorder=2
     )
-    rings = points[[row["cell"] in front for _, row in numbered]]
+    rings = points[[row["cell"] in panel.front for _, row in numbered]]
     axes.scatter(rings[:, 0], rings[:, 1], s=190, facecolor="none", edgecolor=FRONT, linewidth=1.4, zorder=2)
     axes.margins(0.12)
     axes.grid(alpha=0.25)

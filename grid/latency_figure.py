@@ -12,7 +12,8 @@ from matplotlib import pyplot
 from matplotlib.axes import Axes
 
 from grid.figures import COLOURS
-from grid.ranking import LATENCY, Row, value
+from grid.processors import by_processor
+from grid.ranking import LATENCY, Row, processors, value
 
 MOST_CELLS = 40
 MOST_POINTS = 300
@@ -20,35 +21,56 @@ LEGEND = (
     "Each point is one pair: candidate over float network, one run right after the other. Box: the middle half of "
     "the pairs, line: 90 % of them; black bar: the median, which the tables show, with its 95 % interval. Left: the "
     "ratio; right: the same about its own median. Points beyond the edge are not shown. Cells that are the same "
-    f"network as another one are left out; so are those beyond the {MOST_CELLS} fastest."
+    "network as another one are left out; so are those beyond the {} fastest{}."
 )
 
 
+def legend(rows: Sequence[Row]) -> str:
+    """Return how to read the figure."""
+    several = len(processors(rows)) > 1
+    return LEGEND.format(_most(rows), " of each processor, which has panels of its own" if several else "")
+
+
 def latencies(files: Mapping[str, Path], rows: Sequence[Row], path: Path) -> Path | None:
-    """Draw the ratio of each pair, a strip a cell in the order of ``rows``; None without a file.
+    """Draw the ratio of each pair, a strip a cell in the order of ``rows``, by processor; None without a file.
 
     ``files`` maps a cell to its ``latencies.npy``: seconds [pairs, 2] of candidate and float network. Median and
     interval are those of the rows. Raises ValueError, naming the file, where it has another shape.
     """
-    shown = [row for row in rows if row["cell"] in files and row["status"] == "ok" and not row.get("same_as")]
-    shown = [row for row in shown if value(row, LATENCY.column) is not None]
-    if not shown:
+    groups = {name: _strips(files, view, _most(rows)) for name, view in by_processor(rows).items()}
+    groups = {name: strips for name, strips in groups.items() if strips}
+    if not groups:
         return None
-    fastest = sorted(shown, key=lambda row: float(row[LATENCY.column]))[:MOST_CELLS]
-    shown = [row for row in shown if row in fastest]
-    strips = [(row, _ratios(files[row["cell"]])) for row in shown]
-    figure, (left, right) = pyplot.subplots(
-        1, 2, figsize=(13, 1.6 + 0.42 * len(strips)), sharey=True, width_ratios=(1, 1), layout="constrained"
-    )
-    _panel(left, strips, relative=False)
-    _panel(right, strips, relative=True)
-    left.set_yticks(range(len(strips)), [row["cell"] for row, _ in strips], fontsize=9)
-    left.set_ylim(len(strips) - 0.4, -0.6)
-    left.set_xlabel("latency, multiple of the float network (left is better)")
-    right.set_xlabel("difference from the cell's median, %")
+    heights = [1.6 + 0.42 * len(strips) for strips in groups.values()]
+    figure, lines = pyplot.subplots(
+        len(groups), 2, figsize=(13, sum(heights)), sharey="row", squeeze=False, width_ratios=(1, 1),
+        height_ratios=heights, layout="constrained",
+    )  # fmt: skip
+    for (left, right), (name, strips) in zip(lines, groups.items(), strict=True):
+        _panel(left, strips, relative=False)
+        _panel(right, strips, relative=True)
+        left.set_yticks(range(len(strips)), [row["cell"] for row, _ in strips], fontsize=9)
+        left.set_ylim(len(strips) - 0.4, -0.6)
+        left.set_xlabel("latency, multiple of the float network (left is better)")
+        right.set_xlabel("difference from the cell's median, %")
+        if len(processors(rows)) > 1:
+            left.set_title(f"on {name}", fontsize=10, parse_math=False)
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
     return path
+
+
+def _most(rows: Sequence[Row]) -> int:
+    """How many cells a processor may show."""
+    return max(MOST_CELLS // max(len(processors(rows)), 1), 1)
+
+
+def _strips(files: Mapping[str, Path], rows: Sequence[Row], most: int) -> list[tuple[Row, np.ndarray]]:
+    """The fastest networks of one processor, each once, with the ratios of their pairs."""
+    shown = [row for row in rows if row["cell"] in files and row["status"] == "ok" and not row.get("same_as")]
+    shown = [row for row in shown if value(row, LATENCY.column) is not None]
+    fastest = sorted(shown, key=lambda row: float(row[LATENCY.column]))[:most]
+    return [(row, _ratios(files[row["cell"]])) for row in shown if row in fastest]
 
 
 def _ratios(file: Path) -> np.ndarray:

@@ -11,7 +11,7 @@ from matplotlib import rc_context
 
 from grid import analysis, figures, latency_figure, learning_figure, report_text, tables
 from grid.markdown_text import harmless
-from grid.ranking import Row, compared, is_int8, several_seeds
+from grid.ranking import Row, is_int8, processors, several_seeds
 from grid.recommend import DEFAULT, Target, parse_target
 
 RESULT_COLUMNS = (
@@ -88,9 +88,11 @@ def write_report(
 def _results(rows: Sequence[Row], run_dir: Path) -> list[str]:
     """The figure of all cells, their table, and the reasons of those without figures."""
     parts = []
-    if figures.scatter(compared(rows), run_dir / TRADEOFF):
+    if figures.scatter(rows, run_dir / TRADEOFF):
         text = "Numbers are those of the first results table; grey bars are 95 % intervals of the latency ratio. "
         text += "A cell is on a front when no other beats it by more than a tie."
+        if len(processors(rows)) > 1:
+            text += " Each processor has latencies, a plot and a front of its own; sizes are those of all cells."
         parts += ["## Accuracy against size and latency", f"![SSIM against size and latency]({TRADEOFF})", text]
     if several_seeds(rows):
         parts += ["## Results over seeds", tables.seeds_table(rows), report_text.legend(rows)]
@@ -116,7 +118,7 @@ def _pictures(
         parts += ["## Predictions", text, "![Predictions and errors of each network](samples.png)"]
     if latency_figure.latencies(latencies, rows, run_dir / "latency.png"):
         picture = "![Paired latency ratios of each cell](latency.png)"
-        parts += ["## Spread of the latencies", latency_figure.LEGEND, picture]
+        parts += ["## Spread of the latencies", latency_figure.legend(rows), picture]
     if learning_figure.learning(histories, run_dir / "learning.png"):
         picture = "![Loss and SSIM by epoch](learning.png)"
         parts += ["## Learning curves", learning_figure.LEGEND, picture]

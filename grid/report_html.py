@@ -12,7 +12,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from grid.page_tokens import Pictures, anchor, page_tokens
-from grid.ranking import Row, compared
+from grid.ranking import Row
 from grid.report import TRADEOFF, replace_text
 from grid.report_plot import names, plotly_js, plots
 
@@ -33,7 +33,7 @@ def write_html(report_md: Path, rows: Sequence[Row]) -> Path:
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
     tokens = parser.parse(report_md.read_text(encoding="utf-8"))
     titles = [(token.tag, tokens[k + 1].content) for k, token in enumerate(tokens) if token.type == "heading_open"]
-    found = plots(compared(rows)) if any(token.content.endswith(f"({TRADEOFF})") for token in tokens) else []
+    found = plots(rows) if any(token.content.endswith(f"({TRADEOFF})") for token in tokens) else []
     body = page_tokens(tokens, Pictures(report_md.parent), _places(found), TRADEOFF)
     first = next((k for k, token in enumerate(body) if token.tag == "h2"), len(body))
     body.insert(first, Token("html_block", "", 0, content=_contents(titles)))

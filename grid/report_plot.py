@@ -1,11 +1,12 @@
 """Rows -> the two plots of the report's page: SSIM against size and against latency, for Plotly in a browser."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from grid.figures import FLOAT_MARKER, FRONT, MARKERS, groups, plotted, stairs
-from grid.ranking import LATENCY, SIZE, SSIM, Measure, Row, pareto_front, value
+from grid.figures import FLOAT_MARKER, FRONT, MARKERS, groups
+from grid.panels import Panel, panels, stairs
+from grid.ranking import LATENCY, SIZE, SSIM, Measure, Row, processor_of, value
 from grid.tables import DASH, ratio_text, shown, word
 
 SYMBOLS = {"o": "circle", "s": "square", "D": "diamond"}
@@ -15,21 +16,20 @@ _HOVER = (
     ("test_delta1", "δ1"), ("sqnr_db", "SQNR dB"), ("simulated_ssim", "simulated SSIM"), ("size_mb", "size MB"),
     ("latency_ms_p50", "p50 ms"), ("latency_ms_p90", "p90 ms"),
 )  # fmt: skip
-_AXIS_TITLES = ((SIZE, "size, MB"), (LATENCY, "latency, x float"))
 FEW = 60  # cells; the marks of more are smaller
 FRONT_OF_ALL, FRONT_OF_PLOT = "on the front of all three", "front of this plot"
 
 
 def plots(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Return two figures as Plotly reads them (``data`` and ``layout``); none where nothing was measured.
+    """Return the figures as Plotly reads them (``data`` and ``layout``): size, and latency on each processor.
 
-    ``rows`` are those of the static figure, numbered in the same way: see ``grid.figures.plotted``.
+    None where nothing was measured. ``rows`` are those of the static figure, numbered in the same way: see
+    ``grid.panels``.
     """
-    numbered = plotted(rows)
-    if not numbered:
-        return []
-    front = set(pareto_front([row for _, row in numbered], (SSIM, SIZE, LATENCY)))
-    return [_plot(numbered, measure, title, front) for measure, title in _AXIS_TITLES]
+    found = panels(rows)
+    looks = groups(row for _, row in found[0].points) if found else {}
+    several = any(panel.processor for panel in found)
+    return [_plot(panel, looks, several) for panel in found]
 
 
 def names(figures: Sequence[dict[str, Any]]) -> dict[str, str]:
@@ -45,33 +45,39 @@ def plotly_js() -> str:
     return get_plotlyjs()
 
 
-def _plot(numbered: Sequence[tuple[int, Row]], measure: Measure, title: str, front: set[str]) -> dict[str, Any]:
+def _plot(panel: Panel, looks: Mapping[str, tuple[str, str]], several: bool) -> dict[str, Any]:
+    numbered, measure = panel.points, panel.measure
     points = [(float(row[measure.column]), float(row[SSIM.column])) for _, row in numbered]
-    rings = [point for point, (_, row) in zip(points, numbered, strict=True) if row["cell"] in front]
+    rings = [point for point, (_, row) in zip(points, numbered, strict=True) if row["cell"] in panel.front]
     line = {"color": FRONT, "width": 1.5, "shape": "hv"}
     traces = [_trace(stairs(points), FRONT_OF_PLOT, mode="lines", line=line, opacity=0.4, hoverinfo="skip")]
     ring = {"symbol": "circle-open", "size": 19, "color": FRONT, "line": {"width": 1.5}}
     traces.append(_trace(rings, FRONT_OF_ALL, mode="markers", marker=ring, hoverinfo="skip"))
-    looks = groups(row for _, row in numbered)
     for name, colour in dict(looks.values()).items():
+        # A name without a cell on this processor has an empty trace: the page switches names in all plots alike.
         members = [(number, row) for number, row in numbered if looks[row["cell"]][0] == name]
-        traces.append(_cells(members, measure, name, colour, 10 if len(numbered) <= FEW else 7))
-    return {"data": traces, "layout": _layout(title)}
+        texts = [_hover(number, row, several) for number, row in members]
+        traces.append(_cells(members, measure, name, colour, 10 if len(numbered) <= FEW else 7, texts))
+    on = f" on {escape(panel.processor)}" if panel.processor else ""
+    return {"data": traces, "layout": _layout("size, MB" if measure is SIZE else f"latency{on}, x float")}
 
 
 def _trace(points: Sequence[tuple[float, float]], name: str, **look: Any) -> dict[str, Any]:
     return {"type": "scatter", "name": name, "x": [x for x, _ in points], "y": [y for _, y in points], **look}
 
 
-def _cells(members: Sequence[tuple[int, Row]], measure: Measure, name: str, colour: str, size: int) -> dict[str, Any]:
+def _cells(
+    members: Sequence[tuple[int, Row]], measure: Measure, name: str, colour: str, size: int, texts: Sequence[str]
+) -> dict[str, Any]:
     """The cells of one method or engine: shape and filling say granularity and fuse_bn, bars the latency's interval."""
     line = {"width": 1.8, "color": colour}
     marker = {"symbol": [_symbol(row) for _, row in members], "size": size, "color": colour, "line": line}
     points = [(float(row[measure.column]), float(row[SSIM.column])) for _, row in members]
     trace = _trace(points, name, mode="markers", marker=marker)
-    trace |= {"text": [_hover(number, row) for number, row in members], "hovertemplate": "%{text}<extra></extra>"}
+    trace |= {"text": texts, "hovertemplate": "%{text}<extra></extra>"}
     if measure is LATENCY:
-        below, above = zip(*(_interval(row) for _, row in members), strict=True)
+        bars = [_interval(row) for _, row in members]
+        below, above = tuple(bar[0] for bar in bars), tuple(bar[1] for bar in bars)
         look = {"color": "#aaaaaa", "thickness": 1.5, "width": 0}
         trace["error_x"] = {"type": "data", "symmetric": False, "array": above, "arrayminus": below, **look}
     return trace
@@ -89,12 +95,12 @@ def _interval(row: Row) -> tuple[float, float]:
     return (0.0 if low is None else middle - low), (0.0 if high is None else high - middle)
 
 
-def _hover(number: int, row: Row) -> str:
+def _hover(number: int, row: Row, several: bool) -> str:
     lines = [f"<b>{number}  {escape(str(row['cell']))}</b>"]
     recipe = (f"{name} {word(row.get(name))}" for name in ("fuse_bn", "granularity", "method", "engine"))
     lines.append(escape(", ".join(recipe)))
     lines += [f"{title} {shown(row, column)}" for column, title in _HOVER if shown(row, column) != DASH]
-    lines.append(f"latency {ratio_text(row)} float")
+    lines.append(f"latency {ratio_text(row)} float" + (f" on {escape(str(processor_of(row)))}" if several else ""))
     return "<br>".join(lines)
 
 

@@ -6,23 +6,27 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from grid import tables
+from grid.processors import APART, by_processor
 from grid.ranking import (
     LATENCY,
     MEASURES,
     SIZE,
     SSIM,
+    UNKNOWN,
     Measure,
     Row,
     best,
     contenders,
     is_int8,
     over_seeds,
+    processor_of,
+    processors,
     recipe_of,
     seed_spread,
     several_seeds,
     value,
 )
-from grid.recommend import Target, recommend
+from grid.recommend import Recommendation, Target, front_of, recommend
 from grid.tables import DASH, plain, ratio_text, shown
 from grid.tracking_uri import masked
 
@@ -41,21 +45,34 @@ def opening(rows: Sequence[Row], context: Mapping[str, Any]) -> str:
 
 
 def recommendation(rows: Sequence[Row], target: Target) -> str:
-    """Return which cell to take for ``target``, why, where its network is, what else is worth a look."""
-    recipes = {row["cell"]: row for row in over_seeds(rows)}
-    found = recommend(rows, target)
-    if found.cell is None:
-        parts = [f"**No cell to take** for `{found.target}`."]
+    """Return which cell to take for ``target``, why, where its network is, what else is worth a look.
+
+    With a target on latency and several processors each of them has a section.
+    """
+    found, views = recommend(rows, target), by_processor(rows)
+    if found.by_processor:
+        parts = list(found.reasons)
+        for name, answer in found.by_processor.items():
+            parts += [f"### On {plain(name)}", *_answer(answer, views[name])]
+            parts += _front(answer.front, views[name])
     else:
-        taken = f"**Take `{plain(found.cell)}`** for `{found.target}`"
-        parts = [f"{taken}: {_figures(recipes[found.cell], _float_ssim(rows))}."]
-    lines = [plain(reason) for reason in found.reasons] + (_models(rows, found.cell) if found.cell else [])
-    parts.append(_items(lines))
-    if found.front:
-        parts.append(_front([recipes[cell] for cell in found.front]))
+        parts = _answer(found, rows)
+        for name, view in views.items():
+            parts += _front(front_of(view), view, f" on {plain(name)}" if len(views) > 1 else "")
     if claims := _claims(rows):
-        parts += ["By one figure alone:", _items(claims)]
+        parts += ["### By one figure alone" if found.by_processor else "By one figure alone:", _items(claims)]
     return "\n\n".join(parts)
+
+
+def _answer(found: Recommendation, rows: Sequence[Row]) -> list[str]:
+    """Which cell to take, and the reasons."""
+    if found.cell is None:
+        told = f"**No cell to take** for `{found.target}`."
+    else:
+        chosen = next(row for row in over_seeds(rows) if row["cell"] == found.cell)
+        told = f"**Take `{plain(found.cell)}`** for `{found.target}`: {_figures(chosen, rows, _float_ssim(rows))}."
+    lines = [plain(reason) for reason in found.reasons] + (_models(rows, found.cell) if found.cell else [])
+    return [told, _items(lines)]
 
 
 def _items(lines: Sequence[str]) -> str:
@@ -69,17 +86,20 @@ def _models(rows: Sequence[Row], recipe: str) -> list[str]:
     return [f"Its network{seed}: `{plain(place)}`" for seed, place in places if place]
 
 
-def _front(front: Sequence[Row]) -> str:
-    """The cells on the Pareto front, the most accurate first."""
-    ordered = sorted(front, key=lambda row: -(value(row, SSIM.column) or 0.0))
-    lines = [f"`{plain(row['cell'])}`: {_figures(row)}" for row in ordered[:MOST_ON_FRONT]]
+def _front(front: Sequence[str], rows: Sequence[Row], where: str = "") -> list[str]:
+    """The cells on the Pareto front, the most accurate first; nothing without any."""
+    if not front:
+        return []
+    members = [row for row in over_seeds(rows) if row["cell"] in front]
+    ordered = sorted(members, key=lambda row: -(value(row, SSIM.column) or 0.0))
+    lines = [f"`{plain(row['cell'])}`: {_figures(row, ordered)}" for row in ordered[:MOST_ON_FRONT]]
     if len(ordered) > MOST_ON_FRONT:
         lines.append(f"and {len(ordered) - MOST_ON_FRONT} more, ringed in the figure.")
     text = (
-        "On the Pareto front of SSIM, size and latency (no other int8 cell is better by more than a tie in one of them "
-        "and worse in none):"
+        f"On the Pareto front of SSIM, size and latency{where} (no other int8 cell is better by more than a tie in one "
+        "of them and worse in none):"
     )
-    return f"{text}\n\n{_items(lines)}"
+    return [text, _items(lines)]
 
 
 def _float_ssim(rows: Sequence[Row]) -> float | None:
@@ -87,24 +107,26 @@ def _float_ssim(rows: Sequence[Row]) -> float | None:
     return value(baseline, SSIM.column)
 
 
-def _figures(row: Row, float_ssim: float | None = None) -> str:
-    """SSIM, size and latency of a row in words."""
+def _figures(row: Row, rows: Sequence[Row], float_ssim: float | None = None) -> str:
+    """SSIM, size and latency of a row in words; the processor too, where latencies of ``rows`` are of several."""
     ours = value(row, SSIM.column)
     text = f"SSIM {shown(row, SSIM.column)}"
     if ours is not None and float_ssim is not None:
         text += f" (float {float_ssim:.4f}, {ours - float_ssim:+.4f})"
     ratio = "" if ratio_text(row) == DASH else f", {ratio_text(row)} the float latency"
-    return f"{text}, {shown(row, SIZE.column)} MB{ratio}"
+    on = f" on {plain(processor_of(row))}" if ratio and len(processors(rows)) > 1 else ""
+    return f"{text}, {shown(row, SIZE.column)} MB{ratio}{on}"
 
 
 def _claims(rows: Sequence[Row]) -> list[str]:
-    candidates = contenders(over_seeds(rows))
-    claims = ((SSIM, "Most accurate"), (SIZE, "Smallest"), (LATENCY, "Fastest"))
-    lines = [_best_line(measure, claim, candidates, rows) for measure, claim in claims]
+    views = by_processor(rows)
+    lines = [_best_line(measure, claim, rows) for measure, claim in ((SSIM, "Most accurate"), (SIZE, "Smallest"))]
+    lines += [_best_line(LATENCY, "Fastest", view, name if len(views) > 1 else "") for name, view in views.items()]
     return [line for line in lines if line]
 
 
-def _best_line(measure: Measure, claim: str, candidates: Sequence[Row], rows: Sequence[Row]) -> str | None:
+def _best_line(measure: Measure, claim: str, rows: Sequence[Row], processor: str = "") -> str | None:
+    candidates = contenders(over_seeds(rows))
     found = best(candidates, measure, seed_spread(rows, measure.column))
     if found is None:
         return None
@@ -112,7 +134,8 @@ def _best_line(measure: Measure, claim: str, candidates: Sequence[Row], rows: Se
     tied = [row for row in candidates if row["cell"] in (first, *ties)]
     # Among equally small or fast cells the interesting one is the most accurate.
     row = max(tied, key=lambda row: value(row, SSIM.column) or 0.0)
-    text = f"{claim} int8: `{plain(row['cell'])}`, {_figures(row, _float_ssim(rows))}."
+    where = f" on {plain(processor)}" if processor else ""
+    text = f"{claim} int8{where}: `{plain(row['cell'])}`, {_figures(row, rows, _float_ssim(rows))}."
     others = [f"`{plain(other['cell'])}`" for other in tied if other is not row]
     if others:
         further = f" and {len(others) - 3} more" if len(others) > 3 else ""
@@ -127,8 +150,16 @@ def legend(rows: Sequence[Row]) -> str:
         "**Bold**: best int8 value of its column; ≈: a tie with it "
         f"(differences up to {tables.tie_rules(MEASURES, noise)}). "
         "x float: latency over that of the float network, measured in turns in one process, batch 1; "
-        f"below 1 is faster. {DASH}: no figure. MSE and SSIM on depth / 10 m."
+        f"below 1 is faster. {_timed_on(rows)}{DASH}: no figure. MSE and SSIM on depth / 10 m."
     )
+
+
+def _timed_on(rows: Sequence[Row]) -> str:
+    """Which processors the latencies are of."""
+    names = [plain(name) for name in processors(rows)]
+    if len(names) < 2:
+        return "".join(f"Timed on: {name}. " for name in names if name != UNKNOWN)
+    return f"Timed on {len(names)} processors: {'; '.join(names)}. {APART} "
 
 
 def not_measured(rows: Sequence[Row]) -> str:
@@ -155,6 +186,8 @@ def effects(rows: Sequence[Row]) -> str:
             " With one seed the noise between runs is unknown: take small differences as open, "
             "or repeat with `--seeds 0,1,2`."
         )
+    if len(processors(rows)) > 1:
+        text += " Latencies are compared within one processor: a pair that was timed on two has no difference there."
     return f"{text}\n\n{tables.effects_table(rows)}"
 
 

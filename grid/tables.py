@@ -5,10 +5,12 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from grid.processors import by_processor
 from grid.ranking import (
     LATENCY,
     MEASURES,
     RECIPE,
+    UNKNOWN,
     Measure,
     Row,
     axes_of,
@@ -17,6 +19,7 @@ from grid.ranking import (
     effects,
     is_int8,
     over_seeds,
+    processor_of,
     seed_spread,
     several_seeds,
     value,
@@ -29,6 +32,7 @@ DIGITS = {
     "test_rmse_m": 3, "test_delta1": 4, "latency_ms_p50": 2, "latency_ms_p90": 2, "latency_ratio": 2,
     "latency_ratio_low": 2, "latency_ratio_high": 2, "profiler_step_ms": 2, "train_s": 0,
 }  # fmt: skip
+ACCURACY_AND_SIZE = tuple(measure for measure in MEASURES if not measure.of_processor)
 FIGURE = re.compile(r"(\*\*|≈ )?([-+]?\d|–$)")
 
 
@@ -80,44 +84,55 @@ def note(row: Row, limit: int = 120) -> str:
 def results(rows: Sequence[Row]) -> str:
     """Return the main table: one line a cell, the best int8 value of a column bold, ties with it marked ``≈``.
 
-    With several seeds the bold values are those of ``seeds_table``, and none is bold here.
+    With several seeds the bold values are those of ``seeds_table``, and none is bold here. Each processor has columns
+    of its own for its latencies, with a best value of its own.
     """
-    marks = {} if several_seeds(rows) else _marks(contenders(rows), rows)
+    marks = {} if several_seeds(rows) else _marks(contenders(rows), rows, ACCURACY_AND_SIZE)
     further = [axis for axis in axes_of(rows) if axis not in RECIPE]
-    header = ["#", "cell", "fuse BN", "granularity", "method", *further]
-    header += ["MSE", "SSIM", "SQNR dB", "size MB", "p50 ms", "x float [95 % CI]", "note"]
+    header = ["#", "cell", "fuse BN", "granularity", "method", *further, "MSE", "SSIM", "SQNR dB", "size MB"]
     lines = []
     for number, row in enumerate(rows, 1):
         cells = [str(number), f"`{plain(row['cell'])}`", *(word(row.get(key)) for key in (*RECIPE, *further))]
-        for measure in MEASURES:
-            text = ratio_text(row) if measure is LATENCY else shown(row, measure.column)
-            if measure is LATENCY:
-                cells.append(shown(row, "latency_ms_p50"))
-            cells.append(_marked(text, marks.get((row["cell"], measure.column))))
-        lines.append([*cells, note(row)])
-    return markdown(header, lines)
+        for measure in ACCURACY_AND_SIZE:
+            cells.append(_marked(shown(row, measure.column), marks.get((row["cell"], measure.column))))
+        lines.append(cells)
+    for where, view in _views(rows):
+        header += [f"p50 ms{where}", f"x float [95 % CI]{where}"]
+        marks = {} if several_seeds(rows) else _marks(contenders(view), view, (LATENCY,))
+        for cells, row in zip(lines, view, strict=True):
+            cells += [shown(row, "latency_ms_p50"), _marked(ratio_text(row), marks.get((row["cell"], LATENCY.column)))]
+    return markdown([*header, "note"], [[*cells, note(row)] for cells, row in zip(lines, rows, strict=True)])
+
+
+def _views(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
+    """The rows as each processor knows them, behind what its columns are called; nothing where there is but one."""
+    views = by_processor(rows)
+    return [(f" on {plain(name)}" if len(views) > 1 else "", view) for name, view in views.items()]
 
 
 def seeds_table(rows: Sequence[Row]) -> str:
     """Return the table over seeds: mean and standard deviation of each recipe, best and ties marked."""
     recipes = over_seeds(rows)
-    marks = _marks([row for row in recipes if is_int8(row) and not row.get("same_as")], rows)
-    lines = []
-    for number, row in enumerate(recipes, 1):
-        cells = [str(number), f"`{plain(row['cell'])}`", str(row["seeds"])]
-        for measure in MEASURES:
-            text, deviation = shown(row, measure.column), value(row, f"{measure.column}_std")
-            if deviation is not None:
-                text += f" ± {deviation:.{DIGITS[measure.column]}f}"
-            cells.append(_marked(text, marks.get((row["cell"], measure.column))))
-        lines.append(cells)
-    return markdown(["#", "recipe", "seeds", *(measure.title for measure in MEASURES)], lines)
+    header = ["#", "recipe", "seeds"]
+    lines = [[str(number), f"`{plain(row['cell'])}`", str(row["seeds"])] for number, row in enumerate(recipes, 1)]
+    shares = [("", rows, ACCURACY_AND_SIZE), *((where, view, (LATENCY,)) for where, view in _views(rows))]
+    for where, view, measures in shares:
+        header += [f"{measure.title}{where}" for measure in measures]
+        merged = over_seeds(view)
+        marks = _marks(contenders(merged), view, measures)
+        for cells, row in zip(lines, merged, strict=True):
+            for measure in measures:
+                text, deviation = shown(row, measure.column), value(row, f"{measure.column}_std")
+                if deviation is not None:
+                    text += f" ± {deviation:.{DIGITS[measure.column]}f}"
+                cells.append(_marked(text, marks.get((row["cell"], measure.column))))
+    return markdown(header, lines)
 
 
-def _marks(candidates: Sequence[Row], rows: Sequence[Row]) -> dict[tuple[str, str], str]:
+def _marks(candidates: Sequence[Row], rows: Sequence[Row], measures: Sequence[Measure]) -> dict[tuple[str, str], str]:
     """``best`` or ``tie`` by (cell, column)."""
     marks = {}
-    for measure in MEASURES:
+    for measure in measures:
         found = best(candidates, measure, seed_spread(rows, measure.column))
         if found:
             marks[found[0], measure.column] = "best"
@@ -144,27 +159,35 @@ def trust_table(rows: Sequence[Row]) -> str:
 
 def further_table(rows: Sequence[Row]) -> str:
     """Return the depth metrics and timings that the main table has no room for."""
-    columns = ("test_abs_rel", "test_rmse_m", "test_delta1", "latency_ms_p90", "profiler_step_ms", "train_s")
-    header = ["cell", "abs rel", "RMSE m", "δ1", "p90 ms", "profiler step ms", "training s"]
+    header = ["cell", "abs rel", "RMSE m", "δ1"]
     measured = [row for row in rows if row["status"] == "ok"]
-    return markdown(header, [[f"`{plain(row['cell'])}`", *(shown(row, name) for name in columns)] for row in measured])
+    depth = ("test_abs_rel", "test_rmse_m", "test_delta1")
+    lines = [[f"`{plain(row['cell'])}`", *(shown(row, name) for name in depth)] for row in measured]
+    for where, view in _views(measured):
+        header += [f"p90 ms{where}", f"profiler step ms{where}"]
+        for cells, row in zip(lines, view, strict=True):
+            cells += [shown(row, "latency_ms_p90"), shown(row, "profiler_step_ms")]
+    lines = [[*cells, shown(row, "train_s")] for cells, row in zip(lines, measured, strict=True)]
+    return markdown([*header, "training s"], lines)
 
 
 def effects_table(rows: Sequence[Row]) -> str:
     """Return what each axis does: paired differences between cells equal in all else.
 
     SSIM with the 95 % interval of the mean difference (from three pairs on), SQNR in dB, size in MB, latency in
-    float latencies.
+    float latencies, by processor.
     """
     lines = []
-    for effect in effects(rows):
+    views = _views(rows)
+    for effect, *timed in zip(effects(rows), *(effects(view) for _, view in views), strict=True):
         step = f"{word(effect.start)} → {word(effect.to)}"
         pairs = f"{effect.pairs}" + (f" ({effect.identical} identical)" if effect.identical else "")
         interval = " … ".join(_signed(bound, 4) for bound in effect.ssim_interval or ()) or DASH
-        spans = [_span(effect.sqnr_db, 2), _span(effect.size_mb, 3), _span(effect.latency_ratio, 2)]
+        spans = [_span(effect.sqnr_db, 2), _span(effect.size_mb, 3), *(_span(one.latency_ratio, 2) for one in timed)]
         lines.append([effect.axis, step, pairs, verdict(effect), _span(effect.ssim, 4), interval, *spans])
     header = ["axis", "step", "pairs", "SSIM shows", "Δ SSIM mean [min, max]", "95 % of its mean"]
-    header += [f"Δ {title} mean [min, max]" for title in ("SQNR dB", "size MB", "x float latency")]
+    titles = ("SQNR dB", "size MB", *(f"x float latency{where}" for where, _ in views))
+    header += [f"Δ {title} mean [min, max]" for title in titles]
     return markdown(header, lines) if lines else "No two int8 cells differ in one axis alone."
 
 
@@ -188,6 +211,7 @@ def published_table(rows: Sequence[Row], published: Sequence[Mapping[str, Any]])
     """
     recipes = over_seeds(filter(_comparable, rows))
     ours = {_recipe(row): row for row in reversed(recipes)}
+    several = len(by_processor(rows)) > 1
     lines = []
     for theirs in published:
         mine = ours.get(_recipe(theirs), {})
@@ -195,7 +219,10 @@ def published_table(rows: Sequence[Row], published: Sequence[Mapping[str, Any]])
         cells = [fuse, granularity, method, f"`{plain(mine['cell'])}`" if mine else DASH]
         for column in ("test_mse", "test_ssim", "size_mb"):
             cells += [shown(mine, column), shown(dict(theirs), column)]
-        cells += [shown(mine, "profiler_step_ms"), _milliseconds(theirs.get("latency_ms")), plain(theirs["source"])]
+        step_ms = shown(mine, "profiler_step_ms")
+        if several and step_ms != DASH:
+            step_ms += f" on {plain(processor_of(mine) or UNKNOWN)}"
+        cells += [step_ms, _milliseconds(theirs.get("latency_ms")), plain(theirs["source"])]
         lines.append(cells)
     header = ["fuse BN", "granularity", "method", "our cell"]
     for title in ("MSE", "SSIM", "size MB", "profiler step ms"):

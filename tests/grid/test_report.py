@@ -17,7 +17,7 @@ from report_rows import (
     sample_files,
 )
 
-from grid import figures, latency_figure, learning_figure, ranking, tables
+from grid import figures, latency_figure, learning_figure, panels, ranking, tables
 from grid.recommend import parse_target
 from grid.report import RESULT_COLUMNS, write_report, write_results_csv
 
@@ -322,7 +322,7 @@ def test_of_very_many_cells_the_front_and_the_best_are_numbered(tmp_path):
     rows = many_rows(200)
     figures.scatter(rows, tmp_path / "tradeoff.png")
     assert Image.open(tmp_path / "tradeoff.png").height < 1300
-    points = figures.plotted(rows)
+    points = panels.plotted(rows)
     front = set(ranking.pareto_front(rows, (ranking.SSIM, ranking.SIZE, ranking.LATENCY)))
     named = figures._named(points, front)
     assert len(points) == 202
