@@ -70,7 +70,7 @@ def scene(tmp_path_factory) -> Iterator[Scene]:
 
 def watched(command: list[str], environment: dict[str, str], output: Path, until: str | None = None) -> Watched:
     """Run a command to its end, or until it listens on port ``until``, and note what it shows."""
-    seen, end = Watched(), time.monotonic() + 200
+    seen, end = Watched(), time.monotonic() + 400
     with output.open("w") as file:
         running = subprocess.Popen(
             command, cwd=ROOT, env=os.environ | environment, stdout=file, stderr=file, start_new_session=True
@@ -80,7 +80,7 @@ def watched(command: list[str], environment: dict[str, str], output: Path, until
                 seen.look(running.pid)
                 if until and any(port == int(until) for _, port in seen.sockets):
                     break
-                time.sleep(0.3)
+                time.sleep(0.5)
         finally:
             if running.poll() is None:
                 os.killpg(running.pid, signal.SIGTERM)
