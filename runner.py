@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 import time
+import traceback
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers set their own count; idle pools only fight over cores
@@ -31,7 +32,7 @@ from grid.space import SearchSpace, load_space
 from grid.stages import StageStore
 from grid.storage_uri import local_root
 from grid.summary import summary
-from grid.tracking_uri import EXPERIMENT, UI_ENVIRONMENT, UI_HOST, masked, store_uri, ui_arguments
+from grid.tracking_uri import EXPERIMENT, UI_HOST, masked, store_uri, ui_arguments, ui_environment
 from grid.work import Context
 from model.checkpoint import checkpoint_sha256, load_checkpoint
 from model.errors import InputError
@@ -51,6 +52,9 @@ def main(arguments: list[str] | None = None) -> int:
     except InputError as error:
         print(error, file=sys.stderr)
         return EXIT_INPUT
+    except Exception:  # a fault of ours, or of a library, whose message may hold the tracking URI
+        print(masked(traceback.format_exc()), file=sys.stderr)
+        return EXIT_INCOMPLETE
     except KeyboardInterrupt:
         print("interrupted; what was finished is kept, and the same command goes on from there", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -169,7 +173,7 @@ def _open_ui(asked: argparse.Namespace) -> int:
     from grid.store import runs_page  # imports mlflow, as the server will
 
     print(f"MLflow     http://{UI_HOST}:{asked.ui}{runs_page(uri, EXPERIMENT)}  (Ctrl-C ends it)", flush=True)
-    return subprocess.run(ui_arguments(uri, asked.ui), env=os.environ | UI_ENVIRONMENT, check=False).returncode
+    return subprocess.run(ui_arguments(asked.ui), env=os.environ | ui_environment(uri), check=False).returncode
 
 
 def _run_plan(

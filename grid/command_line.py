@@ -9,7 +9,7 @@ from typing import Any
 
 from grid.recommend import DEFAULT
 from grid.remote import run_folder
-from grid.tracking_uri import UI_PORT
+from grid.tracking_uri import UI_PORT, masked
 from model.errors import InputError
 
 DESCRIPTION = "Quantization grid runner: which recipe gives my network the best accuracy, size and latency?"
@@ -124,7 +124,8 @@ def repeating_command(asked: argparse.Namespace) -> str:
         if key in _NO_GRID or value in (None, False):
             continue
         for one in value if isinstance(value, list) else [value]:
-            parts += [flag] if one is True else [flag, str(one)]
+            text = masked(str(one)) if key == "storage" else str(one)
+            parts += [flag] if one is True else [flag, text]
     return shlex.join(parts)
 
 

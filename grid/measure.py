@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from grid.latency import measure_pair, profile_operators
 from grid.plan import STAGE_VERSIONS
 from grid.results import LATENCIES, OPERATORS, SAMPLES
-from grid.work import Outcome, Work, write_outcome
+from grid.work import Outcome, StageError, Work, write_outcome
 from model.metrics import MAX_DEPTH_M, depth_metrics, sqnr_db
 from model.network import normalize
 from model.training import predict
@@ -94,7 +94,10 @@ def _simulated_folder(work: Work) -> Path | None:
     if read_form(work.inputs["network"]).form != "int8":
         return None
     record = json.loads((work.inputs["network"] / "result.json").read_text())
-    return work.store.path(dict(record["inputs"])["network"])
+    prepared = dict(record["inputs"])["network"]
+    if not work.store.verify(prepared):  # an input of an input: this machine may not have it yet
+        raise StageError(f"evaluate: the prepared network {prepared} is missing or damaged in {work.store.root}")
+    return work.store.path(prepared)
 
 
 def profile(work: Work) -> Outcome:

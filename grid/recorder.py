@@ -53,6 +53,7 @@ class Recorder:
         params, tags = {**context, **common}, {"grid.command": str(context["command"])}
         self.parent_id = self.tracking.parent(str(context["run"]), params, tags)
         self.problem: str | None = None
+        self.noted: set[str] = set()
         self.quiet_until = float("-inf")
         self.thread = ThreadPoolExecutor(1, "mlflow")
 
@@ -73,7 +74,7 @@ class Recorder:
         try:
             write_results_csv(list(rows.values()), self.files.folder / "results.csv")
         except OSError as error:  # the rows are made again at the end
-            self._note(f"results.csv cannot be written now ({error.strerror})")
+            self._note("results.csv cannot be written now", f" ({error.strerror})")
 
     def finish(self, failures: dict[str, str]) -> list[Row]:
         """Write what is missing in MLflow, results.csv and the report; returns the rows.
@@ -148,12 +149,14 @@ class Recorder:
         except Exception as error:
             self.quiet_until = time.monotonic() + _QUIET_S
             text = masked(f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}")
-            self._note(f"MLflow cannot be written to ({text}); the results are kept, and written there later")
+            self._note("MLflow cannot be written to", f" ({text}); the results are kept, and written there later")
             self.problem = text
 
-    def _note(self, text: str) -> None:
-        if self.problem is None:
-            self.say(text)
+    def _note(self, what: str, why: str) -> None:
+        """Say something once."""
+        if what not in self.noted:
+            self.noted.add(what)
+            self.say(what + why)
 
 
 def run_context(plan: Plan, pack: Pack, run_name: str, command: str) -> dict[str, Scalar]:

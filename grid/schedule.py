@@ -67,7 +67,7 @@ class Dashboard:
 def cluster(resources: Resources) -> Iterator[Dashboard]:
     """Start Ray here, or connect to ``resources.address``; leave it at the end."""
     found = ray.init(
-        address=resources.address,
+        address=resources.address or "local",  # None would join a cluster that happens to run here
         runtime_env=CODE if resources.address else None,
         include_dashboard=None if resources.address else True,
         dashboard_host="127.0.0.1",
@@ -78,6 +78,8 @@ def cluster(resources: Resources) -> Iterator[Dashboard]:
     )
     try:
         token = Path.home() / ".ray" / "auth_token"
+        with contextlib.suppress(OSError):
+            token.chmod(0o600)  # Ray leaves it readable for all
         yield Dashboard(
             f"http://{found.dashboard_url}" if found.dashboard_url else "",
             token if token.exists() else None,
@@ -195,11 +197,13 @@ class _Events(DriverOnly, tune.Callback):
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         if trial.config["node"] in self.nodes:
-            self.searcher.deaths[trial.config["node"]] = cause_of_death(str(trial.get_error()))
+            self.searcher.deaths[trial.config["node"]] = cause_of_death(trial)
 
 
-def cause_of_death(errors: str) -> str:
+def cause_of_death(trial: Trial) -> str:
     """What Ray's list of a trial's errors says of the last, in a few words."""
+    file = Path(trial.error_file) if trial.error_file else None
+    errors = file.read_text(errors="replace") if file and file.is_file() else ""
     last = errors.rpartition("Failure #")[2]
     if "running low on memory" in last:
         return "its worker was stopped, as the machine ran out of memory"

@@ -13,8 +13,6 @@ from model.errors import InputError
 
 EXPERIMENT = "quantization-grid"
 UI_HOST, UI_PORT = "127.0.0.1", 5000
-UI_ENVIRONMENT = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-"""Without its job runner, which the pages do not need, the server starts in seconds and stops at once."""
 
 
 def store_uri(storage: Path) -> str:
@@ -61,10 +59,17 @@ def checked_uri(uri: str) -> str:
     return uri
 
 
-def ui_arguments(uri: str, port: int) -> list[str]:
-    """The command that serves MLflow's pages for a database, on this machine alone; needs ``UI_ENVIRONMENT``."""
-    place = ["--host", UI_HOST, "--port", str(port)]
-    return [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--workers", "1", *place]
+def ui_arguments(port: int) -> list[str]:
+    """The command that serves MLflow's pages on this machine alone; the database is in ``ui_environment``."""
+    return [sys.executable, "-m", "mlflow", "server", "--workers", "1", "--host", UI_HOST, "--port", str(port)]
+
+
+def ui_environment(uri: str) -> dict[str, str]:
+    """Which database the pages show: not on the command line, which everybody on the machine can read.
+
+    Without its job runner, which the pages do not need, the server starts in seconds and stops at once.
+    """
+    return {"MLFLOW_BACKEND_STORE_URI": uri, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
 
 def ui_command(uri: str, storage: Path) -> str:

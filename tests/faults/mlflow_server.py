@@ -9,8 +9,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-from grid.tracking_uri import UI_ENVIRONMENT
-
+QUIET = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 STARTS_IN_S = 120
 
 
@@ -31,7 +30,7 @@ class Server:
         command += ["--artifacts-destination", (self.folder / "artifacts").as_uri()]
         self.process = subprocess.Popen(
             command,
-            env=os.environ | UI_ENVIRONMENT,
+            env=os.environ | QUIET,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
@@ -48,6 +47,7 @@ class Server:
 
     def kill(self, how: int = signal.SIGKILL) -> None:
         """Signal all of its processes; SIGSTOP makes it one that takes requests and never answers."""
-        os.killpg(self.process.pid, how)
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, how)
         if how == signal.SIGKILL:
             self.process.wait()

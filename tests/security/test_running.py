@@ -134,3 +134,4 @@ def test_the_pages_of_mlflow_listen_on_this_machine_alone(scene):
     assert ("127.0.0.1", int(port)) in seen.sockets, seen.output
     assert {place: who for place, who in seen.sockets.items() if place[0] not in LOOPBACK} == {}
     assert SECRET not in seen.output
+    assert all("runner.py" in text for text in seen.commands.values() if SECRET in text)

@@ -5,6 +5,7 @@ import threading
 
 import pytest
 
+import runner
 from grid.report_text import commands, made
 from grid.tracking_uri import checked_uri, masked
 from model.errors import InputError
@@ -69,3 +70,15 @@ def test_a_report_masks_the_facts_and_commands_that_it_is_given():
     uri = f"postgresql://me:{SECRET}@host/db?sslkey={SECRET}"
     assert SECRET not in made({"run": "a", "origin": uri, "test_images": 4, "command": f"python runner.py {uri}"})
     assert SECRET not in commands({"cell": f"python runner.py --tracking-uri '{uri}'"})
+
+
+def test_an_error_that_nobody_expected_keeps_its_traceback_without_the_secret(monkeypatch, capsys):
+    def fail(asked):
+        raise RuntimeError(f"API request to http://me:{SECRET}@127.0.0.1:1/api failed")
+
+    monkeypatch.setattr(runner, "run", fail)
+    assert runner.main(["--dry-run"]) == 1
+    shown = capsys.readouterr().err
+    assert SECRET not in shown
+    assert "RuntimeError: API request to http://***@127.0.0.1:1/api failed" in shown
+    assert "Traceback" in shown
