@@ -64,6 +64,7 @@ def test_the_job_is_a_job_of_kuberay_and_its_command_is_one_of_the_runner():
     assert (JOB["apiVersion"], JOB["kind"]) == ("ray.io/v1", "RayJob")
     ray = re.search(r"^ray\[.*\]==(.*)$", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
     assert JOB["spec"]["rayClusterSpec"]["rayVersion"] == ray[1]
+    assert JOB["spec"]["rayClusterSpec"]["authOptions"] == {"mode": "token"}, "its dashboard listens to the cluster"
     program, script, *arguments = JOB["spec"]["entrypoint"].split()
     assert (program, script) == ("python", "runner.py")
     assert parse(arguments).address == "auto"

@@ -34,6 +34,13 @@ ELSEWHERE = {
     "python runner.py --report RUN": "tests/test_runner.py",
     'python runner.py --report RUN --target "sqnr_db>=30, minimize size_mb"': "tests/test_runner.py",
     "python runner.py --resume NAME": "tests/test_runner.py",
+    "python runner.py --storage s3://BUCKET/PREFIX --address auto --tracking-uri http://MLFLOW:5000": (
+        "tests/faults/test_cluster.py"
+    ),
+    'python runner.py --address auto --storage "s3://BUCKET/PREFIX?endpoint_override=HOST:9000&scheme=http"': (
+        "tests/faults/test_cluster.py"
+    ),
+    "python runner.py --grid smoke --address 127.0.0.1:6379 --storage file:///tmp/shared": "as above",
     "python -m model": "the name of a command, above",
 }
 NOT_RUN = {
@@ -47,6 +54,18 @@ NOT_RUN = {
     "ray start --head --metrics-export-port=8080": "Ray's own",
     "ray get-auth-token": "Ray's own",
     "ray get-auth-token --generate": "Ray's own",
+    "ray start --head --port=6379": "Ray's own; tests/faults/test_cluster.py starts five nodes",
+    "ray start --address=HEAD:6379": "as above",
+    "ray start --address=HEAD:6379 --resources '{\"profiler\": 1}'": "as above",
+    "ray stop": "Ray's own",
+    "ray up cluster/ray-cluster.yaml": "rents machines; tests/test_cluster_files.py checks the file",
+    "ray down cluster/ray-cluster.yaml": "as above",
+    'ray exec cluster/ray-cluster.yaml "cd /opt/quantization-grid && python runner.py --address auto --storage '
+    's3://BUCKET/PREFIX"': "as above",
+    "pip install psycopg2-binary": "PostgreSQL's own",
+    "mlflow server --host 0.0.0.0 --port 5000 --artifacts-destination s3://BUCKET/mlflow --allowed-hosts MLFLOW:5000": (
+        "MLflow's own; tests/faults/mlflow_server.py starts one"
+    ),
     "curl -s http://127.0.0.1:PORT/metrics | grep ray_quantization_grid": "tests/grid/test_ray_metrics.py reads it",
 }
 

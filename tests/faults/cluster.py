@@ -50,7 +50,14 @@ class Cluster:
         """Start a node and wait until it says that it runs."""
         place = ["--head", f"--port={self.port}", "--include-dashboard=false"] if name == "head" else []
         place = place or [f"--address={self.address}"]
-        command = [str(RAY), "start", *place, *PARTS[name.partition("-")[0]], "--node-ip-address=127.0.0.1", "--block"]
+        command = [
+            str(RAY),
+            "start",
+            *place,
+            *PARTS[name.partition("-")[0]],
+            f"--temp-dir=/tmp/r{self.port}-{name}",
+            "--block",
+        ]
         log = self.folder / f"{name}.txt"
         with log.open("w") as output:
             self.nodes[name] = subprocess.Popen(
