@@ -8,8 +8,6 @@ from typing import Any
 from grid.entry import shown
 from model.errors import InputError
 
-FILE = "run.json"
-
 
 _HINT = "Repeat the run's command line with --run-name instead."
 

@@ -1,4 +1,4 @@
-"""Checkpoints and networks of the user's own: whatever the file, its code does not run unasked, and it is told why."""
+"""Checkpoints: whatever the file, no code of it runs, none fills the memory, and it is told why."""
 
 import io
 import json
@@ -18,7 +18,6 @@ from safetensors.torch import save_file
 
 from model.checkpoint import SUFFIXES, load_checkpoint
 from model.network import NetworkSpec, build_network
-from model.own import build_own, register_network
 from tests.bad_input.answers import handled, refusal
 
 EXAMPLES = 150
@@ -297,55 +296,5 @@ def test_a_checkpoint_damaged_anywhere_is_told(small, place, junk, cut):
     assert handled(lambda: load_checkpoint(path, SPEC))
 
 
-# ---- files of networks
-
-OWN = {
-    "empty": b"",
-    "no Python": b"def build(:",
-    "zeros": b"x = '\0'",
-    "no UTF-8": b"gr\xf6\xdfe = 3",
-    "deep": b"(" * 5000 + b")" * 5000,
-    "ends the program": b"import sys\nsys.exit(0)",
-    "raises": b"raise RuntimeError('no')",
-    "raises without a word": b"class E(Exception): ...\nraise E",
-    "build is no function": b"build = 3",
-    "missing import": b"import nowhere_to_be_found",
-    "endless recursion": b"def f(): return f()\nf()",
-}
-BUILDS = {
-    "ends the program": "import sys; sys.exit(0)",
-    "gives nothing": "return None",
-    "gives a class": "return nn.Conv2d",
-    "raises": "return 1 / 0",
-    "takes other images": "return nn.Conv2d(1, 1, 4, 4)",
-    "ends the program on an image": "return type('N', (nn.Module,), {'forward': lambda s, x: exit(0)})()",
-    "gives a list": "return type('N', (nn.Module,), {'forward': lambda s, x: [x]})()",
-    "gives another size": "return nn.Conv2d(3, 1, 1)",
-    "endless recursion": "return build(size)",
-}
-
-
-@pytest.mark.parametrize("name", OWN)
-def test_a_file_without_a_network_is_told_and_ends_nothing(tmp_path, name):
-    (tmp_path / "mine.py").write_bytes(OWN[name])
-    assert refusal(lambda: register_network(tmp_path / "mine.py")).startswith(f"{tmp_path}/mine.py: ")
-
-
-@pytest.mark.parametrize("name", BUILDS)
-def test_a_build_without_a_network_is_told_and_ends_nothing(tmp_path, name):
-    file = tmp_path / "bad_build.py"
-    file.write_text(f"from torch import nn\n\ndef build(size):\n    {BUILDS[name]}\n")
-    own = register_network(file)
-    assert refusal(lambda: build_own(own, 64)).startswith(f"{file}: ")
-
-
-@pytest.mark.parametrize(
-    "name", ["x" * 300 + ".py", "/dev/null", "a b.py", "../.py", "folder.py", "class-a.py", "a.txt"]
-)
-def test_a_path_that_no_network_can_have_is_told(tmp_path, name):
-    (tmp_path / "folder.py").mkdir()
-    assert refusal(lambda: register_network(tmp_path / name))
-
-
 INPUTS = len(NETWORKS) + len(METADATA) + len(SAFETENSORS) + len(TENSORS) + len(KEPT) + 2 + 2 * len(PICKLES)
-INPUTS += len(bombs(Path("x"))) * 8 * len(SUFFIXES) + len(PATHS) + 2 * EXAMPLES + len(OWN) + len(BUILDS) + 7
+INPUTS += len(bombs(Path("x"))) * 8 * len(SUFFIXES) + len(PATHS) + 2 * EXAMPLES
