@@ -8,7 +8,6 @@ from typing import Any
 from grid.entry import shown
 from model.errors import InputError
 
-
 _HINT = "Repeat the run's command line with --run-name instead."
 
 
