@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import io
 import json
 import os
 import shlex
@@ -47,6 +48,9 @@ EXIT_OK, EXIT_INCOMPLETE, EXIT_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status (0 only if every planned cell is ok or excluded)."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that knows ASCII alone
     try:
         return run(parse(sys.argv[1:] if arguments is None else arguments))
     except InputError as error:
@@ -119,6 +123,7 @@ def _finished(asked: argparse.Namespace, run_name: str) -> tuple[RunFiles, Stage
 def _report(asked: argparse.Namespace, target: Target, console: Console) -> int:
     """Make the report of a run again, from its folder and the stages in the store."""
     files, store = _finished(asked, asked.report)
+    require_writable(store.root)
     files.write(store, target)
     _share(asked.report, store)
     rows = files.rows(store)
@@ -197,8 +202,8 @@ def _run_plan(
     files = RunFiles(run_dir, plan, run_context(plan, pack, run_name, repeating_command(asked)))
     recorder = Recorder(files, store, pack, asked.tracking_uri, target, say)
     run_dir.mkdir(parents=True, exist_ok=True)
-    (run_dir / "run.json").write_text(json.dumps(saved(asked, run_name), indent=1))
-    (run_dir / "plan.txt").write_text("\n".join(describe(plan, store)) + "\n")
+    (run_dir / "run.json").write_text(json.dumps(saved(asked, run_name), indent=1), encoding="utf-8")
+    (run_dir / "plan.txt").write_text("\n".join(describe(plan, store)) + "\n", encoding="utf-8")
     files.save()
     _share(run_name, store)
     say(f"run        {run_dir}\nMLflow     {recorder.ui_command}")
@@ -215,13 +220,18 @@ def _run_plan(
                     interrupted = bool(left) and not ended.stopped
     except KeyboardInterrupt:
         interrupted = True
-    rows = recorder.finish(ended.failures)
-    _share(run_name, store)
+    where = f" --storage {shlex.quote(masked(asked.storage))}" if asked.storage != "results" else ""
+    go_on = f"Finished stages are kept. Go on with: python runner.py --resume {run_name}{where}"
+    try:
+        rows = recorder.finish(ended.failures)
+        _share(run_name, store)
+    except OSError as error:
+        say(f"STOPPED: {ended.stopped or f'{run_dir} cannot be written to ({error})'}. {go_on}")
+        return EXIT_INCOMPLETE
     found = recommend(rows, target)
     say(summary(rows, found, run_dir))
     if asked.register and found.cell and not interrupted and not recorder.problem:
         say(f"registered {recorder.register(first_member(rows, found.cell), asked.register)}")
-    where = f" --storage {shlex.quote(asked.storage)}" if asked.storage != "results" else ""
     if ended.stopped:
         to_do = sum(not store.has(node.id) for node in plan.nodes)
         say(f"STOPPED: {ended.stopped}. The {to_do} stages left take about {needed_mb(store, to_do):.0f} MB.")
@@ -230,7 +240,7 @@ def _run_plan(
         say(f"MLflow lacks results. Write them with: python runner.py --sync {run_name}{where}{uri}")
     bad = [row for row in rows if row["status"] not in ("ok", "excluded")]
     if interrupted or bad:
-        say(f"Finished stages are kept. Go on with: python runner.py --resume {run_name}{where}")
+        say(go_on)
     if interrupted:
         return EXIT_INTERRUPTED
     return EXIT_INCOMPLETE if bad or recorder.problem else EXIT_OK

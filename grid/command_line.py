@@ -1,7 +1,7 @@
 """The command line of the runner: its options, what a resumed run needs of them, and the command that repeats it."""
 
 import argparse
-import json
+import math
 import re
 import shlex
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Any
 
 from grid.recommend import DEFAULT
 from grid.remote import run_folder
+from grid.saved_command import read_arguments
 from grid.tracking_uri import UI_PORT, masked
 from model.errors import InputError
 
@@ -22,7 +23,6 @@ STORE_NAMES = (
     "networks",
     "checkpoints",
     "cores",
-    "ray",
     "logs",
     "mlflow-artifacts",
     "mlflow.db",
@@ -89,6 +89,14 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--out", default="exported", metavar="DIR", help="where the file goes (default: exported)")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     first = parser.parse_args(arguments)
+    for name in ("resume", "report", "sync", "export", "run_name", "register"):
+        if vars(first)[name] == "":
+            raise InputError(f"--{name.replace('_', '-')}", "'' is no name", "a name")
+    for name in ("gpus_per_trial", "stall_minutes"):
+        if not math.isfinite(vars(first)[name]):
+            raise InputError(f"--{name.replace('_', '-')}", f"{vars(first)[name]} is out of range", "a finite number")
+    if re.search(r"[/:]", first.register or ""):
+        raise InputError("--register", f"{first.register!r} is no name of an MLflow model", "one without / and :")
     if not first.resume:
         return first
     saved = run_folder(first.storage, checked_run_name(first.resume)) / "run.json"
@@ -99,7 +107,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
             f"{first.resume!r} is no run in {first.storage}",
             f"one of {', '.join(runs)}" if runs else "a run, and there is none yet",
         )
-    parser.set_defaults(**json.loads(saved.read_text())["arguments"])
+    parser.set_defaults(**read_arguments(saved, vars(parser.parse_args([]))))
     return parser.parse_args(arguments)
 
 
@@ -131,14 +139,14 @@ def repeating_command(asked: argparse.Namespace) -> str:
 
 def read_seeds(text: str) -> list[int]:
     """The seeds in ``0,1,2``."""
-    if not re.fullmatch(r"\d+(,\d+)*", text):
+    if not re.fullmatch(r"[0-9]{1,10}(,[0-9]{1,10})*", text):
         raise InputError("--seeds", f"{text!r} is no list of seeds", "whole numbers with commas, like 0,1,2")
     return [int(part) for part in text.split(",")]
 
 
 def checked_run_name(name: str) -> str:
     """The name, if it can be a folder of the storage beside those of the store."""
-    if not re.fullmatch(r"[\w.+=-]{1,100}", name) or name.startswith("."):
+    if not re.fullmatch(r"[\w.+=-]{1,100}", name) or name.startswith(".") or len(name.encode()) > 200:
         raise InputError("--run-name", f"{name!r} cannot be a folder", "letters, digits, and _ . + = -")
     if name in STORE_NAMES:
         raise InputError("--run-name", f"{name!r} is a part of the storage", f"none of {', '.join(STORE_NAMES)}")

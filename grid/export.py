@@ -41,7 +41,10 @@ def export_cell(storage: Path, run_cell: str, engine: str, out: Path, progress: 
     source = _source(cell, store)
     form = read_form(source)
     network = load_network(source)
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {out}", f"cannot be made ({error.strerror})", "a folder") from error
     file = out / file_name(engine)
     stored = store.path(cell.nodes["convert"]) / file.name if "convert" in cell.nodes else None
     if stored is not None and stored.is_file():

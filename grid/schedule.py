@@ -118,6 +118,7 @@ def run_plan(plan: Plan, context: Context, resources: Resources, observer: Obser
     core_folder = context.storage / "cores"
     core_folder.mkdir(parents=True, exist_ok=True)
     calls = tempfile.TemporaryDirectory(prefix="calls-", dir=core_folder, ignore_cleanup_errors=True)
+    state = tempfile.TemporaryDirectory(prefix="tune-", ignore_cleanup_errors=True)  # which nobody reads again
     if context.remote is None:  # workers are called through a folder that all of them see
         searcher.keep_workers(int(ray.cluster_resources().get("CPU", 1)) // resources.cpus_per_trial, Path(calls.name))
     cores = None if resources.address else own_cores()  # of a cluster, each machine knows its own
@@ -138,14 +139,14 @@ def run_plan(plan: Plan, context: Context, resources: Resources, observer: Obser
         ),
         run_config=tune.RunConfig(
             name="tune",
-            storage_path=str((context.storage / "ray").absolute()),
+            storage_path=state.name,
             verbose=0,
             callbacks=[_Events(searcher, metrics, nodes, profilers)],
             failure_config=tune.FailureConfig(max_failures=resources.retries),
             checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
         ),
     )
-    with _sigterm_as_interrupt(), calls:
+    with _sigterm_as_interrupt(), calls, state:
         try:
             tuner.fit()
         except Exception as error:

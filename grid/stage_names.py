@@ -33,5 +33,6 @@ def write_failure(storage: Path, node: Node, names: Mapping[str, str], text: str
     folder = names[node.cells[0]][:_LONGEST] if len(node.cells) == 1 else SHARED
     log = storage / "logs" / folder / f"{node.stage}-{node.id}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    log.write_text(f"{node.stage} {node.id} of {', '.join(names[key] for key in node.cells)}\n\n{text}")
+    cells = ", ".join(names[key] for key in node.cells)
+    log.write_text(f"{node.stage} {node.id} of {cells}\n\n{text}", encoding="utf-8")
     return log

@@ -32,7 +32,7 @@ def masked(text: str) -> str:
 
 def checked_uri(uri: str) -> str:
     """Return the tracking URI; raises InputError when MLflow could not use it or no server answers."""
-    if re.search(r"\s", uri):
+    if re.search(r"\s", uri) and not uri.startswith("sqlite:"):  # a path may hold one
         raise InputError("--tracking-uri", "holds a space, and is not shown here", "a URI, with %20 for a space")
     scheme, colon, _ = uri.partition("://")
     if not colon or scheme == "file":

@@ -25,6 +25,7 @@ import pytest
 import torch
 
 import runner
+from grid.command_line import STORE_NAMES
 from grid.plan import Plan
 from grid.report import RESULT_COLUMNS
 from grid.schedule import Dashboard, Ended, Observer, Resources, TrieSearcher
@@ -41,7 +42,7 @@ AXES = "{method: [ptq, ptq+qat], granularity: [per_channel, per_tensor]}"
 EXCLUDE = "exclude: [{when: {granularity: per_tensor}, reason: one granularity is enough here}]"
 CELLS = ("fp32", "fp32-fuse_bn", "fuse_bn-per_channel-ptq", "fuse_bn-per_channel-ptq+qat")
 EXCLUDED = ("fuse_bn-per_tensor-ptq", "fuse_bn-per_tensor-ptq+qat")
-KNOWN_FOLDERS = {"stages", "scratch", "locks", "quarantine", "packs", "mlflow-artifacts", "cores", "ray", "logs"}
+KNOWN_FOLDERS = set(STORE_NAMES)
 MARK = "TINY_GRID_TEST"
 SPACES = sorted(file.stem for file in (ROOT / "search_spaces").glob("*.yaml"))
 

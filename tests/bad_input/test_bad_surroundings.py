@@ -96,6 +96,20 @@ FLAGS = [
     ["--seeds", "0,1,,2"],
     ["--seeds", "0x10"],
     ["--seeds", "1" * 40],
+    ["--seeds", "9" * 5000],
+    ["--seeds", "\u0661"],
+    ["--resume", ""],
+    ["--report", ""],
+    ["--sync", ""],
+    ["--export", ""],
+    ["--run-name", ""],
+    ["--register", ""],
+    ["--register", "a/b:c"],
+    ["--gpus-per-trial", "nan"],
+    ["--stall-minutes", "inf"],
+    ["--storage", "s3://"],
+    ["--storage", "nonsense://bucket/x"],
+    ["--storage", "s3://key:secret@bucket/x?nonsense=1"],
 ]
 
 
@@ -140,6 +154,7 @@ def test_a_storage_of_any_name_that_the_disk_takes_is_planned_in(desk, capsys, n
 
 
 ENVIRONMENTS: dict[str, dict[str, str | None]] = {
+    "a terminal that knows ASCII alone": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
     "another alphabet, and a home that is not there": {
         "LC_ALL": "tr_TR.UTF-8",
         "LANG": "tr_TR.UTF-8",

@@ -22,7 +22,6 @@ from grid.cores import own_cores
 from grid.plan import Node, Plan
 from grid.schedule import Dashboard, Ended, Resources, TrieSearcher, cluster, run_plan
 from grid.searcher import IDLE
-from grid.stage_names import names_by_key, trial_name
 from grid.stages import StageStore
 from model.errors import InputError
 from tests.grid import tiny
@@ -559,14 +558,6 @@ def test_the_metrics_of_the_node_tell_prometheus_how_the_grid_ended(ran):
     for cell in ran.plan.cells:
         here = [one not in broken(ran).values() for one in cell.nodes.values()]
         assert found["cell_done_ratio", cell.name] == pytest.approx(sum(here) / len(here))
-
-
-def test_the_folder_of_a_trial_names_its_stage_and_its_cells(ran):
-    folders = [path.name for path in (ran.store.root / "ray" / "tune").iterdir() if path.is_dir()]
-    for node in ran.plan.nodes:
-        name = trial_name(node, names_by_key(ran.plan))
-        started = ran.events.times("started")[node.id] + ran.again.times("started")[node.id] > 0
-        assert any(folder.startswith(name) for folder in folders) == started, (name, folders)
 
 
 def test_a_whole_store_needs_no_ray(tmp_path, tmp_path_factory):
