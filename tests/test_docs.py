@@ -34,9 +34,12 @@ ELSEWHERE = {
     "python runner.py --report RUN": "tests/test_runner.py",
     'python runner.py --report RUN --target "sqnr_db>=30, minimize size_mb"': "tests/test_runner.py",
     "python runner.py --resume NAME": "tests/test_runner.py",
-    "python runner.py --storage s3://BUCKET/PREFIX --address auto --tracking-uri http://MLFLOW:5000": (
+    "python runner.py --sync RUN": "tests/faults/test_mlflow_down.py",
+    "python runner.py --address auto --storage s3://BUCKET/PREFIX --tracking-uri http://MLFLOW:5000": (
         "tests/faults/test_cluster.py"
     ),
+    "python -m tests.faults --kills 50": "half an hour; tests/faults/test_faults.py makes two kills",
+    "python -m tests.bad_input": "counts the inputs of tests/bad_input/",
     'python runner.py --address auto --storage "s3://BUCKET/PREFIX?endpoint_override=HOST:9000&scheme=http"': (
         "tests/faults/test_cluster.py"
     ),
