@@ -1,7 +1,7 @@
 """Which cell to take: a target against the rows."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from grid.processors import APART, by_processor, is_elsewhere
 from grid.ranking import (
@@ -61,14 +61,14 @@ def recommend(rows: Sequence[Row], target: Target) -> Recommendation:
     if not target.of_processor or len(views) == 1:
         return _answer(rows, target)
     there = {name: [row for row in view if not is_elsewhere(row)] for name, view in views.items()}
-    answers = {name: _answer(view, target) for name, view in there.items() if contenders(view)}
+    answers = {name: _here(views[name], view, target) for name, view in there.items() if contenders(view)}
     if not answers:
         return _answer(rows, target)
     first, *others = answers.values()
     if not others:
         return first
     agreed = first.cell and len({_network(rows, one.cell) for one in answers.values()}) == 1
-    said = "All of them name the same network." if agreed else "They do not name the same network."
+    said = "Each has its own answer, " + ("the same network." if agreed else "and they are not one network.")
     front = tuple(dict.fromkeys(cell for one in answers.values() for cell in one.front))
     return Recommendation(target, first.cell if agreed else None, (f"{APART} {said}",), front, answers)
 
@@ -76,6 +76,14 @@ def recommend(rows: Sequence[Row], target: Target) -> Recommendation:
 def front_of(rows: Sequence[Row]) -> list[str]:
     """The int8 cells on the Pareto front of SSIM, size and latency."""
     return pareto_front(contenders(over_seeds(rows)), (SSIM, SIZE, LATENCY))
+
+
+def _here(view: Sequence[Row], timed: Sequence[Row], target: Target) -> Recommendation:
+    """The answer of one processor, which says how many cells it leaves out."""
+    found, whole = _answer(timed, target), len(contenders(over_seeds(view)))
+    left_out = whole - len(contenders(over_seeds(timed)))
+    told = f"Not considered, as not timed on this processor: {left_out} of {whole} int8 cells."
+    return replace(found, reasons=(*found.reasons, told) if left_out else found.reasons)
 
 
 def _network(rows: Sequence[Row], cell: str | None) -> str | None:
