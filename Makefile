@@ -1,17 +1,22 @@
-# make grid: the default grid on the built-in data.  make test: all tests.  make bench: all benchmarks.
+# make grid: the default grid on the built-in data.  make test: the tests, but for make faults.  make bench: all benchmarks.
 # Each sets up the environment on first use.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: grid test bench lint pins audit engines checkpoint clean
+.PHONY: grid test faults bench lint pins audit engines checkpoint clean
 
 grid: $(VENV)/.installed
 	$(BIN)/python runner.py --grid full $(ARGS)
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest $(ARGS)
+
+# Half an hour of faults: 50 kills, a cluster that loses a node, several drivers, a server that hangs.
+faults: $(VENV)/.installed
+	$(BIN)/python -m pytest -m long
+	$(BIN)/python -m tests.faults --kills 50
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks $(ARGS)

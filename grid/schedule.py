@@ -44,7 +44,7 @@ from grid.worker import stage_trial
 from model.pack import Pack
 
 ROOT = Path(__file__).resolve().parent.parent
-CODE = {"working_dir": str(ROOT), "excludes": [".git", ".venv", "/results", "/docs", "/checkpoints", "__pycache__"]}
+CODE = {"py_modules": [str(ROOT / package) for package in ("grid", "model", "quant")]}
 """What workers on other machines need of this folder; Ray sends it."""
 
 

@@ -123,11 +123,11 @@ class TrieSearcher(DriverOnly, Searcher):
         """Why a node is not there after its last attempt, in one line that names a log where there is one."""
         tried = self.attempts[node.id]
         times = f" ({tried} times)" if tried > 1 else ""
-        if node.id in self.reasons:
-            return self.reasons[node.id] + times
         log = hung_log(self.store.root, node.stage, node.id)
         if log.is_file() and log.stat().st_size:
             return f"{node.stage}: hung, without progress for --stall-minutes{times} (log: {log})"
+        if node.id in self.reasons:
+            return self.reasons[node.id] + times
         return f"{node.stage}: {self.deaths.get(node.id, 'its worker died')}{times}"
 
     def _idle(self, trial_id: str) -> dict[str, Any]:

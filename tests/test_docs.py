@@ -38,7 +38,7 @@ ELSEWHERE = {
     "python runner.py --address auto --storage s3://BUCKET/PREFIX --tracking-uri http://MLFLOW:5000": (
         "tests/faults/test_cluster.py"
     ),
-    "python -m tests.faults --kills 50": "half an hour; tests/faults/test_faults.py makes two kills",
+    "make faults": "half an hour, by hand; make test has a part of it",
     "python -m tests.bad_input": "counts the inputs of tests/bad_input/",
     'python runner.py --address auto --storage "s3://BUCKET/PREFIX?endpoint_override=HOST:9000&scheme=http"': (
         "tests/faults/test_cluster.py"

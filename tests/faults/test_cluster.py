@@ -20,7 +20,7 @@ from tests.faults.test_mlflow_down import delivered
 from tests.grid.s3_server import s3_server, s3_uri
 from tests.grid.tiny import ROOT, space_file, space_of, world
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 AXES = "{method: [ptq, ptq+qat], fuse_bn: [true], granularity: [per_channel, per_tensor]}"
 FIGURES = ("test_ssim", "test_mse", "sqnr_db", "simulated_ssim", "size_mb", "graph_hash")
 

@@ -21,7 +21,7 @@ from tests.faults.mlflow_server import Server
 from tests.grid.tiny import space_file, world
 from tests.test_runner import run_plan_here
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.timeout(400)
 AXES = "{method: [ptq], fuse_bn: [true], granularity: [per_channel, per_tensor]}"
 
 
@@ -53,7 +53,9 @@ def said(arguments: list[str]) -> tuple[int, str]:
     return status, " ".join(text.getvalue().split())
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize(
+    "how", [pytest.param(signal.SIGKILL, marks=pytest.mark.slow), pytest.param(signal.SIGSTOP, marks=pytest.mark.long)]
+)
 def test_results_are_kept_while_the_server_is_away_and_delivered_when_it_is_back(
     how, server, desk, tmp_path, monkeypatch
 ):

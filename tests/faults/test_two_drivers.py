@@ -24,7 +24,7 @@ GRIDS = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(500)
 def test_drivers_of_the_same_and_of_other_grids_share_one_storage(tmp_path, tmp_path_factory):
     here, storage = world(tmp_path_factory), tmp_path / "storage"
