@@ -230,7 +230,9 @@ def _run_plan(
         return EXIT_INCOMPLETE
     found = recommend(rows, target)
     say(summary(rows, found, run_dir))
-    if asked.register and found.cell and not interrupted and not recorder.problem:
+    if asked.register and not found.cell:
+        say(f"not registered: {found.refusal or 'no cell meets the target'}")
+    elif asked.register and found.cell and not interrupted and not recorder.problem:
         say(f"registered {recorder.register(first_member(rows, found.cell), asked.register)}")
     if ended.stopped:
         to_do = sum(not store.has(node.id) for node in plan.nodes)

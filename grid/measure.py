@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import platform
 import shutil
 import time
 from collections.abc import Callable
@@ -139,10 +140,15 @@ def _measure(work: Work, out: Path) -> Outcome:
     )
 
 
-def cpu_model() -> str:
+def cpu_model(file: Path = Path("/proc/cpuinfo")) -> str:
     """The processor's name, as the kernel gives it."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = file.read_text().splitlines()
     except OSError:
         return "unknown"
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
+    found: dict[str, str] = {}
+    for line in lines:
+        name, _, value = line.partition(":")
+        found.setdefault(name.strip(), value.strip())
+    parts = [found[name] for name in ("CPU implementer", "CPU part") if found.get(name)]  # Arm has no model name
+    return found.get("model name") or (" ".join([platform.machine(), *parts]) if parts else "unknown")

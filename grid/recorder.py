@@ -24,6 +24,7 @@ from model.pack import Pack
 
 _FILES: tuple[tuple[str, str], ...] = (("profile", OPERATORS), ("profile", LATENCIES), ("evaluate", SAMPLES))
 _FILES += tuple(("analyze", name) for name in ANALYSIS_FILES)
+_TAGS = ("method", "granularity", "fuse_bn", "same_as", "graph_hash", "cpu_model")
 _QUIET_S = 60.0
 """How long MLflow is left alone after it failed."""
 _PACKAGES = ("torch", "torchvision", "timm", "ray", "mlflow")
@@ -128,7 +129,7 @@ class Recorder:
             history(cell, self.store),
             [path for path in artifacts if path.exists()],
             model,
-            {key: str(row.get(key)) for key in ("method", "granularity", "fuse_bn", "same_as", "graph_hash")},
+            {key: str(row.get(key)) for key in _TAGS},
             row["status"],
             row["reason"] or "",
         )

@@ -88,6 +88,7 @@ class RunFiles:
         rows = self.rows(store)
         cells = {cell.name: cell for cell in self.plan.cells}
         ok = [row["cell"] for row in rows if row["status"] == "ok"]
+        timed = [row["cell"] for row in rows if row["status"] == "ok" and row["graph_hash"]]
         int8 = [row["cell"] for row in rows if row["status"] == "ok" and row["graph_hash"] and not row["same_as"]]
 
         def files(names: list[str], stage: str, name: str) -> dict[str, Path]:
@@ -104,7 +105,7 @@ class RunFiles:
             {row["cell"]: Path(row["analysis"]) for row in rows if row.get("analysis") and not row.get("same_as")},
             target=target,
             histories=histories,
-            latencies=files(int8, "profile", LATENCIES),
+            latencies=files(timed, "profile", LATENCIES),
             commands=commands(self.plan, str(self.context["command"])),
         )
         table = write_results_csv(rows, self.folder / "results.csv")

@@ -1,8 +1,11 @@
 """Latencies of different processors are never ranked: each has its own best, front, effects and recommendation."""
 
+import platform
+
 import pytest
 
 from grid import ranking
+from grid.measure import cpu_model
 from grid.processors import by_processor, is_elsewhere
 from grid.ranking import LATENCY, SIZE, SSIM, processor_of
 from grid.recommend import parse_target, recommend
@@ -199,3 +202,18 @@ def test_recipes_of_several_seeds_agree_where_each_processor_timed_some_of_their
     assert answers("minimize latency", rows) == {OLD: "d", NEW: "d"}
     assert found.cell == "d"
     assert recommend([], parse_target("minimize latency")).refusal == "no cell keeps minimize latency"
+
+
+X86 = "processor\t: 0\nmodel name\t: Some Xeon @ 2.50GHz\nflags\t: fpu\n\nprocessor\t: 1\n"
+ARM = "processor\t: 0\nCPU implementer\t: 0x41\nCPU part\t: 0xd0c\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [(X86, "Some Xeon @ 2.50GHz"), (ARM, f"{platform.machine()} 0x41 0xd0c"), ("", "unknown"), (None, "unknown")],
+)
+def test_a_processor_is_named_as_the_kernel_does_also_one_without_a_model_name(tmp_path, text, name):
+    file = tmp_path / "cpuinfo"
+    if text is not None:
+        file.write_text(text)
+    assert cpu_model(file) == name
