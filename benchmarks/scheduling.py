@@ -148,7 +148,7 @@ def bare(folder: Path, trials: int) -> None:
 
         tune.report({"threads": torch.get_num_threads()})
 
-    ray.init(log_to_driver=False)
+    ray.init("local", log_to_driver=False)
     space = {"trial": tune.grid_search(list(range(trials)))}
     config = tune.RunConfig(storage_path=str(folder), verbose=0)
     tuner = tune.Tuner(trivial, param_space=space, run_config=config)

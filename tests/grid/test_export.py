@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 import runner
+from grid.recorder import run_context
 from grid.run_files import RunFiles
 from model.pack import Pack
 from quant.engines import catalog
@@ -46,7 +47,7 @@ def shelf(tmp_path_factory) -> Shelf:
     link = storage / "packs" / done.context.pack.name
     if not link.exists():
         link.symlink_to(done.context.pack)
-    context = {"run": "shelf", "command": "", "origin": pack.origin, "data_fingerprint": pack.fingerprint}
+    context = run_context(done.plan, pack, "shelf", "")
     (storage / "shelf").mkdir(exist_ok=True)
     RunFiles(storage / "shelf", done.plan, context).save()
     return Shelf(done, storage)

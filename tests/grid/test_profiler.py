@@ -116,7 +116,7 @@ def test_the_actor_measures_a_real_network_into_the_store_without_claiming_a_cpu
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     import ray
 
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)
     try:
         profilers = Profilers(own_cores())
         actor = profiler_of(profilers.home)
