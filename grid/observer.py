@@ -17,5 +17,8 @@ class Observer(Protocol):
     def finished(self, node: Node) -> None:
         """The node is in the store."""
 
+    def retried(self, node: Node, reason: str) -> None:
+        """An attempt came to nothing; the node will be tried again."""
+
     def failed(self, node: Node, reason: str) -> None:
         """The node will not be in the store; ``reason`` is one line and names the log."""

@@ -74,6 +74,11 @@ class Progress:
             seconds = time.monotonic() - since
             self._say(f"[{len(self.done)}/{len(self.plan.nodes)}] {node.stage} {self._cells_of(node)}: {seconds:.0f} s")
 
+    def retried(self, node: Node, reason: str) -> None:
+        """An attempt came to nothing."""
+        self.running.pop(node.id, None)
+        self._say(f"AGAIN  {node.stage} {self._cells_of(node)}: {reason}")
+
     def failed(self, node: Node, reason: str) -> None:
         """The node will not be in the store."""
         self.running.pop(node.id, None)

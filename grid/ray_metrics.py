@@ -78,6 +78,12 @@ class GridMetrics:
         self._change(node, "done")
         self.then.finished(node)
 
+    def retried(self, node: Node, reason: str) -> None:
+        """An attempt came to nothing."""
+        self.running.pop(node.id, None)
+        self._change(node, "waiting")
+        self.then.retried(node, reason)
+
     def failed(self, node: Node, reason: str) -> None:
         """The node will not be in the store."""
         self.running.pop(node.id, None)

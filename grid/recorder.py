@@ -187,6 +187,9 @@ class _Both:
     def progressed(self, node: Node, info: dict[str, Any]) -> None:
         self.shown.progressed(node, info)
 
+    def retried(self, node: Node, reason: str) -> None:
+        self.shown.retried(node, reason)
+
     def failed(self, node: Node, reason: str) -> None:
         self.shown.failed(node, reason)
 

@@ -146,6 +146,7 @@ def run_plan(plan: Plan, context: Context, resources: Resources, observer: Obser
             checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
         ),
     )
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what fails is told by the observer, without its traces
     with _sigterm_as_interrupt(), calls, state:
         try:
             tuner.fit()
@@ -197,8 +198,10 @@ class _Events(DriverOnly, tune.Callback):
             self.metrics.progressed(node, json.loads(result["progress"]))
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        if trial.config["node"] in self.nodes:
-            self.searcher.deaths[trial.config["node"]] = cause_of_death(trial)
+        node = self.nodes.get(trial.config["node"])
+        if node is not None:
+            self.searcher.deaths[node.id] = cause_of_death(trial)
+            self.metrics.retried(node, self.searcher.reason(node))
 
 
 def cause_of_death(trial: Trial) -> str:

@@ -117,9 +117,9 @@ class TrieSearcher(DriverOnly, Searcher):
         elif self.stopped:
             self.waiting[node.id] = node  # no fault of its own
         else:
-            self._fail(node, self._reason(node))
+            self._fail(node, self.reason(node))
 
-    def _reason(self, node: Node) -> str:
+    def reason(self, node: Node) -> str:
         """Why a node is not there after its last attempt, in one line that names a log where there is one."""
         tried = self.attempts[node.id]
         times = f" ({tried} times)" if tried > 1 else ""

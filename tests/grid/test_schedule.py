@@ -36,6 +36,7 @@ class Events:
 
     seen: list[tuple[str, str]] = field(default_factory=list)
     reasons: dict[str, str] = field(default_factory=dict)
+    reasons_again: dict[str, str] = field(default_factory=dict)
     news: list[dict[str, Any]] = field(default_factory=list)
 
     def started(self, node: Node) -> None:
@@ -46,6 +47,10 @@ class Events:
 
     def finished(self, node: Node) -> None:
         self.seen.append(("finished", node.id))
+
+    def retried(self, node: Node, reason: str) -> None:
+        self.seen.append(("retried", node.id))
+        self.reasons_again[node.id] = reason
 
     def failed(self, node: Node, reason: str) -> None:
         self.seen.append(("failed", node.id))
@@ -504,6 +509,8 @@ def test_a_worker_that_is_killed_is_replaced_and_its_node_computed(ran):
     fuse = next(node.id for node in ran.plan.nodes if node.stage == "fuse")
     assert ran.store.verify(fuse)
     assert ran.events.times("started")[fuse] == 2
+    assert ran.events.times("retried") == Counter([fuse])
+    assert "its worker was killed or crashed" in ran.events.reasons_again[fuse]
 
 
 def test_no_two_workers_are_on_one_core_at_a_time(ran):
