@@ -77,7 +77,7 @@ class Progress:
     def retried(self, node: Node, reason: str) -> None:
         """An attempt came to nothing."""
         self.running.pop(node.id, None)
-        self._say(f"AGAIN  {node.stage} {self._cells_of(node)}: {reason}")
+        self._say(f"AGAIN  {self._cells_of(node)}: {reason}")
 
     def failed(self, node: Node, reason: str) -> None:
         """The node will not be in the store."""

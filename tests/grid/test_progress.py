@@ -97,7 +97,7 @@ def test_a_failure_is_one_line_with_its_reason_however_many_stages_hang_on_it(pl
 def test_an_attempt_that_came_to_nothing_is_a_line_too(plan, store):
     shown = console(terminal=False)
     Progress(plan, store, shown).retried(node_of(plan, "finetune"), "finetune: its machine left the cluster")
-    assert text_of(shown).splitlines() == ["AGAIN  finetune per_channel-qat: finetune: its machine left the cluster"]
+    assert text_of(shown).splitlines() == ["AGAIN  per_channel-qat: finetune: its machine left the cluster"]
 
 
 # ---- on a terminal
