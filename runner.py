@@ -210,14 +210,17 @@ def _run_plan(
     ended, interrupted = Ended({}), False
     try:
         with progress:
-            if progress.to_do:
+            for restarts in range(resources.retries + 1) if progress.to_do else ():
                 with cluster(resources) as dashboard:
                     say(f"dashboard  {dashboard.how_to_open()}")
                     say(f"metrics    {' '.join(dashboard.metrics_urls)}")
                     ended = run_plan(plan, context, resources, recorder.beside(progress))
-                    # Tune takes Ctrl-C as the end of its work and returns as if all were well.
-                    left = [node for node in plan.nodes if not store.has(node.id) and node.id not in ended.failures]
-                    interrupted = bool(left) and not ended.stopped
+                if not ended.ray_died:
+                    break
+                say("Ray died" + ("; it is started again" if restarts < resources.retries else ""))
+        # Tune takes Ctrl-C as the end of its work and returns as if all were well.
+        left = [node for node in plan.nodes if not store.has(node.id) and node.id not in ended.failures]
+        interrupted = bool(left) and not ended.stopped
     except KeyboardInterrupt:
         interrupted = True
     where = f" --storage {shlex.quote(masked(asked.storage))}" if asked.storage != "results" else ""

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import tempfile
+import time
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ from grid.trial import Context
 from grid.worker import stage_trial
 from model.pack import Pack
 
+_LOOK_EVERY_S = 2.0
 ROOT = Path(__file__).resolve().parent.parent
 CODE = {"py_modules": [str(ROOT / package) for package in ("grid", "model", "quant")]}
 """What workers on other machines need of this folder; Ray sends it."""
@@ -95,10 +97,18 @@ def cluster(resources: Resources) -> Iterator[Dashboard]:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a plan ended: reasons by failed node id, and why it stopped before all was tried, if it did."""
+    """How a plan ended: reasons by failed node id, and why it stopped before all was tried, if it did.
+
+    ``ray_died``: that Ray of ours did, and another one may go on.
+    """
 
     failures: dict[str, str]
     stopped: str | None = None
+    ray_died: bool = False
+
+
+class RayDied(RuntimeError):
+    """No node is left of the Ray that was started here; its trials would wait for ever."""
 
 
 def run_plan(plan: Plan, context: Context, resources: Resources, observer: Observer) -> Ended:
@@ -141,7 +151,7 @@ def run_plan(plan: Plan, context: Context, resources: Resources, observer: Obser
             name="tune",
             storage_path=state.name,
             verbose=0,
-            callbacks=[_Events(searcher, metrics, nodes, profilers)],
+            callbacks=[_Events(searcher, metrics, nodes, profilers, resources.address is None)],
             failure_config=tune.FailureConfig(max_failures=resources.retries),
             checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
         ),
@@ -150,6 +160,8 @@ def run_plan(plan: Plan, context: Context, resources: Resources, observer: Obser
     with _sigterm_as_interrupt(), calls, state:
         try:
             tuner.fit()
+        except RayDied:
+            return Ended(searcher.failures, "Ray died", ray_died=True)
         except Exception as error:
             searcher.stop(storage_problem(context.storage) or _driver_failure(context.storage, error))
     metrics.refresh(now=True)
@@ -170,12 +182,23 @@ class _Events(DriverOnly, tune.Callback):
     """Passes Tune's events on as nodes, and keeps metrics and profiling actors fresh."""
 
     def __init__(
-        self, searcher: TrieSearcher, metrics: GridMetrics, nodes: dict[str, Node], profilers: Profilers | None
+        self,
+        searcher: TrieSearcher,
+        metrics: GridMetrics,
+        nodes: dict[str, Node],
+        profilers: Profilers | None,
+        alone: bool,
     ) -> None:
+        """``alone``: no node will join this Ray."""
         self.searcher, self.metrics, self.nodes, self.profilers = searcher, metrics, nodes, profilers
+        self.alone, self.looked_at = alone, time.monotonic()
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         self.metrics.refresh()
+        if self.alone and time.monotonic() - self.looked_at > _LOOK_EVERY_S:
+            self.looked_at = time.monotonic()
+            if not any(node["Alive"] for node in ray.nodes()):
+                raise RayDied
         if self.profilers is not None:
             self.profilers.refresh()
 

@@ -62,7 +62,7 @@ def run(world: World, folder: Path, kills: int, seed: int, say=print) -> Toll:
                     break  # the run has ended
                 toll.kills[victim] += 1
                 say(f"round {toll.rounds}: {victim} after {moment:.1f} s", flush=True)
-                deadly = victim in ("driver", "raylet")
+                deadly = victim == "driver"
             if deadly:
                 grid.end()
             else:
