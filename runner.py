@@ -224,12 +224,14 @@ def _run_plan(
     except KeyboardInterrupt:
         interrupted = True
     where = f" --storage {shlex.quote(masked(asked.storage))}" if asked.storage != "results" else ""
+    to_do = sum(not store.has(node.id) for node in plan.nodes)
+    left_over = f"{to_do} stages are left, about {needed_mb(store, to_do):.0f} MB."
     go_on = f"Finished stages are kept. Go on with: python runner.py --resume {run_name}{where}"
     try:
         rows = recorder.finish(ended.failures)
         _share(run_name, store)
     except OSError as error:
-        say(f"STOPPED: {ended.stopped or f'{run_dir} cannot be written to ({error})'}. {go_on}")
+        say(f"STOPPED: {ended.stopped or f'{run_dir} cannot be written to ({error})'}. {left_over} {go_on}")
         return EXIT_INCOMPLETE
     found = recommend(rows, target)
     say(summary(rows, found, run_dir))
@@ -238,8 +240,7 @@ def _run_plan(
     elif asked.register and found.cell and not interrupted and not recorder.problem:
         say(f"registered {recorder.register(first_member(rows, found.cell), asked.register)}")
     if ended.stopped:
-        to_do = sum(not store.has(node.id) for node in plan.nodes)
-        say(f"STOPPED: {ended.stopped}. The {to_do} stages left take about {needed_mb(store, to_do):.0f} MB.")
+        say(f"STOPPED: {ended.stopped}. {left_over}")
     if recorder.problem:
         uri = f" --tracking-uri {masked(asked.tracking_uri)}" if asked.tracking_uri else ""
         say(f"MLflow lacks results. Write them with: python runner.py --sync {run_name}{where}{uri}")
