@@ -92,11 +92,13 @@ def run(asked: argparse.Namespace) -> int:
         raise InputError(str(checkpoint), problem, "a checkpoint of the grid's network, or --checkpoint none")
     store.verify_all(node.id for node in plan.nodes)  # a damaged result is missing, in the plan that is shown as well
     costs, trials = Costs(store, pack.size("train")), max(len(own_cores()) // max(asked.cpus_per_trial, 1), 1)
+    described = describe(plan, store)
+    to_do = [node.id for node in plan.nodes if not store.has(node.id)]
+    estimate = f"about {duration(costs.wall_seconds(plan, to_do, trials))} on this machine, {trials} stages at a time"
     if asked.dry_run:
-        print("\n".join(describe(plan, store)))
-        to_do = [node.id for node in plan.nodes if not store.has(node.id)]
-        print(f"\nabout {duration(costs.wall_seconds(plan, to_do, trials))} on this machine, {trials} stages at a time")
+        print("\n".join([*described, "", estimate]))
         return EXIT_OK
+    console.print(f"plan       {described[0]}", f"           {estimate}", sep="\n", markup=False, soft_wrap=True)
     progress = Progress(plan, store, console, costs, trials)
     stall_s = asked.stall_minutes * 60 if asked.stall_minutes > 0 else None
     kept = checkpoint and kept_copy(checkpoint, storage / "checkpoints")

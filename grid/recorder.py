@@ -1,8 +1,10 @@
 """Keeps results.csv, the report and MLflow up to date while a plan runs; all of it in the driver's process."""
 
+import contextlib
 import platform
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from typing import Any
@@ -27,6 +29,7 @@ _FILES += tuple(("analyze", name) for name in ANALYSIS_FILES)
 _TAGS = ("method", "granularity", "fuse_bn", "same_as", "graph_hash", "cpu_model")
 _QUIET_S = 60.0
 """How long MLflow is left alone after it failed."""
+_LONG_S = 10.0
 _PACKAGES = ("torch", "torchvision", "timm", "ray", "mlflow")
 
 
@@ -82,7 +85,8 @@ class Recorder:
 
         Where MLflow still cannot be written to, ``problem`` says why, and all else is there.
         """
-        self.thread.shutdown(cancel_futures=True)
+        with self._wait_told():
+            self.thread.shutdown(cancel_futures=True)
         self.files.failures = failures
         self.files.save()
         self.problem = None
@@ -93,7 +97,8 @@ class Recorder:
                 if row["status"] != "skipped":
                     self.record(cells[row["cell"]], row)
 
-        self._try(write_cells)
+        with self._wait_told():
+            self._try(write_cells)
         self.files.save()
         files = self.files.write(self.store, self.target)
         rows = self.files.rows(self.store)
@@ -101,7 +106,8 @@ class Recorder:
         status = "KILLED" if "skipped" in statuses else "FAILED" if "failed" in statuses else "FINISHED"
         counts = {"cells_ok": float(sum(row["status"] == "ok" for row in rows))}
         if not self.problem:
-            self._try(lambda: self.tracking.close(self.parent_id, files, counts, status))
+            with self._wait_told():
+                self._try(lambda: self.tracking.close(self.parent_id, files, counts, status))
         return rows
 
     def record(self, cell: Cell, row: Row) -> None:
@@ -152,6 +158,16 @@ class Recorder:
             text = masked(f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}")
             self._note("MLflow cannot be written to", f" ({text}); the results are kept, and written there later")
             self.problem = text
+
+    @contextlib.contextmanager
+    def _wait_told(self) -> Iterator[None]:
+        """Say what a long wait is for."""
+        told = threading.Timer(_LONG_S, self._note, ("MLflow is still being written to", " ..."))
+        told.start()
+        try:
+            yield
+        finally:
+            told.cancel()
 
     def _note(self, what: str, why: str) -> None:
         """Say something once."""

@@ -2,7 +2,6 @@
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.image import structural_similarity_index_measure as _ssim
 
 MAX_DEPTH_M = 10.0
 _MIN_FRACTION = 1e-3
@@ -10,7 +9,10 @@ _MIN_FRACTION = 1e-3
 
 def ssim(prediction: Tensor, target: Tensor) -> Tensor:
     """Mean structural similarity of Nx1xHxW maps with data range 1 (Wang et al. 2004; torchmetrics)."""
-    value = _ssim(prediction, target, data_range=1.0)
+    # Imported here: it takes as long as torch, and most processes compute no SSIM.
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    value = structural_similarity_index_measure(prediction, target, data_range=1.0)
     assert isinstance(value, Tensor)
     return value
 

@@ -8,11 +8,9 @@ import os
 import pickle
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -503,30 +501,6 @@ def test_a_recommended_model_is_registered_once_under_an_alias(story):
     assert client.get_model_version_by_alias("depth", "recommended").version == version.version
     assert client.get_run(version.run_id).info.run_name in CELLS
     assert Path(version.source.removeprefix("file://"), "MLmodel").is_file()
-
-
-def test_the_pages_of_mlflow_are_served_on_this_machine_alone(story):
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        port = unused.getsockname()[1]
-    command = [sys.executable, "runner.py", "--ui", str(port), "--storage", str(story.at.storage)]
-    server = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True)
-    try:
-        assert server.stdout is not None
-        assert f"http://127.0.0.1:{port}/#/experiments/1/runs" in server.stdout.readline()
-        end = time.monotonic() + 120
-        while True:
-            try:
-                page = urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5).read()
-                break
-            except OSError:
-                assert server.poll() is None
-                assert time.monotonic() < end
-                time.sleep(0.5)
-        assert b"MLflow" in page
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait(30)
 
 
 def test_a_storage_without_runs_has_no_pages(at, capsys):

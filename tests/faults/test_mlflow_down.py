@@ -70,10 +70,12 @@ def test_results_are_kept_while_the_server_is_away_and_delivered_when_it_is_back
         return ended
 
     monkeypatch.setattr("grid.schedule.run_plan", run_plan_without)
+    monkeypatch.setattr("grid.recorder._LONG_S", 1.0)
     status, text = said([*desk, "--run-name", name, "--tracking-uri", server.uri])
     again = f"python runner.py --sync {name} --storage {tmp_path}/storage --tracking-uri {server.uri}"
     assert status == 1
     assert text.count("MLflow cannot be written to") == 1, "told once"
+    assert how == signal.SIGKILL or "MLflow is still being written to ..." in text, "a long wait says what it is for"
     assert again in text
     rows = rows_of(tmp_path / "storage" / name)
     assert {row["status"] for row in rows} == {"ok"}

@@ -21,12 +21,19 @@ SIZE = 64
 MINMAX = CalibrateSpec(activation_range="minmax")
 MOST_NOISE = {"onnxruntime": 0.05, "xnnpack": 0.1}
 """Against the simulation, as a share of the signal; XNNPACK's gates of SiLU are rounded twice more than it knows."""
-INSTALLED = [
-    pytest.param(
-        engine, marks=pytest.mark.skipif(catalog.missing(engine) is not None, reason=str(catalog.missing(engine)))
-    )
-    for engine in catalog.PACKAGES
-]
+WHOLE = {"onnxruntime": "per_channel", "xnnpack": "per_tensor"}
+"""The granularity in which the real network is written for an engine: half a minute each for XNNPACK."""
+
+
+def installed(engine, *more):
+    """A parameter of tests that are skipped where the engine is not installed."""
+    missing = catalog.missing(engine)
+    return pytest.param(engine, *more, marks=pytest.mark.skipif(missing is not None, reason=str(missing)))
+
+
+INSTALLED = [installed(engine) for engine in catalog.PACKAGES]
+WRITTEN = [installed("onnxruntime", "per_channel"), installed("onnxruntime", "per_tensor")]
+WRITTEN += [installed("xnnpack", "per_tensor")]
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +47,9 @@ def scaled(depth_network, images):
 
 @pytest.fixture(scope="module")
 def files(calibrated, scaled, depth_network, tmp_path_factory):
-    """Exported files by (engine, network), each written once."""
+    """Exported files by engine and granularity (or float), each written once."""
     made = {}
-    networks = {"per_channel": calibrated[True, "per_channel"], "scaled": scaled, "float": depth_network}
+    networks = {"per_channel": calibrated[True, "per_channel"], "per_tensor": scaled, "float": depth_network}
 
     def file(engine, name):
         if (engine, name) not in made:
@@ -106,10 +113,9 @@ def test_a_saved_network_selects_its_engine(calibrated, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", INSTALLED)
-@pytest.mark.parametrize("name", ["per_channel", "scaled"])
-def test_a_file_computes_what_the_recipe_simulates(files, fresh_images, engine, name):
-    path, prepared, _ = files(engine, name)
+@pytest.mark.parametrize(("engine", "granularity"), WRITTEN)
+def test_a_file_computes_what_the_recipe_simulates(files, fresh_images, engine, granularity):
+    path, prepared, _ = files(engine, granularity)
     with torch.inference_mode():
         assert noise(ExportedNetwork(engine, path)(fresh_images), prepared(fresh_images)) < MOST_NOISE[engine]
         assert noise(torch.zeros_like(prepared(fresh_images)), prepared(fresh_images)) > 0.5, "it must be able to fail"
@@ -117,9 +123,8 @@ def test_a_file_computes_what_the_recipe_simulates(files, fresh_images, engine, 
 
 @pytest.mark.slow
 @pytest.mark.skipif(catalog.missing("xnnpack") is not None, reason=str(catalog.missing("xnnpack")))
-@pytest.mark.parametrize("name", ["per_channel", "scaled"])
-def test_xnnpack_is_nearer_to_gates_in_int8_than_to_the_recipes_float_gates(files, fresh_images, name):
-    path, prepared, _ = files("xnnpack", name)
+def test_xnnpack_is_nearer_to_gates_in_int8_than_to_the_recipes_float_gates(files, fresh_images):
+    path, prepared, _ = files("xnnpack", "per_tensor")
     written = xnnpack._requantized_concatenations(xnnpack._int8_gates(decompose(prepared, True)))
     with torch.inference_mode():
         outputs = ExportedNetwork("xnnpack", path)(fresh_images)
@@ -137,17 +142,17 @@ def test_a_float_file_computes_the_float_network(files, fresh_images, engine):
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", INSTALLED)
 def test_a_file_holds_the_integers_and_scales_of_its_recipe_and_of_no_other(files, calibrated, engine):
-    path, prepared, _ = files(engine, "per_channel")
-    signed = engine == "xnnpack"
+    path, prepared, _ = files(engine, WHOLE[engine])
+    signed, other = engine == "xnnpack", next(g for g in WHOLE.values() if g != WHOLE[engine])
     require_constants(engine, path, decompose(prepared, signed))
     with pytest.raises(ExportError, match=f"{path.name} does not hold what the recipe found: .*weight|scale|layer"):
-        require_constants(engine, path, decompose(calibrated[True, "per_tensor"], signed))
+        require_constants(engine, path, decompose(calibrated[True, other], signed))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", INSTALLED)
 def test_another_number_of_threads_gives_the_same_outputs(files, fresh_images, engine):
-    network = ExportedNetwork(engine, files(engine, "per_channel")[0])
+    network = ExportedNetwork(engine, files(engine, WHOLE[engine])[0])
     before = torch.get_num_threads()
     try:
         outputs = []
@@ -165,8 +170,8 @@ def test_another_number_of_threads_gives_the_same_outputs(files, fresh_images, e
 def test_an_exported_network_is_saved_and_loaded_as_others_are(files, fresh_images, engine):
     from model.network import NetworkSpec
 
-    path, _, _ = files(engine, "per_channel")
-    form = Form(NetworkSpec(input_size=SIZE), fused=True, form="int8", granularity="per_channel", engine=engine)
+    path, _, _ = files(engine, WHOLE[engine])
+    form = Form(NetworkSpec(input_size=SIZE), fused=True, form="int8", granularity=WHOLE[engine], engine=engine)
     network = ExportedNetwork(engine, path)
     save_network(path.parent, network, form)
     assert read_form(path.parent) == form

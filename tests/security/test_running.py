@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +37,7 @@ class Watched:
     output: str = ""
     sockets: dict[tuple[str, int], str] = field(default_factory=dict)
     commands: dict[int, str] = field(default_factory=dict)
+    page: bytes = b""
 
     def look(self, root: int) -> None:
         processes = family(root)
@@ -69,7 +71,7 @@ def scene(tmp_path_factory) -> Iterator[Scene]:
 
 
 def watched(command: list[str], environment: dict[str, str], output: Path, until: str | None = None) -> Watched:
-    """Run a command to its end, or until it listens on port ``until``, and note what it shows."""
+    """Run a command to its end, or until it serves a page on port ``until``, and note what it shows."""
     seen, end = Watched(), time.monotonic() + 400
     with output.open("w") as file:
         running = subprocess.Popen(
@@ -79,6 +81,8 @@ def watched(command: list[str], environment: dict[str, str], output: Path, until
             while running.poll() is None and time.monotonic() < end:
                 seen.look(running.pid)
                 if until and any(port == int(until) for _, port in seen.sockets):
+                    with urllib.request.urlopen(f"http://127.0.0.1:{until}/", timeout=60) as page:
+                        seen.page = page.read()
                     break
                 time.sleep(0.5)
         finally:
@@ -125,13 +129,15 @@ def test_no_process_but_the_one_that_was_given_the_secret_shows_it(scene):
 
 
 @pytest.mark.slow
-def test_the_pages_of_mlflow_listen_on_this_machine_alone(scene):
+def test_the_pages_of_mlflow_are_served_on_this_machine_alone(scene):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = str(unused.getsockname()[1])
     command = [sys.executable, "runner.py", "--ui", port, "--storage", str(scene.folder), "--tracking-uri", scene.uri]
     seen = watched(command, {}, scene.folder / "pages.txt", until=port)
     assert ("127.0.0.1", int(port)) in seen.sockets, seen.output
+    assert f"http://127.0.0.1:{port}/#/experiments/1/runs" in seen.output
+    assert b"MLflow" in seen.page
     assert {place: who for place, who in seen.sockets.items() if place[0] not in LOOPBACK} == {}
     assert SECRET not in seen.output
     assert all("runner.py" in text for text in seen.commands.values() if SECRET in text)
