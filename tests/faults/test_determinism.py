@@ -13,7 +13,7 @@ import torch
 from grid.plan import Plan
 from grid.stages import StageStore
 from grid.trial import run_node
-from tests.grid.tiny import space_of, world
+from tests.grid.tiny import space_of, unmeasured, world
 
 AXES = "{method: [ptq, qat, ptq+qat]}"
 COMPARED = ("metrics", "asserted", "history", "files", "settings", "inputs")
@@ -23,8 +23,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory) -> Plan:
     space = space_of(tmp_path_factory.mktemp("space"), AXES)
-    whole = world(tmp_path_factory).plan(space, trained=True)
-    return Plan(whole.cells, tuple(node for node in whole.nodes if node.stage != "profile"), (), 0)
+    return unmeasured(world(tmp_path_factory).plan(space, trained=True))
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from grid.schedule import Ended, Resources, cluster, run_plan
 from grid.stages import StageStore
 from tests.faults.ailing import ailing_stage_trial, attempts, stage_trial_on_a_full_disk
 from tests.grid.test_schedule import Events
-from tests.grid.tiny import space_of, world, written
+from tests.grid.tiny import space_of, unmeasured, world, written
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(500)]
 AXES = "{method: [ptq], seed: [2, 3, 4, 5, 6, 7]}"
@@ -48,7 +48,7 @@ class Ran:
 def ran(tmp_path_factory) -> Ran:
     here = world(tmp_path_factory)
     folder = tmp_path_factory.mktemp("failing")
-    plan = here.plan(space_of(folder, AXES, overrides=("fuse_bn=true", "equalize=false", "rounding=false")))
+    plan = unmeasured(here.plan(space_of(folder, AXES, overrides=("fuse_bn=true", "equalize=false", "rounding=false"))))
     cells = {cell.settings["seed"]: cell for cell in plan.cells if cell.settings["method"] == "ptq"}
     ill = {cells[seed].nodes["calibrate"]: ailment for seed, ailment in ILL.items()}
     context, resources = dataclasses.replace(here.context(folder), stall_s=8.0), Resources(retries=1)

@@ -1,5 +1,6 @@
 """A grid so small that it runs whole in a test: 64x64 pictures, twenty rooms, a float network of random weights."""
 
+import dataclasses
 import functools
 import json
 import os
@@ -82,6 +83,16 @@ def space_file(path: Path, axes: str, more: str = "") -> Path:
 
 def space_of(folder: Path, axes: str, more: str = "", overrides: tuple[str, ...] = ()) -> SearchSpace:
     return load_space(space_file(Path(folder) / "tiny.yaml", axes, more), overrides)
+
+
+def unmeasured(plan: Plan) -> Plan:
+    """The plan without its latencies."""
+    kept = {node.id: node for node in plan.nodes if node.stage != "profile"}
+    cells = [
+        dataclasses.replace(cell, nodes={stage: node for stage, node in cell.nodes.items() if node in kept})
+        for cell in plan.cells
+    ]
+    return dataclasses.replace(plan, cells=tuple(cells), nodes=tuple(kept.values()))
 
 
 def world(factory: pytest.TempPathFactory) -> World:
