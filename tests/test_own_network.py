@@ -1,55 +1,24 @@
 """The worked example of docs/own.md, run whole: another network, in one file, on pictures of another folder."""
 
 import contextlib
-import csv
 import io
 import os
-import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 import runner
-from tests.grid.tiny import ROOT, SETTINGS, written
-from tests.model.nyu_files import kaggle
+from tests.grid.tiny import ROOT, written
+from tests.worked_example import EXAMPLE, Example, example
 
-EXAMPLE = ROOT / "docs" / "examples" / "small_depth.py"
-TINY = SETTINGS.replace(", rooms_train: 12, rooms_val: 4, rooms_test: 4", "")  # these come with the built-in rooms
-SPACE = f"name: own\naxes: {{method: [ptq, ptq+qat]}}\n{TINY}"
 CELLS = ["fp32", "fp32-fuse_bn", "per_channel-ptq", "per_channel-ptq+qat"]
 
 
-@dataclass(frozen=True)
-class Tried:
-    """A folder with the user's network, pictures and grid, and what the run printed."""
-
-    folder: Path
-    done: subprocess.CompletedProcess
-
-    def rows(self) -> list[dict[str, str]]:
-        with (self.folder / "results" / "first" / "results.csv").open(newline="") as file:
-            return list(csv.DictReader(file))
-
-    def arguments(self, *more: str) -> list[str]:
-        folder = self.folder
-        paths = ["--grid", str(folder / "own.yaml"), "--storage", str(folder / "results")]
-        return [*paths, "--network", str(folder / "small_depth.py"), "--data", str(folder / "pictures"), *more]
-
-
 @pytest.fixture(scope="module")
-def tried(tmp_path_factory) -> Tried:
-    folder = tmp_path_factory.mktemp("own")
-    shutil.copy(EXAMPLE, folder)
-    kaggle(folder / "pictures")
-    (folder / "own.yaml").write_text(SPACE)
-    command = [sys.executable, str(ROOT / "runner.py"), "--grid", "own.yaml", "--run-name", "first"]
-    command += ["--network", "small_depth.py", "--data", "pictures"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
-    return Tried(folder, done)
+def tried(tmp_path_factory) -> Example:
+    return example(tmp_path_factory)
 
 
 pytestmark = pytest.mark.timeout(400)
@@ -57,14 +26,14 @@ pytestmark = pytest.mark.timeout(400)
 
 @pytest.mark.slow
 def test_every_cell_holds_the_network_of_the_file(tried):
-    assert tried.done.returncode == 0, tried.done.stdout + tried.done.stderr
+    assert tried.seen.status == 0, tried.seen.output
     assert [(row["cell"], row["status"], row["encoder"]) for row in tried.rows()] == [
         (cell, "ok", "own/small_depth") for cell in CELLS
     ]
     assert all(float(row["size_mb"]) < 0.3 for row in tried.rows())
 
 
-def planned(tried: Tried) -> str:
+def planned(tried: Example) -> str:
     text = io.StringIO()
     with contextlib.redirect_stdout(text):
         assert runner.main(tried.arguments("--dry-run")) == 0
@@ -103,10 +72,9 @@ def test_its_logged_model_loads_where_neither_the_file_nor_the_repository_is(tri
     (tried.folder / "small_depth.py").rename(aside)
     networks = (tried.folder / "results" / "networks").rename(tried.folder / "results" / "away")
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    uri = f"sqlite:///{tried.folder / 'results' / 'mlflow.db'}"
     try:
         done = subprocess.run(
-            [sys.executable, "-c", PREDICT, uri],
+            [sys.executable, "-c", PREDICT, tried.uri],
             cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200, check=False,
         )  # fmt: skip
     finally:
