@@ -10,6 +10,7 @@ from typing import Any
 from grid.recommend import DEFAULT
 from grid.remote import run_folder
 from grid.saved_command import read_arguments
+from grid.space import is_name
 from grid.tracking_uri import UI_PORT, masked
 from model.errors import InputError
 
@@ -115,9 +116,10 @@ def saved(asked: argparse.Namespace, run_name: str) -> dict[str, Any]:
     """What a resumed run needs of this command; no secrets (the tracking URI is asked for again)."""
     left_out = ("resume", "report", "sync", "ui", "dry_run", "run_name", "tracking_uri", "storage", *_EXPORT)
     arguments = {key: value for key, value in vars(asked).items() if key not in left_out}
+    named = {"data": asked.data == "rooms", "checkpoint": asked.checkpoint == "none", "grid": is_name(asked.grid)}
     for key in ("data", "checkpoint", "grid", "network"):
-        if asked.__dict__[key] is not None and Path(asked.__dict__[key]).exists():  # else a name: rooms, none, full
-            arguments[key] = str(Path(asked.__dict__[key]).absolute())
+        if arguments[key] is not None and not named.get(key):
+            arguments[key] = str(Path(arguments[key]).absolute())
     return {"run_name": run_name, "arguments": arguments}
 
 

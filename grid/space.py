@@ -122,10 +122,14 @@ def load_space(
     )
 
 
+def is_name(text: str | Path) -> bool:
+    """Whether a search space is asked for by name, among those that are shipped, and not as a file."""
+    path = Path(text)
+    return path.suffix not in (".yaml", ".yml") and path.parent == Path(".")
+
+
 def _find(name: str | Path) -> Path:
-    path = Path(name)
-    if path.suffix not in (".yaml", ".yml") and path.parent == Path("."):
-        path = FOLDER / f"{name}.yaml"
+    path = FOLDER / f"{name}.yaml" if is_name(name) else Path(name)
     if not os.path.isfile(path):  # unlike Path.is_file, also where no file system takes so long a name
         known = sorted(file.stem for file in FOLDER.glob("*.yaml"))
         expected = f"one of {', '.join(known)}, or a YAML file"

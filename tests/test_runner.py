@@ -23,7 +23,7 @@ import pytest
 import torch
 
 import runner
-from grid.command_line import STORE_NAMES
+from grid.command_line import STORE_NAMES, parse, saved
 from grid.plan import Plan
 from grid.report import RESULT_COLUMNS
 from grid.schedule import Dashboard, Ended, Observer, Resources, TrieSearcher
@@ -296,6 +296,18 @@ def test_ctrl_c_before_the_grid_runs_ends_without_a_traceback(at, monkeypatch):
 
 
 # ---- the plan alone
+
+
+def test_a_run_keeps_names_as_names_and_files_by_their_whole_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("full", "rooms", "none"):
+        (tmp_path / name).mkdir()
+    kept = saved(parse(["--checkpoint", "none"]), "first")["arguments"]
+    assert [kept[key] for key in ("grid", "data", "checkpoint", "network")] == ["full", "rooms", "none", None]
+    kept = saved(parse(["--grid", "own.yaml", "--data", "none", "--checkpoint", "full"]), "first")["arguments"]
+    assert [kept[key] for key in ("grid", "data", "checkpoint")] == [
+        str(tmp_path / name) for name in ("own.yaml", "none", "full")
+    ]
 
 
 def test_a_dry_run_prints_cells_and_stages_and_starts_nothing(at):
