@@ -226,6 +226,7 @@ def _run_plan(
     except KeyboardInterrupt:
         interrupted = True
     where = f" --storage {shlex.quote(masked(asked.storage))}" if asked.storage != "results" else ""
+    where += f" --tracking-uri {shlex.quote(masked(asked.tracking_uri))}" if asked.tracking_uri else ""
     to_do = sum(not store.has(node.id) for node in plan.nodes)
     left_over = f"{to_do} stages are left, about {needed_mb(store, to_do):.0f} MB."
     go_on = f"Finished stages are kept. Go on with: python runner.py --resume {run_name}{where}"
@@ -244,8 +245,7 @@ def _run_plan(
     if ended.stopped:
         say(f"STOPPED: {ended.stopped}. {left_over}")
     if recorder.problem:
-        uri = f" --tracking-uri {masked(asked.tracking_uri)}" if asked.tracking_uri else ""
-        say(f"MLflow lacks results. Write them with: python runner.py --sync {run_name}{where}{uri}")
+        say(f"MLflow lacks results. Write them with: python runner.py --sync {run_name}{where}")
     bad = [row for row in rows if row["status"] not in ("ok", "excluded")]
     if interrupted or bad:
         say(go_on)

@@ -702,9 +702,10 @@ def test_an_interrupted_run_says_how_to_go_on_and_is_not_called_finished(story, 
 
     monkeypatch.setattr("grid.schedule.cluster", lambda resources: contextlib.nullcontext(Dashboard("", None)))
     monkeypatch.setattr("grid.schedule.run_plan", interrupt)
-    status, text = quietly(story.at.arguments(*SET, "--set", "qat.epochs=7", run_name="cut"))
+    status, text = quietly(story.at.arguments(*SET, "--set", "qat.epochs=7", run_name="cut", tracking_uri=story.uri))
     assert status == 130
-    assert f"python runner.py --resume cut --storage {story.at.storage}" in " ".join(text.split())
+    again = f"python runner.py --resume cut --storage {story.at.storage} --tracking-uri {story.uri}"
+    assert again in " ".join(text.split())
     rows = {row["cell"]: row for row in story.rows("cut")}
     assert (rows[CELLS[3]]["status"], rows[CELLS[2]]["status"]) == ("skipped", "ok")
     runs = runs_of(story, "cut")
