@@ -11,7 +11,7 @@ from grid.recommend import DEFAULT
 from grid.remote import run_folder
 from grid.saved_command import read_arguments
 from grid.space import is_name
-from grid.tracking_uri import UI_PORT, masked
+from grid.tracking_uri import MASK, UI_PORT, masked
 from model.errors import InputError
 
 DESCRIPTION = "Quantization grid runner: which recipe gives my network the best accuracy, size and latency?"
@@ -98,24 +98,28 @@ def parse(arguments: list[str]) -> argparse.Namespace:
             raise InputError(f"--{name.replace('_', '-')}", f"{vars(first)[name]} is out of range", "a finite number")
     if re.search(r"[/:]", first.register or ""):
         raise InputError("--register", f"{first.register!r} is no name of an MLflow model", "one without / and :")
-    if not first.resume:
+    flag, run = ("--resume", first.resume) if first.resume else ("--sync", first.sync)
+    if not run:
         return first
-    saved = run_folder(first.storage, checked_run_name(first.resume)) / "run.json"
-    if not saved.is_file():
-        runs = sorted(path.parent.name for path in saved.parent.parent.glob("*/run.json"))
-        raise InputError(
-            "--resume",
-            f"{first.resume!r} is no run in {first.storage}",
-            f"one of {', '.join(runs)}" if runs else "a run, and there is none yet",
-        )
-    parser.set_defaults(**read_arguments(saved, vars(parser.parse_args([]))))
-    return parser.parse_args(arguments)
+    file = run_folder(first.storage, checked_run_name(run)) / "run.json"
+    if not file.is_file():
+        runs = sorted(path.parent.name for path in file.parent.parent.glob("*/run.json"))
+        expected = f"one of {', '.join(runs)}" if runs else "a run, and there is none yet"
+        raise InputError(flag, f"{run!r} is no run in {first.storage}", expected)
+    kept = read_arguments(file, vars(parser.parse_args([])))
+    parser.set_defaults(**(kept if first.resume else {"tracking_uri": kept.get("tracking_uri")}))
+    asked = parser.parse_args(arguments)
+    if MASK in (asked.tracking_uri or ""):
+        problem = f"{run} writes to {asked.tracking_uri}, whose secrets are not kept"
+        raise InputError("--tracking-uri", problem, "the same with its secrets")
+    return asked
 
 
 def saved(asked: argparse.Namespace, run_name: str) -> dict[str, Any]:
-    """What a resumed run needs of this command; no secrets (the tracking URI is asked for again)."""
-    left_out = ("resume", "report", "sync", "ui", "dry_run", "run_name", "tracking_uri", "storage", *_EXPORT)
+    """What a resumed run needs of this command; no secrets (a tracking URI that holds some is asked for again)."""
+    left_out = ("resume", "report", "sync", "ui", "dry_run", "run_name", "storage", *_EXPORT)
     arguments = {key: value for key, value in vars(asked).items() if key not in left_out}
+    arguments["tracking_uri"] = asked.tracking_uri and masked(asked.tracking_uri)
     named = {"data": asked.data == "rooms", "checkpoint": asked.checkpoint == "none", "grid": is_name(asked.grid)}
     for key in ("data", "checkpoint", "grid", "network"):
         if arguments[key] is not None and not named.get(key):

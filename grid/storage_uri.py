@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from urllib.parse import unquote
 
-from grid.tracking_uri import masked
+from grid.tracking_uri import MASK, masked
 
 CACHE = "QUANTIZATION_GRID_CACHE"
 _MATTERS = ("endpoint_override", "region", "blob_storage_authority", "dfs_storage_authority")
@@ -33,7 +33,7 @@ def local_root(storage: str) -> Path:
 def shown(uri: str) -> str:
     """The URI without its secrets, fit to be shown."""
     scheme, user, rest, query = split(uri)
-    return masked(f"{scheme}://{'***@' if user else ''}{rest}{'?' if query else ''}{query}")
+    return masked(f"{scheme}://{f'{MASK}@' if user else ''}{rest}{'?' if query else ''}{query}")
 
 
 def without_secrets(text: str, uri: str) -> str:
@@ -43,7 +43,7 @@ def without_secrets(text: str, uri: str) -> str:
     text = text.replace(uri, shown(uri))
     for secret in sorted(filter(None, hidden), key=len, reverse=True):
         for form in (secret, unquote(secret)):
-            text = re.sub(rf"(?<!\w){re.escape(form)}(?!\w)", "***", text)
+            text = re.sub(rf"(?<!\w){re.escape(form)}(?!\w)", MASK, text)
     return " ".join(masked(text).split())
 
 

@@ -13,6 +13,8 @@ from model.errors import InputError
 
 EXPERIMENT = "quantization-grid"
 UI_HOST, UI_PORT = "127.0.0.1", 5000
+MASK = "***"
+"""What stands in place of a secret."""
 
 
 def store_uri(storage: Path) -> str:
@@ -25,9 +27,9 @@ def masked(text: str) -> str:
 
     A password may hold ``/``, ``?`` and ``#``, as SQLAlchemy takes them: all up to the last ``@`` of a word is masked.
     """
-    without_user = re.sub(r"(://)(?!/)\S*@", r"\1***@", text)
-    without_user = re.sub(r"^[^:/\s]+:(?!//)\S*@", "***@", without_user)  # a URI whose scheme was forgotten
-    return re.sub(r"([?&][^=&\s]+=)[^&\s]+", r"\1***", without_user)
+    without_user = re.sub(r"(://)(?!/)\S*@", rf"\1{MASK}@", text)
+    without_user = re.sub(r"^[^:/\s]+:(?!//)\S*@", f"{MASK}@", without_user)  # a URI whose scheme was forgotten
+    return re.sub(r"([?&][^=&\s]+=)[^&\s]+", rf"\1{MASK}", without_user)
 
 
 def checked_uri(uri: str) -> str:

@@ -30,6 +30,7 @@ from grid.schedule import Dashboard, Ended, Observer, Resources, TrieSearcher
 from grid.stages import StageStore
 from grid.trial import Context, run_node
 from model.checkpoint import save_checkpoint
+from model.errors import InputError
 from model.metrics import depth_metrics
 from model.network import build_network
 from model.pack import Pack
@@ -308,6 +309,25 @@ def test_a_run_keeps_names_as_names_and_files_by_their_whole_path(tmp_path, monk
     assert [kept[key] for key in ("grid", "data", "checkpoint")] == [
         str(tmp_path / name) for name in ("own.yaml", "none", "full")
     ]
+
+
+@pytest.mark.parametrize("flag", ["--resume", "--sync"])
+def test_a_run_goes_on_in_its_own_tracking_store_and_asks_again_for_one_with_secrets(tmp_path, flag):
+    (tmp_path / "first").mkdir()
+
+    def started(uri: str) -> None:
+        facts = saved(parse(["--tracking-uri", uri]), "first")
+        (tmp_path / "first" / "run.json").write_text(json.dumps(facts))
+
+    again = [flag, "first", "--storage", str(tmp_path)]
+    started("http://host:5000")
+    assert parse(again).tracking_uri == "http://host:5000"
+    assert parse([*again, "--tracking-uri", "sqlite:////other.db"]).tracking_uri == "sqlite:////other.db"
+    started("http://me:hunter2@host:5000")
+    assert "hunter2" not in (tmp_path / "first" / "run.json").read_text()
+    with pytest.raises(InputError, match=r"--tracking-uri: first writes to http://\*\*\*@host:5000, whose secrets"):
+        parse(again)
+    assert parse([*again, "--tracking-uri", "http://me:new@host:5000"]).tracking_uri == "http://me:new@host:5000"
 
 
 def test_a_dry_run_prints_cells_and_stages_and_starts_nothing(at):

@@ -92,7 +92,7 @@ def test_results_are_kept_while_the_server_is_away_and_delivered_when_it_is_back
         {**row, "mlflow_run_id": run_id} for row, run_id in zip(rows, run_ids(server, name, rows), strict=True)
     ]
     before = run_ids(server, name, rows)
-    assert said(again.split()[2:])[0] == 0
+    assert said(["--sync", name, "--storage", f"{tmp_path}/storage"])[0] == 0, "a run knows its store"
     assert run_ids(server, name, rows) == before, "a second delivery changes nothing"
 
 
