@@ -16,7 +16,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers set their own count; id
 
 from rich.console import Console
 
-from grid.command_line import checked_run_name, parse, read_seeds, repeating_command, saved
+from grid.command_line import checked_run_name, known_run, parse, read_seeds, repeating_command, saved
 from grid.cores import own_cores
 from grid.costs import Costs, duration
 from grid.disk import needed_mb, require_writable
@@ -26,7 +26,7 @@ from grid.plan import Plan, make_plan
 from grid.plan_text import describe
 from grid.progress import Progress
 from grid.recommend import Target, first_member, parse_target, recommend
-from grid.remote import opened, run_folder
+from grid.remote import opened
 from grid.run_files import RunFiles, pack_of
 from grid.run_lock import only_driver
 from grid.space import SearchSpace, load_space
@@ -112,10 +112,9 @@ def run(asked: argparse.Namespace) -> int:
         return _run_plan(asked, target, run_name, plan, store, pack, context, progress)
 
 
-def _finished(asked: argparse.Namespace, run_name: str) -> tuple[RunFiles, StageStore]:
+def _finished(asked: argparse.Namespace, flag: str, run_name: str) -> tuple[RunFiles, StageStore]:
     """The files of a run and its store; with a storage by URI, all that this machine lacks of them is fetched."""
-    folder = run_folder(asked.storage, checked_run_name(run_name))
-    files, store = RunFiles.load(folder), StageStore(*opened(asked.storage))
+    files, store = RunFiles.load(known_run(flag, run_name, asked.storage)), StageStore(*opened(asked.storage))
     store.verify_all(node for cell in files.plan.cells for node in cell.nodes.values())
     if store.remote is not None:
         store.remote.pull_files("packs")
@@ -124,7 +123,7 @@ def _finished(asked: argparse.Namespace, run_name: str) -> tuple[RunFiles, Stage
 
 def _report(asked: argparse.Namespace, target: Target, console: Console) -> int:
     """Make the report of a run again, from its folder and the stages in the store."""
-    files, store = _finished(asked, asked.report)
+    files, store = _finished(asked, "--report", asked.report)
     require_writable(store.root)
     files.write(store, target)
     _share(asked.report, store)
@@ -137,7 +136,7 @@ def _export(asked: argparse.Namespace, console: Console) -> int:
     """Write the network of a cell as a file for an engine, with its card and a script that runs it."""
     from grid.export import CARD, SCRIPT, export_cell
 
-    _, store = _finished(asked, asked.export.partition("/")[0])
+    _, store = _finished(asked, "--export", asked.export.partition("/")[0])
     out = Path(asked.out)
     if asked.network:
         register_network(Path(asked.network))
@@ -154,7 +153,7 @@ def _sync(asked: argparse.Namespace, target: Target, console: Console) -> int:
     """Write to MLflow what a run has and MLflow lacks, such as after its server was down."""
     from grid.recorder import Recorder
 
-    files, store = _finished(asked, asked.sync)
+    files, store = _finished(asked, "--sync", asked.sync)
     pack = pack_of(store.root, files.context)
     if pack is None:
         problem = f"has no packed data of {asked.sync} any more"

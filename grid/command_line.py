@@ -101,18 +101,23 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     flag, run = ("--resume", first.resume) if first.resume else ("--sync", first.sync)
     if not run:
         return first
-    file = run_folder(first.storage, checked_run_name(run)) / "run.json"
-    if not file.is_file():
-        runs = sorted(path.parent.name for path in file.parent.parent.glob("*/run.json"))
-        expected = f"one of {', '.join(runs)}" if runs else "a run, and there is none yet"
-        raise InputError(flag, f"{run!r} is no run in {first.storage}", expected)
-    kept = read_arguments(file, vars(parser.parse_args([])))
+    kept = read_arguments(known_run(flag, run, first.storage) / "run.json", vars(parser.parse_args([])))
     parser.set_defaults(**(kept if first.resume else {"tracking_uri": kept.get("tracking_uri")}))
     asked = parser.parse_args(arguments)
     if MASK in (asked.tracking_uri or ""):
         problem = f"{run} writes to {asked.tracking_uri}, whose secrets are not kept"
         raise InputError("--tracking-uri", problem, "the same with its secrets")
     return asked
+
+
+def known_run(flag: str, name: str, storage: str) -> Path:
+    """The folder of a run, as it is in the storage now; raises InputError that names the runs that are there."""
+    folder = run_folder(storage, checked_run_name(name))
+    if not folder.is_dir():
+        runs = sorted(path.parent.name for path in folder.parent.glob("*/run.json"))
+        expected = f"one of {', '.join(runs)}" if runs else "a run, and there is none yet"
+        raise InputError(flag, f"{name!r} is no run in {masked(storage)}", expected)
+    return folder
 
 
 def saved(asked: argparse.Namespace, run_name: str) -> dict[str, Any]:
