@@ -65,8 +65,8 @@ def test_the_pages_of_mlflow_are_served_on_this_machine_alone(scene):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = str(unused.getsockname()[1])
-    command = [sys.executable, "runner.py", "--ui", port, "--storage", str(scene.folder), "--tracking-uri", scene.uri]
-    seen = watched(command, ROOT, {}, until=port)
+    command = [sys.executable, str(ROOT / "runner.py"), "--ui", port, "--storage", str(scene.folder)]
+    seen = watched([*command, "--tracking-uri", scene.uri], scene.folder, {}, until=port)
     assert ("127.0.0.1", int(port)) in seen.sockets, seen.output
     assert f"http://127.0.0.1:{port}/#/experiments/1/runs" in seen.output
     assert b"MLflow" in seen.page
