@@ -109,7 +109,7 @@ def run(asked: argparse.Namespace) -> int:
     named = asked.resume or asked.run_name
     wanted = checked_run_name(named or f"{space.name}-{time.strftime('%Y%m%d-%H%M%S')}")
     with only_driver(storage, wanted, new=named is None) as run_name:
-        return _run_plan(asked, target, run_name, plan, store, pack, context, progress)
+        return _run_plan(asked, target, run_name, plan, described, store, pack, context, progress)
 
 
 def _finished(asked: argparse.Namespace, flag: str, run_name: str) -> tuple[RunFiles, StageStore]:
@@ -187,6 +187,7 @@ def _run_plan(
     target: Target,
     run_name: str,
     plan: Plan,
+    described: list[str],
     store: StageStore,
     pack: Pack,
     context: Context,
@@ -198,13 +199,17 @@ def _run_plan(
     def say(text: str) -> None:
         progress.console.print(text, markup=False, soft_wrap=True)
 
+    def left_over() -> str:
+        to_do = sum(not store.has(node.id) for node in plan.nodes)
+        return f"{to_do} stages are left, about {needed_mb(store, to_do):.0f} MB."
+
     resources = Resources(asked.cpus_per_trial, asked.gpus_per_trial, asked.address, asked.retries)
     run_dir = store.root / run_name
     files = RunFiles(run_dir, plan, run_context(plan, pack, run_name, repeating_command(asked)))
     recorder = Recorder(files, store, pack, asked.tracking_uri, target, say)
     run_dir.mkdir(parents=True, exist_ok=True)
     (run_dir / "run.json").write_text(json.dumps(saved(asked, run_name), indent=1), encoding="utf-8")
-    (run_dir / "plan.txt").write_text("\n".join(describe(plan, store)) + "\n", encoding="utf-8")
+    (run_dir / "plan.txt").write_text("\n".join(described) + "\n", encoding="utf-8")
     files.save()
     _share(run_name, store)
     say(f"run        {run_dir}\nMLflow     {recorder.ui_command}")
@@ -226,14 +231,12 @@ def _run_plan(
         interrupted = True
     where = f" --storage {shlex.quote(masked(asked.storage))}" if asked.storage != "results" else ""
     where += f" --tracking-uri {shlex.quote(masked(asked.tracking_uri))}" if asked.tracking_uri else ""
-    to_do = sum(not store.has(node.id) for node in plan.nodes)
-    left_over = f"{to_do} stages are left, about {needed_mb(store, to_do):.0f} MB."
     go_on = f"Finished stages are kept. Go on with: python runner.py --resume {run_name}{where}"
     try:
         rows = recorder.finish(ended.failures)
         _share(run_name, store)
     except OSError as error:
-        say(f"STOPPED: {ended.stopped or f'{run_dir} cannot be written to ({error})'}. {left_over} {go_on}")
+        say(f"STOPPED: {ended.stopped or f'{run_dir} cannot be written to ({error})'}. {left_over()} {go_on}")
         return EXIT_INCOMPLETE
     found = recommend(rows, target)
     say(summary(rows, found, run_dir))
@@ -242,7 +245,7 @@ def _run_plan(
     elif asked.register and found.cell and not interrupted and not recorder.problem:
         say(f"registered {recorder.register(first_member(rows, found.cell), asked.register)}")
     if ended.stopped:
-        say(f"STOPPED: {ended.stopped}. {left_over}")
+        say(f"STOPPED: {ended.stopped}. {left_over()}")
     if recorder.problem:
         say(f"MLflow lacks results. Write them with: python runner.py --sync {run_name}{where}")
     bad = [row for row in rows if row["status"] not in ("ok", "excluded")]
