@@ -16,33 +16,33 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers set their own count; id
 
 from rich.console import Console
 
-from grid.command_line import checked_run_name, known_run, parse, read_seeds, repeating_command, saved
-from grid.cores import own_cores
-from grid.costs import Costs, duration
-from grid.disk import needed_mb, require_writable
-from grid.kept import kept_copy
-from grid.own_network import take_network
-from grid.plan import Plan, make_plan
-from grid.plan_text import describe
-from grid.progress import Progress
-from grid.recommend import Target, first_member, parse_target, recommend
-from grid.remote import opened
-from grid.run_files import RunFiles, pack_of
-from grid.run_lock import only_driver
-from grid.space import SearchSpace, load_space
-from grid.stages import StageStore
-from grid.storage_uri import local_root
-from grid.summary import summary
-from grid.tracking_uri import EXPERIMENT, UI_HOST, masked, store_uri, ui_arguments, ui_environment
-from grid.work import Context
-from model.checkpoint import checkpoint_sha256, load_checkpoint
+from grid.paths import ROOMS_CHECKPOINT
+from grid.planning.plan import Plan, make_plan
+from grid.report.terminal import summary
+from grid.results.recommend import Target, first_member, parse_target, recommend
+from grid.run.costs import Costs, duration
+from grid.run.files import RunFiles, pack_of
+from grid.run.options import checked_run_name, known_run, parse, read_seeds, repeating_command, saved
+from grid.run.plan_text import describe
+from grid.run.progress import Progress
+from grid.run.user_network import take_network
+from grid.scheduling.cores import own_cores
+from grid.secrets import masked
+from grid.space.search_space import SearchSpace, load_space
+from grid.stages.work import Context
+from grid.storage.copies import kept_copy
+from grid.storage.disk import needed_mb, require_writable
+from grid.storage.remote import opened
+from grid.storage.result_store import StageStore
+from grid.storage.run_lock import only_driver
+from grid.storage.uri import local_root
+from grid.tracking.uri import EXPERIMENT, UI_HOST, store_uri, ui_arguments, ui_environment
+from model.data.pack import Pack, prepare_pack
 from model.errors import InputError
-from model.network import NetworkSpec
-from model.own import register_network
-from model.pack import Pack, prepare_pack
+from model.network.checkpoint import checkpoint_sha256, load_checkpoint
+from model.network.depth_network import NetworkSpec
+from model.network.user_network import register_network
 
-ROOT = Path(__file__).resolve().parent
-ROOMS_CHECKPOINT = ROOT / "checkpoints" / "efficientnet_b0-rooms.safetensors"
 EXIT_OK, EXIT_INCOMPLETE, EXIT_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 
@@ -134,7 +134,7 @@ def _report(asked: argparse.Namespace, target: Target, console: Console) -> int:
 
 def _export(asked: argparse.Namespace, console: Console) -> int:
     """Write the network of a cell as a file for an engine, with its card and a script that runs it."""
-    from grid.export import CARD, SCRIPT, export_cell
+    from grid.run.export import CARD, SCRIPT, export_cell
 
     _, store = _finished(asked, "--export", asked.export.partition("/")[0])
     out = Path(asked.out)
@@ -151,7 +151,7 @@ def _export(asked: argparse.Namespace, console: Console) -> int:
 
 def _sync(asked: argparse.Namespace, target: Target, console: Console) -> int:
     """Write to MLflow what a run has and MLflow lacks, such as after its server was down."""
-    from grid.recorder import Recorder
+    from grid.run.recorder import Recorder
 
     files, store = _finished(asked, "--sync", asked.sync)
     pack = pack_of(store.root, files.context)
@@ -176,7 +176,7 @@ def _open_ui(asked: argparse.Namespace) -> int:
         raise InputError("--ui", f"{masked(uri)} is a server with pages of its own", "a database")
     if uri == store_uri(storage) and not (storage / "mlflow.db").is_file():
         raise InputError("--ui", f"{asked.storage} holds no runs", "a storage in which a grid has run")
-    from grid.store import runs_page  # imports mlflow, as the server will
+    from grid.tracking.mlflow_store import runs_page  # imports mlflow, as the server will
 
     print(f"MLflow     http://{UI_HOST}:{asked.ui}{runs_page(uri, EXPERIMENT)}  (Ctrl-C ends it)", flush=True)
     return subprocess.run(ui_arguments(asked.ui), env=os.environ | ui_environment(uri), check=False).returncode
@@ -193,8 +193,11 @@ def _run_plan(
     context: Context,
     progress: Progress,
 ) -> int:
-    from grid.recorder import Recorder, run_context  # imports mlflow: seconds that a wrong command need not wait for
-    from grid.schedule import Ended, Resources, cluster, run_plan
+    from grid.run.recorder import (  # imports mlflow: seconds that a wrong command need not wait for
+        Recorder,
+        run_context,
+    )
+    from grid.scheduling.tune import Ended, Resources, cluster, run_plan
 
     def say(text: str) -> None:
         progress.console.print(text, markup=False, soft_wrap=True)

@@ -38,8 +38,8 @@ def _row(benchmark: str, line: dict[str, object]) -> str:
 
 
 def _machine() -> str:
-    from grid.cores import own_cores
-    from grid.measure import cpu_model
+    from grid.scheduling.cores import own_cores
+    from grid.stages.measure import cpu_model
 
     load = Path("/proc/loadavg")
     busy = f", load {load.read_text().split()[0]} at the end" if load.is_file() else ""

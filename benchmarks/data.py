@@ -17,11 +17,11 @@ from torchvision.transforms import v2
 
 from benchmarks.line import say
 from benchmarks.subject import float_network, rendered
-from grid.cores import own_cores, pin_process
-from model.augment import augment
+from grid.scheduling.cores import own_cores, pin_process
+from model.data.augment import augment
+from model.data.pack import FAR_MM, Pack
+from model.images import IMAGENET_MEAN, IMAGENET_STD, normalize
 from model.metrics import depth_loss
-from model.network import IMAGENET_MEAN, IMAGENET_STD, normalize
-from model.pack import FAR_MM, Pack
 from model.training import epoch_batches
 
 ROOMS = 64
@@ -36,7 +36,7 @@ AUGMENT = v2.Compose(
         v2.RandomGrayscale(0.05),
     ]
 )
-"""What ``model.augment`` draws, as torchvision has it."""
+"""What ``model.data.augment`` draws, as torchvision has it."""
 Batch = tuple[Tensor, Tensor]
 
 

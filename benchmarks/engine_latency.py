@@ -19,12 +19,13 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.line import say
 from benchmarks.subject import float_network, pictures
-from grid.cores import own_cores, pinned
-from grid.latency import LatencySpec, measure_pair, profile_operators, quiet
+from grid.scheduling.cores import own_cores, pinned
+from grid.space.settings import LatencySpec
+from grid.stages.latency import measure_pair, profile_operators, quiet
 from model.metrics import sqnr_db
 from quant.calibrate import calibrate
 from quant.engines import qnnpack
-from quant.equalize import equalize
+from quant.equalization.equalize import equalize
 from quant.graph import fuse_bn
 from quant.recipe import CalibrateSpec, EqualizeSpec
 

@@ -8,13 +8,14 @@ from torch import Tensor, nn
 
 from benchmarks.line import say
 from benchmarks.subject import float_network, pictures
-from grid.latency import LatencySpec, measure_pair
+from grid.space.settings import LatencySpec
+from grid.stages.latency import measure_pair
 from model.metrics import sqnr_db
 from quant.calibrate import calibrate
 from quant.engines import qnnpack
 from quant.engines.catalog import PACKAGES, TORCH, missing
 from quant.engines.exported import ExportedNetwork, export, file_name
-from quant.equalize import equalize
+from quant.equalization.equalize import equalize
 from quant.graph import fuse_bn
 from quant.recipe import CalibrateSpec, EqualizeSpec
 

@@ -10,9 +10,9 @@ from torch import nn
 
 from benchmarks.line import say
 from benchmarks.subject import float_network, int8_network, rendered
-from grid.cores import own_cores
-from grid.latency import quiet
-from model.network import normalize
+from grid.scheduling.cores import own_cores
+from grid.stages.latency import quiet
+from model.images import normalize
 from model.training import predict
 
 NYU_TEST = 654

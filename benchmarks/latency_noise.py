@@ -13,8 +13,9 @@ from torch import nn
 
 from benchmarks.line import say
 from benchmarks.subject import float_network, int8_network, pictures
-from grid.cores import own_cores, pin_process, pinned
-from grid.latency import Latency, LatencySpec, measure_pair
+from grid.scheduling.cores import own_cores, pin_process, pinned
+from grid.space.settings import LatencySpec
+from grid.stages.latency import Latency, measure_pair
 from quant.graph import fuse_bn
 
 LONG = LatencySpec(seconds=20.0)

@@ -19,14 +19,14 @@ from torch.ao.quantization.quantize_fx import prepare_fx, prepare_qat_fx
 
 from benchmarks.line import say
 from benchmarks.subject import float_network, rendered
-from grid.cores import own_cores, pinned
+from grid.scheduling.cores import own_cores, pinned
+from model.images import normalize
 from model.metrics import depth_loss
-from model.network import normalize
 from quant.calibrate import calibrate
 from quant.graph import fuse_bn
 from quant.prepare import quant_convs, quantizers
-from quant.qat import prepare_cold
-from quant.range_adam import RangeAdam, range_units
+from quant.qat.finetune import prepare_cold
+from quant.qat.range_adam import RangeAdam, range_units
 from quant.recipe import CalibrateSpec
 
 ROUNDS = 7

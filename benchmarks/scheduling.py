@@ -75,17 +75,17 @@ def grid(folder: Path) -> int:
     from rich.console import Console
 
     from benchmarks.subject import smaller
-    from grid.cores import own_cores
-    from grid.plan import make_plan
-    from grid.plan_text import describe
-    from grid.progress import Progress
-    from grid.recorder import Recorder, run_context
-    from grid.run_files import RunFiles
-    from grid.schedule import FEW_CORES, Context, Resources, cluster, run_plan
-    from grid.space import load_space
-    from grid.stages import StageStore
-    from model.checkpoint import checkpoint_sha256
-    from model.pack import Pack, prepare_pack
+    from grid.planning.plan import make_plan
+    from grid.run.files import RunFiles
+    from grid.run.plan_text import describe
+    from grid.run.progress import Progress
+    from grid.run.recorder import Recorder, run_context
+    from grid.scheduling.cores import own_cores
+    from grid.scheduling.tune import FEW_CORES, Context, Resources, cluster, run_plan
+    from grid.space.search_space import load_space
+    from grid.storage.result_store import StageStore
+    from model.data.pack import Pack, prepare_pack
+    from model.network.checkpoint import checkpoint_sha256
 
     (folder / "grid.yaml").write_text(GRID)
     space = load_space(folder / "grid.yaml")
@@ -163,12 +163,12 @@ def bare(folder: Path, trials: int) -> None:
 
 def plan(folder: Path) -> None:
     """The plan of 10,000 cells, and what the driver keeps of each."""
-    from grid.plan import make_plan
-    from grid.progress import Progress
-    from grid.recorder import Tracking
-    from grid.schedule import Resources, TrieSearcher
-    from grid.space import load_space
-    from grid.stages import StageStore
+    from grid.planning.plan import make_plan
+    from grid.run.progress import Progress
+    from grid.run.recorder import Tracking
+    from grid.scheduling.tune import Resources, TrieSearcher
+    from grid.space.search_space import load_space
+    from grid.storage.result_store import StageStore
 
     (folder / "large.yaml").write_text(LARGE)
     space, store = load_space(folder / "large.yaml"), StageStore(folder / "store")

@@ -1,6 +1,6 @@
 """What sharing stages saves: a grid's trie of stages beside the same cells as independent chains.
 
-Both arms are computed by ``grid.trial.run_cell``, at the same time, each in a process of its own with one torch
+Both arms are computed by ``grid.stages.run.run_cell``, at the same time, each in a process of its own with one torch
 thread: the trie in one store, the chains with a store for each cell, so that every chain loads, equalizes,
 calibrates and evaluates its float reference itself. Summed are the ``seconds`` in the records of all stages that
 an arm computed.
@@ -24,12 +24,12 @@ import torch
 
 from benchmarks.line import say
 from benchmarks.subject import smaller
-from grid.plan import Cell, Plan, make_plan
-from grid.space import SearchSpace, load_space
-from grid.stages import StageStore
-from grid.trial import Context, run_cell
-from model.checkpoint import checkpoint_sha256
-from model.pack import Pack, prepare_pack
+from grid.planning.plan import Cell, Plan, make_plan
+from grid.space.search_space import SearchSpace, load_space
+from grid.stages.run import Context, run_cell
+from grid.storage.result_store import StageStore
+from model.data.pack import Pack, prepare_pack
+from model.network.checkpoint import checkpoint_sha256
 
 SIZE = 64
 PTQ = """

@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from model.checkpoint import load_checkpoint, save_checkpoint
+from model.data.pack import Pack, PackSpec, prepare_pack
 from model.errors import InputError
 from model.metrics import depth_metrics
-from model.network import NetworkSpec, build_network
-from model.own import register_network
-from model.pack import Pack, PackSpec, prepare_pack
-from model.pretrained import load_pretrained_
+from model.network.checkpoint import load_checkpoint, save_checkpoint
+from model.network.depth_network import NetworkSpec, build_network
+from model.network.pretrained import load_pretrained_
+from model.network.user_network import register_network
 from model.training import TrainSpec, predict, train
 
 

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-MAX_DEPTH_M = 10.0
+from model.images import MAX_DEPTH_M
+
 _MIN_FRACTION = 1e-3
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from model.augment import augment
+from model.data.augment import augment
+from model.data.pack import Pack
 from model.errors import InputError
+from model.images import normalize
 from model.metrics import depth_loss, depth_metrics
-from model.network import normalize
-from model.pack import Pack
 
 _PLATEAU_FACTOR = 0.3
 INITS = ("imagenet", "lite0", "random", "checkpoint")

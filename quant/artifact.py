@@ -15,13 +15,13 @@ from safetensors.torch import load_file, save_file
 from torch import fx, nn
 
 from model.errors import InputError
-from model.network import NetworkSpec, build_network
+from model.network.depth_network import NetworkSpec, build_network
 from quant.engines import qnnpack
 from quant.engines.catalog import is_exported
 from quant.engines.exported import ExportedNetwork, file_name
 from quant.graph import fuse_bn, trace
 from quant.prepare import prepare, quantizers
-from quant.silu import scale_silus
+from quant.scaled_silu import scale_silus
 
 FORMS = ("float", "prepared", "int8")
 _DESCRIPTION = "network.json"

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, fx
 
 from quant.calibrate import Images
+from quant.fake_quantize import Quantizer
 from quant.graph import module_of
 from quant.prepare import QuantConv, activation_readers
-from quant.quantizer import Quantizer
 from quant.recipe import BiasCorrectionSpec
 
 _DEAD = 1e-9

@@ -6,11 +6,11 @@ from typing import Protocol
 import torch
 from torch import Tensor, fx
 
-from quant.inspect import require_state
 from quant.prepare import activation_readers, prepare, quant_convs, quantizers
 from quant.ranges import Reader, make_estimator
 from quant.recipe import CalibrateSpec
-from quant.silu import ScaledSiLU
+from quant.scaled_silu import ScaledSiLU
+from quant.state import require_state
 
 
 class Images(Protocol):

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from quant.fake_quantize import Quantizer
 from quant.graph import (
     ConvSite,
     bn_factor,
@@ -15,9 +16,8 @@ from quant.graph import (
     set_module,
     trace,
 )
-from quant.quantizer import Quantizer
 from quant.recipe import GRANULARITIES, require_one_of
-from quant.silu import ScaledSiLU
+from quant.scaled_silu import ScaledSiLU
 
 _ELEMENTWISE = (ScaledSiLU, nn.SiLU, nn.Hardswish, nn.GELU, nn.Sigmoid, nn.Hardsigmoid)
 _SIGMOID_QPARAMS = (1.0 / 256.0, 0)

@@ -45,7 +45,7 @@ def symmetric_qparams(low: Tensor, high: Tensor, quant_max: int) -> Tensor:
 class Reader:
     """The elementwise activation that alone reads a value NxCxHxW: ``function`` of (values, kinds).
 
-    Where it differs between channels (``quant.silu``), ``kinds`` (C,) numbers for each channel which one it takes.
+    Where it differs between channels (``quant.scaled_silu``), ``kinds`` (C,) says by number which one each takes.
     """
 
     function: Callable[[Tensor, Tensor], Tensor]

@@ -12,10 +12,16 @@ FILES = ["runner.py"]
 FILES += sorted(str(path.relative_to(ROOT)) for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 
 ONLY_IN = {
-    "ray": ("grid/schedule.py", "grid/searcher.py", "grid/worker.py", "grid/profiler.py", "grid/ray_metrics.py"),
-    "mlflow": ("grid/store.py", "grid/serving.py"),
-    "plotly": ("grid/report_plot.py",),
-    "markdown_it": ("grid/report_html.py", "grid/page_tokens.py"),
+    "ray": (
+        "grid/scheduling/tune.py",
+        "grid/scheduling/searcher.py",
+        "grid/scheduling/worker.py",
+        "grid/scheduling/profiler.py",
+        "grid/scheduling/metrics.py",
+    ),
+    "mlflow": ("grid/tracking/mlflow_store.py", "grid/tracking/serving.py"),
+    "plotly": ("grid/report/interactive.py",),
+    "markdown_it": ("grid/report/html.py", "grid/report/page_tokens.py"),
     "torch.ao": ("quant/engines/",),
     "torchao": ("quant/",),
     "executorch": ("quant/",),
@@ -29,9 +35,9 @@ NEVER_IN = {
 MAY_PRINT = (
     "quant/engines/run_file.py",
     "runner.py",
-    "grid/report.py",
+    "grid/report/report.py",
     "model/__main__.py",
-    "model/rooms.py",
+    "model/data/rooms/render.py",
 )
 
 
@@ -70,7 +76,12 @@ def is_within(name: str, module: str) -> bool:
 
 def test_the_files_of_all_packages_are_looked_at():
     assert len(FILES) > 40
-    assert {"grid/schedule.py", "quant/engines/qnnpack.py", "model/network.py", "runner.py"} <= set(FILES)
+    assert {
+        "grid/scheduling/tune.py",
+        "quant/engines/qnnpack.py",
+        "model/network/depth_network.py",
+        "runner.py",
+    } <= set(FILES)
 
 
 @pytest.mark.parametrize("module", ONLY_IN)

@@ -59,7 +59,7 @@ def test_a_pod_has_one_container_with_whole_resources_and_the_credentials(group)
 
 
 def test_the_job_is_a_job_of_kuberay_and_its_command_is_one_of_the_runner():
-    from grid.command_line import parse
+    from grid.run.options import parse
 
     assert (JOB["apiVersion"], JOB["kind"]) == ("ray.io/v1", "RayJob")
     ray = re.search(r"^ray\[.*\]==(.*)$", (ROOT / "requirements.txt").read_text(), re.MULTILINE)

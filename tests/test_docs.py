@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 import runner
-from grid.space import load_space
+from grid.space.search_space import load_space
 from tests.grid.tiny import ROOT
-from tests.model.nyu_files import kaggle
+from tests.model.data.nyu_files import kaggle
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PROGRAMS = ("python", "make", "conda", "ray", "mlflow", "pip", "curl", "bash")
@@ -98,9 +98,9 @@ def desk(tmp_path_factory) -> Path:
         kaggle(folder / name)
     for name in ("docs", "checkpoints"):
         (folder / name).symlink_to(ROOT / name)
-    from model.checkpoint import save_checkpoint
-    from model.network import NetworkSpec, build_network
-    from model.own import register_network
+    from model.network.checkpoint import save_checkpoint
+    from model.network.depth_network import NetworkSpec, build_network
+    from model.network.user_network import register_network
 
     spec = NetworkSpec(register_network(ROOT / "docs" / "examples" / "small_depth.py"))
     save_checkpoint(build_network(spec), spec, folder / "small_depth.safetensors", {})

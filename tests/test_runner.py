@@ -23,19 +23,19 @@ import pytest
 import torch
 
 import runner
-from grid.command_line import STORE_NAMES, parse, saved
-from grid.plan import Plan
-from grid.report import RESULT_COLUMNS
-from grid.schedule import Dashboard, Ended, Observer, Resources, TrieSearcher
-from grid.stages import StageStore
-from grid.trial import Context, run_node
-from model.checkpoint import save_checkpoint
+from grid.planning.plan import Plan
+from grid.report.report import RESULT_COLUMNS
+from grid.run.options import STORE_NAMES, parse, saved
+from grid.scheduling.tune import Dashboard, Ended, Observer, Resources, TrieSearcher
+from grid.stages.run import Context, run_node
+from grid.storage.result_store import StageStore
+from model.data.pack import Pack
 from model.errors import InputError
 from model.metrics import depth_metrics
-from model.network import build_network
-from model.pack import Pack
+from model.network.checkpoint import save_checkpoint
+from model.network.depth_network import build_network
 from tests.grid.tiny import ROOT, SPEC, World, space_file, world, written
-from tests.model.nyu_files import kaggle
+from tests.model.data.nyu_files import kaggle
 
 AXES = "{method: [ptq, ptq+qat], granularity: [per_channel, per_tensor]}"
 EXCLUDE = "exclude: [{when: {granularity: per_tensor}, reason: one granularity is enough here}]"
@@ -96,7 +96,7 @@ def at(tiny, tmp_path) -> Desk:
 def refused(arguments: list[str], capsys, at: Desk) -> str:
     """The message of a command that is refused before a run begins."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("grid.schedule.cluster", no_cluster)
+        patch.setattr("grid.scheduling.tune.cluster", no_cluster)
         status = runner.main(arguments)
     shown = capsys.readouterr()
     assert status == 2
@@ -436,7 +436,7 @@ def story(tiny, marked, tmp_path_factory) -> Story:
     resumed = written(at.storage)
     started = time.monotonic()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("grid.schedule.cluster", no_cluster)
+        patch.setattr("grid.scheduling.tune.cluster", no_cluster)
         status, text = quietly(at.arguments(*SET, run_name="again"))
     seconds = time.monotonic() - started
     return Story(at, killed, resumed, resume, status, text, seconds, written(at.storage))
@@ -510,7 +510,7 @@ def test_a_run_recommends_a_cell_and_its_report_is_made_again_for_another_target
         (story.folder / name).unlink()
     arguments = ["--report", "first", "--storage", str(story.at.storage)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("grid.schedule.cluster", no_cluster)
+        patch.setattr("grid.scheduling.tune.cluster", no_cluster)
         status, text = quietly([*arguments, "--target", "ssim>=2, minimize size_mb"])
         assert status == 0
         assert "ssim>=2, minimize size_mb: no cell" in text
@@ -674,9 +674,9 @@ def test_a_damaged_result_is_computed_again_by_the_next_run(story, tiny, tmp_pat
 
 
 def test_a_failed_cell_is_a_row_with_its_reason_and_exit_status_1(story, monkeypatch):
-    monkeypatch.setattr("grid.schedule.cluster", lambda resources: contextlib.nullcontext(Dashboard("", None)))
-    monkeypatch.setattr("grid.schedule.run_plan", run_plan_here)
-    monkeypatch.setattr("grid.trial.finetune", breaks)
+    monkeypatch.setattr("grid.scheduling.tune.cluster", lambda resources: contextlib.nullcontext(Dashboard("", None)))
+    monkeypatch.setattr("grid.scheduling.tune.run_plan", run_plan_here)
+    monkeypatch.setattr("grid.stages.run.finetune", breaks)
     status, text = quietly(story.at.arguments(*SET, "--set", "qat.epochs=2", run_name="failing"))
     assert status == 1
     rows = {row["cell"]: row for row in story.rows("failing")}
@@ -696,7 +696,7 @@ def breaks(*_: Any, **__: Any) -> None:
 
 
 def run_plan_here(plan: Plan, context: Context, resources: Resources, observer: Observer) -> Ended:
-    """The scheduler of ``grid.schedule`` with this process in Tune's place."""
+    """The scheduler of ``grid.scheduling.tune`` with this process in Tune's place."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ray.cluster_resources", lambda: {"CPU": 1.0})
         searcher = TrieSearcher(plan, StageStore(context.storage), resources, observer)
@@ -720,8 +720,8 @@ def test_an_interrupted_run_says_how_to_go_on_and_is_not_called_finished(story, 
             raise KeyboardInterrupt
         return Ended({})  # Tune takes the first Ctrl-C as the end of its work
 
-    monkeypatch.setattr("grid.schedule.cluster", lambda resources: contextlib.nullcontext(Dashboard("", None)))
-    monkeypatch.setattr("grid.schedule.run_plan", interrupt)
+    monkeypatch.setattr("grid.scheduling.tune.cluster", lambda resources: contextlib.nullcontext(Dashboard("", None)))
+    monkeypatch.setattr("grid.scheduling.tune.run_plan", interrupt)
     status, text = quietly(story.at.arguments(*SET, "--set", "qat.epochs=7", run_name="cut", tracking_uri=story.uri))
     assert status == 130
     again = f"python runner.py --resume cut --storage {story.at.storage} --tracking-uri {story.uri}"

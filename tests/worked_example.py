@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.grid.tiny import ROOT, SETTINGS
-from tests.model.nyu_files import kaggle
+from tests.model.data.nyu_files import kaggle
 from tests.security.processes import command_line, family, listening
 
 EXAMPLE = ROOT / "docs" / "examples" / "small_depth.py"

@@ -14,10 +14,10 @@ from torch import Tensor, fx, nn
 from torch.ao.quantization.fx import _decomposed as _registers_the_operators  # noqa: F401
 
 from quant.engines.qnnpack import float_conv
+from quant.fake_quantize import Quantizer
 from quant.graph import finish, module_of, set_module
 from quant.prepare import QuantConv
-from quant.quantizer import Quantizer
-from quant.silu import ScaledSiLU
+from quant.scaled_silu import ScaledSiLU
 
 _OPS = torch.ops.quantized_decomposed
 QUANTIZE, DEQUANTIZE = _OPS.quantize_per_tensor.default, _OPS.dequantize_per_tensor.default

@@ -12,10 +12,10 @@ from torch import Tensor, fx, nn
 from torch.ao.nn.intrinsic.quantized import ConvReLU2d
 from torch.ao.nn.quantized import Conv2d
 
+from quant.fake_quantize import Quantizer
 from quant.graph import ADDITIONS, PRODUCTS, finish, is_linear_in_place, module_of, set_module
 from quant.prepare import QuantConv, quantizers
-from quant.quantizer import Quantizer
-from quant.silu import ScaledSiLU
+from quant.scaled_silu import ScaledSiLU
 
 ENGINE = "qnnpack"
 _QUANTIZED_OPERATORS = ((ADDITIONS, torch.ops.quantized.add), (PRODUCTS, torch.ops.quantized.mul))

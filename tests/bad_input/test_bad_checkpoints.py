@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from model.checkpoint import SUFFIXES, load_checkpoint
-from model.network import NetworkSpec, build_network
+from model.network.checkpoint import SUFFIXES, load_checkpoint
+from model.network.depth_network import NetworkSpec, build_network
 from tests.bad_input.answers import handled, refusal
 
 EXAMPLES = 150
@@ -281,7 +281,7 @@ def small(request, tmp_path_factory, state) -> Iterator[tuple[Path, bytes]]:
         save_file(tensors, path, metadata=header)
     network = build_network(SPEC)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("model.checkpoint.build_network", lambda spec: network)  # which takes most of the time
+        patch.setattr("model.network.checkpoint.build_network", lambda spec: network)  # which takes most of the time
         yield path, path.read_bytes()
 
 

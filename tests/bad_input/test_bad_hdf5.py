@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.nyu_frames import Entry, read_frame
-from model.pack import Pack, PackSpec, prepare_pack
+from model.data.nyu_frames import Entry, read_frame
+from model.data.pack import Pack, PackSpec, prepare_pack
 from tests.bad_input.answers import handled, refusal
-from tests.model.nyu_files import fastdepth, kaggle, matlab, metres, packed, picture
+from tests.model.data.nyu_files import fastdepth, kaggle, matlab, metres, packed, picture
 
 EXAMPLES = 200
 FRAME = "val/official/00001.h5"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from model.own import build_own, register_network
+from model.network.user_network import build_own, register_network
 from tests.bad_input.answers import refusal
 
 OWN = {

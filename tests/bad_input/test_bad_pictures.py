@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from model.nyu_frames import MOST_PIXELS, Entry, read_frame
-from model.pack import PackSpec
+from model.data.nyu_frames import MOST_PIXELS, Entry, read_frame
+from model.data.pack import PackSpec
 from tests.bad_input.answers import handled, refusal
-from tests.model.nyu_files import HEIGHT, WIDTH, kaggle, list_file, metres, packed, picture, read_rows, write_rows
+from tests.model.data.nyu_files import HEIGHT, WIDTH, kaggle, list_file, metres, packed, picture, read_rows, write_rows
 
 EXAMPLES = 200
 COLOUR, DEPTH = "data/nyu2_train/kitchen_0001_out/3.png.jpg", "data/nyu2_train/kitchen_0001_out/3.png"

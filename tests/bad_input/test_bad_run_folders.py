@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import runner
-from grid.command_line import parse, saved
-from grid.plan import make_plan
-from grid.results import commands
-from grid.run_files import FILE, RunFiles
-from grid.saved_command import read_arguments, read_facts
-from grid.space import load_space
-from grid.stages import StageStore
+from grid.planning.plan import make_plan
+from grid.results.rows import commands
+from grid.run.files import FILE, RunFiles
+from grid.run.options import parse, saved
+from grid.run.saved_command import read_arguments, read_facts
+from grid.space.search_space import load_space
+from grid.storage.result_store import StageStore
 from tests.bad_input.answers import handled, refusal
 
 EXAMPLES = 250

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import runner
-from grid.command_line import checked_run_name, read_seeds
-from grid.recommend import parse_target
+from grid.results.recommend import parse_target
+from grid.run.options import checked_run_name, read_seeds
 from tests.bad_input.answers import handled
 from tests.grid.tiny import ROOT
 

@@ -12,11 +12,11 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from grid.entry import data_types
-from grid.plan import make_plan
-from grid.settings import groups, setting_types
-from grid.space import load_space
-from grid.yaml_text import read_yaml
+from grid.planning.plan import make_plan
+from grid.space.search_space import load_space
+from grid.space.settings import groups, setting_types
+from grid.space.values import data_types
+from grid.space.yaml_reader import read_yaml
 from tests.bad_input.answers import handled, refusal
 
 MARK = Path("ran-by-yaml")
@@ -190,8 +190,8 @@ def test_a_bad_text_is_no_crash_as_an_override(file, name):
 @pytest.mark.parametrize("name", HUGE)
 def test_a_huge_grid_is_refused_by_its_count_before_any_cell_is_made(file, name, monkeypatch):
     file.write_text(HUGE[name])
-    monkeypatch.setattr("grid.entry.itertools.product", None)  # nothing may cross the axes
-    monkeypatch.setattr("grid.space.itertools.product", None)
+    monkeypatch.setattr("grid.space.values.itertools.product", None)  # nothing may cross the axes
+    monkeypatch.setattr("grid.space.search_space.itertools.product", None)
     started = time.monotonic()
     assert "max_cells" in refusal(lambda: load_space(file))
     assert time.monotonic() - started < PATIENCE_S

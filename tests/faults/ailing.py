@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from grid.plan import Node
-from grid.trial import Context
+from grid.planning.plan import Node
+from grid.stages.run import Context
 
 
 def raises() -> None:
@@ -47,11 +47,12 @@ AILMENTS: dict[str, Callable[[], None]] = {
 def ailing_stage_trial(
     config: dict[str, Any], nodes: dict[str, Node], context: Context, ill: dict[str, str], **more: Any
 ) -> None:
-    """The trainable of ``grid.worker``; stages in ``ill`` (ailments by id) fail as long as ``well`` is not there.
+    """The trainable of ``grid.scheduling.worker``; stages in ``ill`` (ailments by id) fail until ``well`` is there.
 
     Every attempt leaves a line in ``attempts.txt``. Runs in a worker: what it patches is patched there.
     """
-    from grid import trial, worker
+    from grid.scheduling import worker
+    from grid.stages import run as trial
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trial, "_compute", noted(trial._compute, context.storage, ill))
@@ -60,7 +61,7 @@ def ailing_stage_trial(
 
 def stage_trial_on_a_full_disk(*given: Any, **more: Any) -> None:
     """The same on a disk that is full to whoever looks."""
-    from grid import worker
+    from grid.scheduling import worker
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(worker, "storage_problem", lambda root: f"{root} cannot be written to (No space left on device)")

@@ -9,8 +9,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from grid.storage_uri import CACHE
-from tests.grid.s3_server import free_port
+from grid.storage.uri import CACHE
+from tests.grid.storage.s3_server import free_port
 
 RAY = Path(sys.executable).parent / "ray"
 STARTS_IN_S = 120

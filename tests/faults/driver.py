@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 import runner
-from grid import profiler, schedule, trial
-from grid.plan import Node
-from grid.profiler import Profiler
+from grid.planning.plan import Node
+from grid.scheduling import profiler
+from grid.scheduling import tune as schedule
+from grid.scheduling.profiler import Profiler
+from grid.stages import run as trial
 from tests.faults.ailing import ailing_stage_trial, noted
 
 

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from grid.plan import Plan
-from grid.resources import DEVICE_STAGES
-from grid.stages import StageStore
-from grid.trial import run_node
+from grid.planning.plan import Plan
+from grid.scheduling.resources import DEVICE_STAGES
+from grid.stages.run import run_node
+from grid.storage.result_store import StageStore
 from tests.faults.cluster import Cluster
 from tests.faults.mlflow_server import Server
 from tests.faults.test_mlflow_down import delivered
-from tests.grid.s3_server import s3_server, s3_uri
+from tests.grid.storage.s3_server import s3_server, s3_uri
 from tests.grid.tiny import ROOT, space_file, space_of, world
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
@@ -88,8 +88,8 @@ def figures_alone(plan: Plan, context) -> dict[str, dict[str, str]]:
     for node in plan.nodes:
         if node.stage != "profile":
             run_node(node, context)
-    from grid.report import write_results_csv
-    from grid.results import result_rows
+    from grid.report.report import write_results_csv
+    from grid.results.rows import result_rows
 
     file = write_results_csv(result_rows(plan, StageStore(context.storage), {}), Path(context.storage) / "results.csv")
     with file.open(newline="") as text:

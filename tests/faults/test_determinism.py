@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from grid.plan import Plan
-from grid.stages import StageStore
-from grid.trial import run_node
+from grid.planning.plan import Plan
+from grid.stages.run import run_node
+from grid.storage.result_store import StageStore
 from tests.grid.tiny import space_of, unmeasured, world
 
 AXES = "{method: [ptq, qat, ptq+qat]}"

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from grid import schedule
-from grid.plan import Plan
-from grid.results import result_rows
-from grid.schedule import Ended, Resources, cluster, run_plan
-from grid.stages import StageStore
+from grid.planning.plan import Plan
+from grid.results.rows import result_rows
+from grid.scheduling import tune as schedule
+from grid.scheduling.tune import Ended, Resources, cluster, run_plan
+from grid.storage.result_store import StageStore
 from tests.faults.ailing import ailing_stage_trial, attempts, stage_trial_on_a_full_disk
-from tests.grid.test_schedule import Events
+from tests.grid.scheduling.test_tune import Events
 from tests.grid.tiny import space_of, unmeasured, world, written
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(500)]

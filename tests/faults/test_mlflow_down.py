@@ -14,9 +14,9 @@ import pytest
 from mlflow import MlflowClient
 
 import runner
-from grid.plan import Plan
-from grid.schedule import Dashboard, Ended, Observer, Resources
-from grid.trial import Context
+from grid.planning.plan import Plan
+from grid.scheduling.tune import Dashboard, Ended, Observer, Resources
+from grid.stages.run import Context
 from tests.faults.mlflow_server import Server
 from tests.grid.tiny import space_file, world
 from tests.test_runner import run_plan_here
@@ -39,7 +39,7 @@ def desk(tmp_path, tmp_path_factory, monkeypatch) -> list[str]:
     here = world(tmp_path_factory)
     space_file(tmp_path / "tiny.yaml", AXES)
     shutil.copytree(here.pack.parent, tmp_path / "storage" / "packs")
-    monkeypatch.setattr("grid.schedule.cluster", lambda resources: contextlib.nullcontext(Dashboard("", None)))
+    monkeypatch.setattr("grid.scheduling.tune.cluster", lambda resources: contextlib.nullcontext(Dashboard("", None)))
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     settings = ["--set", "equalize=false", "--set", "rounding=false", "--storage", str(tmp_path / "storage")]
@@ -69,8 +69,8 @@ def test_results_are_kept_while_the_server_is_away_and_delivered_when_it_is_back
         stages.append(time.monotonic() - began)
         return ended
 
-    monkeypatch.setattr("grid.schedule.run_plan", run_plan_without)
-    monkeypatch.setattr("grid.recorder._LONG_S", 1.0)
+    monkeypatch.setattr("grid.scheduling.tune.run_plan", run_plan_without)
+    monkeypatch.setattr("grid.run.recorder._LONG_S", 1.0)
     status, text = said([*desk, "--run-name", name, "--tracking-uri", server.uri])
     again = f"python runner.py --sync {name} --storage {tmp_path}/storage --tracking-uri {server.uri}"
     assert status == 1

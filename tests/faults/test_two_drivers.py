@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import runner
-from grid.run_lock import only_driver
-from grid.stages import StageStore
+from grid.storage.result_store import StageStore
+from grid.storage.run_lock import only_driver
 from model.errors import InputError
 from tests.faults.ailing import attempts
 from tests.grid.tiny import ROOT, space_file, world, written

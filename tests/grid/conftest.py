@@ -12,7 +12,7 @@ SIZE = 64
 @pytest.fixture(scope="session")
 def database(tmp_path_factory) -> str:
     """One SQLite for all tests: making its tables takes seconds."""
-    from grid.store import Tracking
+    from grid.tracking.mlflow_store import Tracking
 
     folder = tmp_path_factory.mktemp("mlflow")
     before = set(Path.cwd().iterdir())
@@ -25,7 +25,7 @@ def database(tmp_path_factory) -> str:
 @pytest.fixture
 def tracking(database, tmp_path, request):
     """An experiment of its own for each test."""
-    from grid.store import Tracking
+    from grid.tracking.mlflow_store import Tracking
 
     return Tracking(database, request.node.name, tmp_path / "files")
 
@@ -34,7 +34,8 @@ def tracking(database, tmp_path, request):
 def int8(tmp_path_factory) -> tuple[Path, np.ndarray, np.ndarray]:
     """The folder of a tiny real int8 network, two images uint8, and its depth of them in metres."""
     folder = tmp_path_factory.mktemp("network")
-    from model.network import NetworkSpec, build_network, normalize
+    from model.images import normalize
+    from model.network.depth_network import NetworkSpec, build_network
     from quant.artifact import Form, load_network, save_network
     from quant.calibrate import calibrate
     from quant.engines import qnnpack

@@ -14,13 +14,14 @@ from typing import Any
 import pytest
 import torch
 
-from grid.plan import Cell, Node, Plan, make_plan
-from grid.space import SearchSpace, load_space
-from grid.stages import StageStore, write_record
-from grid.trial import Context, run_cell
-from model.checkpoint import checkpoint_sha256, save_checkpoint
-from model.network import DepthNetwork, NetworkSpec, build_network, normalize
-from model.pack import Pack, PackSpec, prepare_pack
+from grid.planning.plan import Cell, Node, Plan, make_plan
+from grid.space.search_space import SearchSpace, load_space
+from grid.stages.run import Context, run_cell
+from grid.storage.result_store import StageStore, write_record
+from model.data.pack import Pack, PackSpec, prepare_pack
+from model.images import normalize
+from model.network.checkpoint import checkpoint_sha256, save_checkpoint
+from model.network.depth_network import DepthNetwork, NetworkSpec, build_network
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = 64
@@ -135,7 +136,7 @@ def _computed(world: World, folder: Path) -> Computed:
     folder.mkdir()
     plan, context = world.plan(space_of(folder, AXES)), world.context(folder)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("grid.latency.PROFILER_STEPS", 3)
+        patch.setattr("grid.stages.latency.PROFILER_STEPS", 3)
         cells = {cell.name: cell for cell in plan.cells}
         return Computed(plan, context, {name: run_cell(plan, cells[name], context) for name in CELLS})
 
@@ -189,12 +190,13 @@ def flip_byte(path: Path) -> None:
 
 
 def sighted_stage_trial(config: dict[str, Any], nodes: dict[str, Node], context: Context, **more: Any) -> None:
-    """The trainable of ``grid.schedule``, with a note of where each node ran.
+    """The trainable of ``grid.scheduling.tune``, with a note of where each node ran.
 
     The first fuse stage kills its worker. Where there are two cores, the two tunings of a grid wait for each
     other, so that two workers are busy at a time. Runs in a worker: what it patches is patched there.
     """
-    from grid import trial, worker
+    from grid.scheduling import worker
+    from grid.stages import run as trial
 
     compute = trial._compute
 
@@ -226,12 +228,12 @@ class SightedProfiler:
     """The profiling actor, with the same notes."""
 
     def __init__(self, cores: tuple[int, ...]) -> None:
-        from grid.profiler import Profiler
+        from grid.scheduling.profiler import Profiler
 
         self.profiler = Profiler(cores)
 
     def run(self, node: Node, context: Context) -> dict[str, Any]:
-        from grid import trial
+        from grid.stages import run as trial
 
         compute = trial._compute
 

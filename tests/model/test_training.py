@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model import training
+from model.data.pack import Pack
 from model.errors import InputError
+from model.images import normalize
 from model.metrics import depth_metrics
-from model.network import NetworkSpec, build_network, normalize
-from model.pack import Pack
+from model.network.depth_network import NetworkSpec, build_network
 from model.training import TrainSpec, epoch_batches, load_epoch, predict, save_epoch, train, train_epoch, validate
 
 CPU = torch.device("cpu")

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from networks import AllKinds, ReluPair, settled, smooth_images
 
-from model.network import NetworkSpec, build_network
+from model.network.depth_network import NetworkSpec, build_network
 from quant.calibrate import calibrate
 from quant.engines import qnnpack
 from quant.graph import fuse_bn
 from quant.recipe import CalibrateSpec
+from tests.quant.networks import AllKinds, ReluPair, settled, smooth_images
 
 SIZE = 64
 

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from quant.fake_quantize import Quantizer
 from quant.prepare import quantizers
-from quant.quantizer import Quantizer
 
 
 def smooth_images(count: int, size: int, seed: int = 0) -> Tensor:

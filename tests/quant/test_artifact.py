@@ -5,19 +5,19 @@ import os
 
 import pytest
 import torch
-from networks import reference, same_tensors
 
 from model.errors import InputError
-from model.network import NetworkSpec
+from model.network.depth_network import NetworkSpec
 from quant.artifact import Form, load_network, read_form, save_network, size_mb
 from quant.calibrate import calibrate
 from quant.engines import qnnpack
-from quant.equalize import equalize
+from quant.equalization.equalize import equalize
 from quant.graph import fuse_bn
-from quant.inspect import require_state
 from quant.prepare import quant_convs, quantizers
-from quant.qat import prepare_cold
+from quant.qat.finetune import prepare_cold
 from quant.recipe import CalibrateSpec, EqualizeSpec
+from quant.state import require_state
+from tests.quant.networks import reference, same_tensors
 
 SPEC = NetworkSpec(input_size=64)
 MINMAX = CalibrateSpec(activation_range="minmax")

@@ -4,7 +4,6 @@ import copy
 
 import pytest
 import torch
-from networks import reference, settled
 from torch import nn
 
 from model.metrics import sqnr_db
@@ -13,6 +12,7 @@ from quant.calibrate import calibrate
 from quant.graph import fuse_bn
 from quant.prepare import quant_convs, quantizers
 from quant.recipe import BIAS_CORRECTIONS, BiasCorrectionSpec, CalibrateSpec
+from tests.quant.networks import reference, settled
 
 SPEC = CalibrateSpec(activation_range="minmax")
 

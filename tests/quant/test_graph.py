@@ -3,17 +3,17 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import ReluPair, frozen_state, reference, same_tensors, settled
 from torch import Tensor, nn
 
 from quant.bias_correction import correct_bias
 from quant.calibrate import calibrate
 from quant.engines import qnnpack
-from quant.equalize import equalize
+from quant.equalization.equalize import equalize
 from quant.graph import UnsupportedNetworkError, conv_sites, fuse_bn, trace
 from quant.prepare import prepare
-from quant.qat import prepare_cold
+from quant.qat.finetune import prepare_cold
 from quant.recipe import BiasCorrectionSpec, CalibrateSpec, EqualizeSpec
+from tests.quant.networks import ReluPair, frozen_state, reference, same_tensors, settled
 
 CALIBRATE = CalibrateSpec(activation_range="minmax")
 FLOAT_STEPS = {

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from networks import reference
 
 from quant.calibrate import calibrate
 from quant.outliers import typical_images
 from quant.prepare import quantizers
 from quant.recipe import CalibrateSpec
+from tests.quant.networks import reference
 
 
 def test_pictures_of_one_kind_are_all_kept(depth_network, images):

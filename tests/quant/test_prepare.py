@@ -5,14 +5,14 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import ReluPair, activation_quantizers, reference, same_tensors, settled, weight_quantizers
 from torch import Tensor, nn
 
 from model.errors import InputError
+from quant.fake_quantize import Quantizer
 from quant.graph import UnsupportedNetworkError, fuse_bn, is_linear_in_place, module_of
 from quant.prepare import QuantConv, activation_readers, prepare, quant_convs, quantizers
-from quant.quantizer import Quantizer
 from quant.recipe import GRANULARITIES
+from tests.quant.networks import ReluPair, activation_quantizers, reference, same_tensors, settled, weight_quantizers
 
 
 @pytest.fixture(params=["depth_network", "all_kinds", "relu_pair"])

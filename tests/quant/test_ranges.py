@@ -15,7 +15,7 @@ from quant.ranges import (
     symmetric_qparams,
     weight_limits,
 )
-from quant.silu import ScaledSiLU
+from quant.scaled_silu import ScaledSiLU
 
 GENERATOR = torch.Generator().manual_seed(0)
 SAMPLES = {

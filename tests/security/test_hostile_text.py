@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from grid import figures
-from grid.analysis import CSV, ERRORS, RANGES
-from grid.markdown_text import harmless
-from grid.recommend import parse_target
-from grid.report import write_report
-from grid.report_html import write_html
-from tests.grid.report_rows import context, grid_rows, histories_of, latency_files, row
+from grid.report import figures
+from grid.report.html import write_html
+from grid.report.report import write_report
+from grid.report.sanitize import harmless
+from grid.results.recommend import parse_target
+from grid.stages.analysis_files import CSV, ERRORS, RANGES
+from tests.grid.report.report_rows import context, grid_rows, histories_of, latency_files, row
 
 HOSTILE = (
     "<script>alert(1)</script>",

@@ -14,7 +14,10 @@ YAML = ("yaml.load", "yaml.load_all", "yaml.compose")
 
 REASONS = {
     ("quant/artifact.py", "import pickle.UnpicklingError"): "the name of an error, nothing is unpickled",
-    ("model/own.py", "importlib.util.spec_from_file_location"): "--network FILE runs the file that the user names",
+    (
+        "model/network/user_network.py",
+        "importlib.util.spec_from_file_location",
+    ): "--network FILE runs the file that the user names",
 }
 """Uses that are as they should be, and why."""
 

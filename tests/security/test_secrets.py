@@ -6,8 +6,9 @@ import threading
 import pytest
 
 import runner
-from grid.report_text import commands, made
-from grid.tracking_uri import checked_uri, masked
+from grid.report.prose import commands, made
+from grid.secrets import masked
+from grid.tracking.uri import checked_uri
 from model.errors import InputError
 
 SECRET = "hunter2"

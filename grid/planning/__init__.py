@@ -1,0 +1,1 @@
+"""The cells of a grid and the graph of stages that they share."""

@@ -1,0 +1,43 @@
+"""What a run prints at its end: the results as a table of text, which cell to take, and where everything is."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from grid.results.ranking import Row, processor_of, processors
+from grid.results.recommend import Recommendation
+
+_FIGURES = (
+    ("test_ssim", 7, 4),
+    ("sqnr_db", 8, 1),
+    ("size_mb", 6, 3),
+    ("latency_ms_p50", 7, 1),
+    ("latency_ratio", 8, 2),
+)
+
+
+def summary(rows: Sequence[Row], found: Recommendation, folder: Path) -> str:
+    """The text for a run whose files are in ``folder``; of several processors each latency names its own."""
+    width = max([4, *(len(row["cell"]) for row in rows)])
+    names = processors(rows)
+    wide_name = max(map(len, names), default=0)
+    head = f"{'cell':{width}} {'status':9} {'SSIM':>7} {'SQNR dB':>8} {'MB':>6} {'ms':>7} {'x float':>8}"
+    lines = [f"{head}  {'processor':{wide_name}}  note" if len(names) > 1 else f"{head}  note"]
+    for row in rows:
+        shown = [
+            "–".rjust(wide) if row.get(key) is None else f"{row[key]:{wide}.{digits}f}"
+            for key, wide, digits in _FIGURES
+        ]
+        note = f"same as {row['same_as']}" if row.get("same_as") else row["reason"] or ""
+        if len(names) > 1:
+            note = f"{processor_of(row) or '–':{wide_name}}  {note}"
+        lines.append(f"{row['cell']:{width}} {row['status']:9} {' '.join(shown)}  {note}".rstrip())
+    lines.append("")
+    for name, answer in found.by_processor.items():
+        lines += _answer(answer, f" on {name}")
+    lines += [*found.reasons, ""] if found.by_processor else [*_answer(found), ""]
+    lines += [f"results    {folder / 'results.csv'}", f"report     {folder / 'report.html'} (and report.md)"]
+    return "\n".join(lines)
+
+
+def _answer(found: Recommendation, where: str = "") -> list[str]:
+    return [f"{found.target}{where}: {found.cell or 'no cell'}", *(f"  {reason}" for reason in found.reasons)]

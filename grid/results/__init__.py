@@ -1,0 +1,1 @@
+"""Rows, verdicts and recommendation."""

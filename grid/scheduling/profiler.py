@@ -1,0 +1,93 @@
+"""The profiling actors: one a machine that measures, on cores of its own while it does and on none in between."""
+
+import time
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+import ray
+from ray.actor import ActorHandle
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from grid.planning.plan import Node
+from grid.scheduling.cores import on_own_cores
+from grid.scheduling.resources import PROFILER
+from grid.space.settings import LatencySpec, read_group
+from grid.stages import run as trial
+
+_NEW_NODE_S, _LOOK_EVERY_S = 60.0, 0.2
+_REFRESH_S = 5.0
+
+
+class Profiler:
+    """Runs profile nodes on leased cores of this machine; its workers lease theirs from the same folder."""
+
+    def __init__(self, cores: Iterable[int] | None = None) -> None:
+        self.cores = cores
+
+    def run(self, node: Node, context: trial.Context) -> dict[str, Any]:
+        """Wait for as many cores as the node measures with threads, compute it pinned to them, free them.
+
+        Returns the node's record; raises what the stage raises.
+        """
+        context = context.here()
+        spec: LatencySpec = read_group(node.settings, "latency")
+        place = partial(on_own_cores, context.storage / "cores", self.cores, spec.threads)
+        return trial.run_node(node, context, place=place)
+
+
+class Profilers:
+    """One actor on every node with the resource ``profiler``, or on the driver's own where no node has it.
+
+    An actor asks Ray for no CPU: it would block one for the whole run. Its calls are served one after the other; one
+    that crashes is started again, and nodes may come and go. ``cores`` are those of the run, None for all of a node.
+    """
+
+    def __init__(self, cores: Iterable[int] | None = None) -> None:
+        self.cores = None if cores is None else tuple(cores)
+        self.home = ray.get_runtime_context().get_node_id()
+        self.actors: dict[str, ActorHandle] = {}
+        self.looked_at = float("-inf")
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Start the actors that are missing; looks every few seconds, however often it is called."""
+        if time.monotonic() - self.looked_at < _REFRESH_S:
+            return
+        self.looked_at = time.monotonic()
+        alive = [node for node in ray.nodes() if node["Alive"]]
+        measuring = [node["NodeID"] for node in alive if node["Resources"].get(PROFILER)] or [self.home]
+        self.actors = {node: self.actors.get(node) or self._start(node) for node in measuring}
+
+    def stop(self) -> None:
+        """End the actors."""
+        for actor in self.actors.values():
+            ray.kill(actor)
+
+    def _start(self, node_id: str) -> ActorHandle:
+        actor: Any = ray.remote(Profiler).options(
+            name=_name(node_id),
+            num_cpus=0,
+            max_restarts=-1,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
+        )
+        return actor.remote(self.cores)
+
+
+def profiler_of(node_id: str) -> Any:
+    """The actor of a node; that of a node which has just been added is waited for.
+
+    Raises ValueError where there is none after a minute.
+    """
+    end = time.monotonic() + _NEW_NODE_S
+    while True:
+        try:
+            return ray.get_actor(_name(node_id))
+        except ValueError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(_LOOK_EVERY_S)
+
+
+def _name(node_id: str) -> str:
+    return f"profiler-{node_id[:12]}"

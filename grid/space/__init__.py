@@ -1,0 +1,1 @@
+"""What was asked: settings, and search spaces read and checked."""

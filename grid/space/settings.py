@@ -1,0 +1,146 @@
+"""The settings of one cell: nested frozen specs for code, one flat dict of JSON scalars for all else."""
+
+import dataclasses
+import functools
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from model.network.depth_network import NetworkSpec
+from model.training import TrainSpec
+from quant.recipe import (
+    ENGINES,
+    GRANULARITIES,
+    METHODS,
+    AnalyzeSpec,
+    BiasCorrectionSpec,
+    CalibrateSpec,
+    EqualizeSpec,
+    MixedPrecisionSpec,
+    QatSpec,
+    RoundingSpec,
+    require_one_of,
+    require_range,
+)
+
+Scalar = bool | int | float | str | None
+Flat = dict[str, Scalar]
+
+
+@dataclass(frozen=True)
+class LatencySpec:
+    """How long a pair of networks is measured: ``seconds`` at most, after ``warmup`` unmeasured pairs."""
+
+    seconds: float = 8.0
+    warmup: int = 5
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        require_range("latency.seconds", self.seconds, 0.0)
+        require_range("latency.warmup", self.warmup, 0)
+        require_range("latency.threads", self.threads, 1)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One cell, fully resolved; a group that may be ``None`` is a stage that may be off."""
+
+    fuse_bn: bool = False
+    granularity: str = "per_channel"
+    method: str = "ptq"
+    engine: str = "qnnpack"
+    seed: int = 0
+    network: NetworkSpec = field(default_factory=NetworkSpec)
+    train: TrainSpec = field(default_factory=TrainSpec)
+    equalize: EqualizeSpec | None = field(default_factory=EqualizeSpec)
+    calibrate: CalibrateSpec = field(default_factory=CalibrateSpec)
+    rounding: RoundingSpec | None = field(default_factory=RoundingSpec)
+    bias_correction: BiasCorrectionSpec | None = None  # rounding takes out mean errors as well
+    mixed_precision: MixedPrecisionSpec | None = None
+    qat: QatSpec = field(default_factory=QatSpec)
+    latency: LatencySpec = field(default_factory=LatencySpec)
+    analyze: AnalyzeSpec | None = None
+
+    def __post_init__(self) -> None:
+        require_one_of("granularity", self.granularity, GRANULARITIES)
+        require_one_of("method", self.method, METHODS)
+        require_one_of("engine", self.engine, ENGINES)
+        require_range("seed", self.seed, 0, 2**32 - 1)
+
+
+def field_types(spec: type) -> dict[str, Any]:
+    """Field name -> type of a spec dataclass; TypeError for a type that no JSON scalar can hold."""
+    hints = typing.get_type_hints(spec)
+    kinds = {item.name: hints[item.name] for item in dataclasses.fields(spec)}
+    for name, kind in kinds.items():
+        parts = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+        if not set(parts) <= {bool, int, float, str, type(None)}:
+            raise TypeError(f"{spec.__name__}.{name} is a {kind}, but a setting must be a JSON scalar")
+    return kinds
+
+
+@functools.cache
+def groups() -> dict[str, tuple[type, bool]]:
+    """Group name -> (its spec, whether it may be off), in the order of Settings."""
+    found = {}
+    for name, kind in typing.get_type_hints(Settings).items():
+        parts = typing.get_args(kind) or (kind,)
+        for part in filter(dataclasses.is_dataclass, parts):
+            found[name] = (typing.cast(type, part), type(None) in parts)
+    return found
+
+
+@functools.cache
+def setting_types() -> dict[str, Any]:
+    """Dotted key -> type of every setting; a group that may be off is itself a bool, on or off."""
+    kinds: dict[str, Any] = {}
+    for name, kind in typing.get_type_hints(Settings).items():
+        if name not in groups():
+            kinds[name] = kind
+            continue
+        spec, optional = groups()[name]
+        if optional:
+            kinds[name] = bool
+        kinds |= {f"{name}.{key}": part for key, part in field_types(spec).items()}
+    return kinds
+
+
+def flatten(settings: Settings) -> Flat:
+    """Settings as dotted JSON scalars (``qat.epochs``); a group that is off is one key with None."""
+    flat: Flat = {}
+    for name in (item.name for item in dataclasses.fields(settings)):
+        value = getattr(settings, name)
+        if value is not None and name in groups():
+            flat |= {f"{name}.{key}": part for key, part in dataclasses.asdict(value).items()}
+        else:
+            flat[name] = value
+    return flat
+
+
+def read_group(flat: Mapping[str, Any], name: str) -> Any:
+    """The spec of one group (``qat`` gives a QatSpec) out of flat settings, or None where the group is off.
+
+    Raises KeyError for a missing field: a stage must state what it reads in ``plan.STAGE_SETTINGS``.
+    """
+    spec, optional = groups()[name]
+    if optional and name in flat:
+        return None
+    return spec(**{key: flat[f"{name}.{key}"] for key in field_types(spec)})
+
+
+def unflatten(flat: Mapping[str, Any]) -> Settings:
+    """The inverse of ``flatten``; raises KeyError for a missing setting."""
+    names = [item.name for item in dataclasses.fields(Settings)]
+    return Settings(**{name: read_group(flat, name) if name in groups() else flat[name] for name in names})
+
+
+def resolve(base: Flat, chosen: Flat) -> Flat:
+    """Flat settings with the ``chosen`` axis values set; ``{"equalize": False}`` takes that group out."""
+    flat = {**base, **chosen}
+    for name, (_, optional) in groups().items():
+        if optional and name in flat and not flat.pop(name):
+            flat = {key: value for key, value in flat.items() if not key.startswith(f"{name}.")}
+            flat[name] = None
+    return flat

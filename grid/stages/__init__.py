@@ -1,0 +1,1 @@
+"""What one stage does, without Ray."""

@@ -1,0 +1,106 @@
+"""What a stage function gets and gives: its node, the folders of its inputs, and its outcome."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from grid.planning.plan import Node
+from grid.space.settings import read_group
+from grid.storage.remote import Remote
+from grid.storage.result_store import StageStore, write_record
+from model.data.pack import Pack
+from model.training import Progress
+
+
+class StageError(RuntimeError):
+    """A stage broke a promise (a changed float function, an artifact that reloads differently)."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where a node runs: the store, the packed data, the checkpoint to load, and the torch device.
+
+    ``network`` is the file of the user's own network, where the grid has one. ``stall_s``: a stage that makes no
+    progress for so many seconds ends its process (None: never). With a ``remote`` the paths are those of the driver's
+    copy of it, and every machine has its own.
+    """
+
+    storage: Path
+    pack: Path
+    checkpoint: Path | None = None
+    device: str = "cpu"
+    network: Path | None = None
+    stall_s: float | None = None
+    remote: Remote | None = None
+
+    def stages(self) -> StageStore:
+        """The store of finished stages."""
+        return StageStore(self.storage, self.remote)
+
+    def here(self) -> "Context":
+        """The context as this machine has it; files that it lacks are fetched from the remote."""
+        remote = self.remote
+        if remote is None or remote.root == self.storage:
+            return self
+
+        def fetched(file: Path) -> Path:
+            return remote.pull_file(file.relative_to(self.storage).as_posix())
+
+        checkpoint, network = self.checkpoint and fetched(self.checkpoint), self.network and fetched(self.network)
+        pack = fetched(self.pack)
+        return dataclasses.replace(self, storage=remote.root, pack=pack, checkpoint=checkpoint, network=network)
+
+
+@dataclass
+class Outcome:
+    """What a stage hands back beside its files: figures, what was asserted, and figures by epoch."""
+
+    metrics: dict[str, Any] = field(default_factory=dict)
+    asserted: dict[str, Any] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Work:
+    """All that a stage function gets: its node, the folders of its inputs by role, and where to write."""
+
+    node: Node
+    inputs: dict[str, Path]
+    out: Path
+    scratch: Path
+    store: StageStore
+    context: Context
+    progress: Progress
+
+    @property
+    def pack(self) -> Pack:
+        """The packed data."""
+        return Pack(self.context.pack)
+
+    @property
+    def device(self) -> torch.device:
+        """Where training and calibration run."""
+        return torch.device(self.context.device)
+
+    def group(self, name: str) -> Any:
+        """The spec of one settings group of this node."""
+        return read_group(self.node.settings, name)
+
+
+def write_outcome(out: Path, node: Node, outcome: Outcome, seconds: float) -> None:
+    """Write the record of a computed stage into its folder."""
+    write_record(
+        out,
+        {
+            "stage": node.stage,
+            "settings": dict(node.settings),
+            "inputs": [list(pair) for pair in node.inputs],
+            "metrics": outcome.metrics,
+            "asserted": outcome.asserted,
+            "history": outcome.history,
+            "seconds": seconds,
+        },
+    )

@@ -1,0 +1,266 @@
+"""The pack: one HDF5 file that any source of pictures is turned into once, and that all training reads.
+
+Groups ``train``, ``val``, ``test``; in each ``image`` uint8 [N, 3, S, S], ``depth`` uint16 [N, S/4, S/4] in
+millimetres (at most 10000, beyond is clipped), ``scene`` int32 [N], ``source`` utf-8 [N].
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.data import nyu
+from model.data.frame import Frame
+from model.data.rooms import render as rooms
+from model.errors import InputError
+
+FORMAT = "depth-pack-1"
+SPLITS = ("train", "val", "test")
+FAR_MM = 10_000
+LARGEST_SIZE = 2048
+MOST_ROOMS = 1_000_000
+_LAYOUT = {"image": "uint8", "depth": "uint16", "scene": "int32", "source": "object"}
+_ATTRIBUTES = {"fingerprint", "origin", "origin_detail", "input_size", "skipped"}
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class PackSpec:
+    """What a pack holds: input size in pixels, rooms to render, how NYUv2 is split, what to skip."""
+
+    input_size: int = 224
+    rooms_train: int = 512
+    rooms_val: int = 64
+    rooms_test: int = 128
+    val_fraction: float = 0.1
+    skip_bad: bool = False
+
+    def __post_init__(self) -> None:
+        errors = []
+        if not 32 <= self.input_size <= LARGEST_SIZE or self.input_size % 32:
+            expected = f"a multiple of 32, at most {LARGEST_SIZE}"
+            errors.append(InputError("data.input_size", f"{self.input_size!r} is wrong", expected))
+        for name in ("rooms_train", "rooms_val", "rooms_test"):
+            if not 1 <= getattr(self, name) <= MOST_ROOMS:
+                expected = "at least 1 image" if getattr(self, name) < 1 else f"at most {MOST_ROOMS} images"
+                errors.append(InputError(f"data.{name}", f"{getattr(self, name)!r} is wrong", expected))
+        if not 0 < self.val_fraction < 1:
+            errors.append(
+                InputError("data.val_fraction", f"{self.val_fraction!r} is wrong", "a number between 0 and 1")
+            )
+        if errors:
+            raise InputError.all(errors)
+
+
+def prepare_pack(data: str, folder: Path, spec: PackSpec, progress: Progress | None = None) -> Path:
+    """The pack of ``data`` ("rooms" or a path in an NYUv2 layout) in ``folder``: found there, or made now.
+
+    Raises InputError where the source is missing, is none of the known layouts, or holds broken frames.
+    """
+    if data == "rooms":
+        counts = {split: getattr(spec, f"rooms_{split}") for split in SPLITS}
+        identity = [rooms.VERSION, rooms.SEED, counts]
+        origin, name = "rooms", "rooms"
+        detail: dict = {"seed": rooms.SEED, "version": rooms.VERSION}
+        listing = None
+    else:
+        listing = nyu.list_frames(Path(data), spec.val_fraction, spec.skip_bad)
+        counts = {split: len(listing.frames[split]) for split in SPLITS}
+        identity = [nyu.VERSION, listing.identity, spec.val_fraction, spec.skip_bad]
+        origin, name, detail = listing.origin, Path(data).resolve().stem[:40], listing.detail
+    key = hashlib.sha256(json.dumps([FORMAT, spec.input_size, origin, identity]).encode()).hexdigest()[:16]
+    path = folder / f"{name}-{key}.h5"
+    if _is_pack(path):
+        return path
+    aside = folder / f".{path.name}.{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _sweep(folder)
+        with h5py.File(aside, "w") as file:
+            file.attrs.update(format=FORMAT, input_size=spec.input_size, output_size=spec.input_size // 4)
+            file.attrs.update(origin=origin, origin_detail=json.dumps(detail, sort_keys=True))
+            skipped = _write(file, counts, spec, listing, progress)
+            file.attrs["skipped"] = skipped
+        aside.replace(path)
+    except OSError as error:
+        raise InputError(str(folder), f"cannot be written to ({error})", "a folder for packed data") from error
+    finally:
+        with contextlib.suppress(OSError):
+            aside.unlink()
+    return path
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a killed run left half written, a day later."""
+    for left in folder.glob(".*.h5.*"):
+        if time.time() - left.stat().st_mtime > 86_400:
+            left.unlink(missing_ok=True)
+
+
+def _is_pack(path: Path) -> bool:
+    try:
+        Pack(path)
+    except InputError:
+        return False
+    return True
+
+
+def _write(
+    file: h5py.File,
+    counts: dict[str, int],
+    spec: PackSpec,
+    listing: nyu.Listing | None,
+    progress: Progress | None,
+) -> int:
+    digest, scenes, total, done, skipped = hashlib.sha256(), dict[str, int](), sum(counts.values()), 0, 0
+    for split in SPLITS:
+        frames: Generator[Frame | InputError] | Generator[Frame]
+        if listing is None:
+            frames = rooms.render_split(split, counts[split], spec.input_size)
+        else:
+            frames = nyu.read_frames(listing, split, spec.input_size)
+        group, kept = _empty_group(file, split, counts[split], spec.input_size), 0
+        digest.update(split.encode())
+        # Closed here and now: its threads, left to the garbage collector, once waited for each other for ever.
+        with contextlib.closing(frames):
+            for frame in frames:
+                done += 1
+                if isinstance(frame, InputError):
+                    if not spec.skip_bad:
+                        raise frame
+                    skipped += 1
+                else:
+                    depth = np.rint(np.clip(frame.depth_m, 0, FAR_MM / 1000) * 1000).astype(np.uint16)
+                    number = scenes.setdefault(frame.scene, len(scenes))
+                    group["image"][kept], group["depth"][kept] = frame.image, depth
+                    group["scene"][kept], group["source"][kept] = number, frame.source
+                    for part in (frame.image, depth, np.int32(number)):
+                        digest.update(np.ascontiguousarray(part).tobytes())
+                    kept += 1
+                if progress:
+                    bad = f", {skipped} bad ones skipped" if skipped else ""
+                    note = f" ({listing.note})" if listing and listing.note else ""
+                    progress(done, total, f"packing {split} pictures{bad}{note}")
+        if not kept:
+            raise InputError(f"{split} split", "holds no usable frame", "at least one", "Check the data folder.")
+        for name in ("image", "depth", "scene", "source"):
+            group[name].resize(kept, axis=0)
+    file.attrs["fingerprint"] = digest.hexdigest()
+    return skipped + (listing.skipped if listing else 0)
+
+
+def _empty_group(file: h5py.File, split: str, count: int, size: int) -> h5py.Group:
+    group = file.create_group(split)
+    group.create_dataset("image", (count, 3, size, size), "uint8", chunks=(1, 3, size, size))
+    group.create_dataset("depth", (count, size // 4, size // 4), "uint16", chunks=(1, size // 4, size // 4))
+    group.create_dataset("scene", (count,), "int32", chunks=(min(count, 4096),))
+    group.create_dataset("source", (count,), h5py.string_dtype("utf-8"), chunks=(min(count, 4096),))
+    return group
+
+
+def _size(group: h5py.Group, input_size: int) -> int:
+    """How many pictures a split holds; raises ValueError where it is not as ``_empty_group`` makes it."""
+    count = len(group["scene"])
+    sides = {"image": (3, input_size, input_size), "depth": (input_size // 4, input_size // 4)}
+    for name, kind in _LAYOUT.items():
+        shape = (count, *sides.get(name, ()))
+        if group[name].dtype != kind or group[name].shape != shape:
+            raise ValueError(f"{group.name}/{name} is {group[name].dtype} {group[name].shape}, not {kind} {shape}")
+    return count
+
+
+class Pack:
+    """Reads a pack; the file is open only during a call, so that instances may cross processes.
+
+    Raises InputError where the file is missing or is no pack.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        try:
+            with h5py.File(self.path, "r") as file:
+                self.attributes = {name: file.attrs[name] for name in file.attrs}
+                found = self.attributes.get("format")
+                if not isinstance(found, str) or found != FORMAT or not self.attributes.keys() >= _ATTRIBUTES:
+                    problem = f"format {found!r} is not a pack of this version"
+                    raise InputError(str(path), problem, FORMAT, "Delete the file.")
+                self._sizes = {split: _size(file[split], self.input_size) for split in SPLITS}
+        except InputError:
+            raise
+        except Exception as error:  # h5py raises anything on broken bytes
+            raise InputError(
+                str(path), f"cannot be read as a pack ({error})", f"an HDF5 file of format {FORMAT}"
+            ) from None
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over the pictures, depths and scenes of all splits."""
+        return str(self.attributes["fingerprint"])
+
+    @property
+    def origin(self) -> str:
+        """Where it is from: rooms, nyu-csv, nyu-mat or nyu-fastdepth."""
+        return str(self.attributes["origin"])
+
+    @property
+    def origin_detail(self) -> dict:
+        """How it was made and split."""
+        return json.loads(str(self.attributes["origin_detail"]))
+
+    @property
+    def input_size(self) -> int:
+        """Side of the pictures in pixels."""
+        return int(self.attributes["input_size"])
+
+    @property
+    def skipped(self) -> int:
+        """How many bad frames were left out."""
+        return int(self.attributes["skipped"])
+
+    def size(self, split: str) -> int:
+        """How many pictures a split holds."""
+        if split not in self._sizes:
+            raise InputError(str(self.path), f"split {split!r} is unknown", "one of " + ", ".join(SPLITS))
+        return self._sizes[split]
+
+    def images(self, split: str, indices: Sequence[int] | None = None) -> Tensor:
+        """Pictures as uint8, N x 3 x S x S, all of the split or those at ``indices`` in their order."""
+        return torch.from_numpy(self._read(split, "image", indices))
+
+    def depth(self, split: str, indices: Sequence[int] | None = None) -> Tensor:
+        """Depth as a fraction of 10 m, float32 in [0, 1], N x 1 x S/4 x S/4."""
+        millimetres = self._read(split, "depth", indices)
+        return torch.from_numpy(millimetres.astype(np.float32) / np.float32(FAR_MM))[:, None]
+
+    def scenes(self, split: str) -> Tensor:
+        """The scene number of every picture, int32 [N]."""
+        return torch.from_numpy(self._read(split, "scene", None))
+
+    def sources(self, split: str) -> list[str]:
+        """Where every picture is from: a file name, or the number of a rendered view."""
+        self.size(split)
+        with h5py.File(self.path, "r") as file:
+            return [text.decode() for text in file[split]["source"][:]]
+
+    def _read(self, split: str, name: str, indices: Sequence[int] | None) -> np.ndarray:
+        size = self.size(split)
+        with h5py.File(self.path, "r") as file:
+            dataset = file[split][name]
+            if indices is None:
+                return dataset[:]
+            wanted = np.asarray(indices, dtype=np.int64)
+            if len(wanted) and (wanted.min() < 0 or wanted.max() >= size):
+                raise IndexError(f"{self.path}: index outside 0..{size - 1} of {split}")
+            read = np.empty((len(wanted), *dataset.shape[1:]), dataset.dtype)
+            for place in np.argsort(wanted, kind="stable"):
+                read[place] = dataset[int(wanted[place])]
+            return read

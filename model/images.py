@@ -1,0 +1,16 @@
+"""What pictures and depth maps are measured in: the scaling of the input, sizes, and the largest depth."""
+
+import torch
+from torch import Tensor
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+MAX_DEPTH_M = 10.0
+"""Depths are cut off here; networks and targets hold them as fractions of it."""
+
+
+def normalize(images: Tensor) -> Tensor:
+    """Scale RGB images N x 3 x H x W in 0..255 to float32 by the ImageNet mean and deviation, on their device."""
+    mean = torch.tensor(IMAGENET_MEAN, device=images.device).view(1, 3, 1, 1)
+    std = torch.tensor(IMAGENET_STD, device=images.device).view(1, 3, 1, 1)
+    return (images.to(torch.float32) / 255.0).sub_(mean).div_(std)

@@ -1,0 +1,117 @@
+"""The depth network: encoder, Up-C decoder and depth head."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from model.errors import InputError
+from model.network.decoder import ConvBNReLU, Decoder
+from model.network.encoder import build_encoder
+from model.network.user_network import OWN, build_own
+
+BASE_CHANNELS = (128, 16, 16, 16)
+BRANCH_CHANNELS = (128, 16, 16, 16)
+HEAD_CHANNELS = 128
+SIZE_MULTIPLE = 32
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """Which network, and its input size in pixels.
+
+    ``encoder`` is torchvision's ``efficientnet_b0`` or ``timm/<name>``, to which decoder and head are added, or
+    ``own/<name>``, a whole network of the user's (see ``model.network.user_network``).
+    """
+
+    encoder: str = "efficientnet_b0"
+    input_size: int = 224
+
+    def __post_init__(self) -> None:
+        family, _, name = self.encoder.rpartition("/")
+        if self.encoder != "efficientnet_b0" and not (name and (family == "own" or self.encoder.startswith("timm/"))):
+            raise InputError(
+                "network.encoder",
+                f"{self.encoder!r} is unknown",
+                "efficientnet_b0, timm/<name of a timm model>, or own/<name> of a file given by --network",
+            )
+        if self.input_size < 32 or self.input_size % SIZE_MULTIPLE:
+            raise InputError(
+                "network.input_size",
+                f"{self.input_size!r} does not fit the strides",
+                "a multiple of 32, at least 32",
+            )
+
+    @property
+    def output_size(self) -> int:
+        """Height and width of the depth map in pixels: a quarter of the input."""
+        return self.input_size // 4
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The shape of one encoder stage's output: channels, and height and width in pixels."""
+
+    channels: int
+    size: int
+
+
+class DepthNetwork(nn.Module):
+    """Depth from one image: N x 3 x S x S normalized float to N x 1 x S/4 x S/4, depth as a fraction of 10 m.
+
+    There is no final activation, so outputs may leave [0, 1] a little.
+    """
+
+    def __init__(self, encoder: nn.Module, decoder: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = decoder
+        self.head = head
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Predict the depth fraction."""
+        return self.head(self.decoder(self.encoder(images)))
+
+
+class DepthHead(nn.Module):
+    """3x3 convolution with BN and ReLU, then a 1x1 convolution with bias to one channel."""
+
+    def __init__(self, in_channels: int, hidden_channels: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            ConvBNReLU(in_channels, hidden_channels, kernel_size=3),
+            nn.Conv2d(hidden_channels, 1, kernel_size=1),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map the decoder's features to depth."""
+        return self.layers(features)
+
+
+def build_network(spec: NetworkSpec) -> nn.Module:
+    """Build the network with random weights, in train mode; nothing is downloaded.
+
+    A network of the user's own has the weights that its file gives it. All sizes inside ours are fixed at build from
+    ``spec.input_size``, so that ``torch.fx`` traces the network. Raises InputError where the encoder does not exist
+    or does not give four usable stages, or the user's own network gives no depth map.
+    """
+    if spec.encoder.startswith(OWN):
+        return build_own(spec.encoder, spec.input_size)
+    encoder = build_encoder(spec.encoder, spec.input_size)
+    stages = probe_stages(encoder, spec.input_size)
+    decoder = Decoder(
+        in_channels=tuple(stage.channels for stage in stages),
+        sizes=tuple(stage.size for stage in stages),
+        base_channels=BASE_CHANNELS,
+        branch_channels=BRANCH_CHANNELS,
+    )
+    return DepthNetwork(encoder, decoder, DepthHead(sum(BRANCH_CHANNELS), HEAD_CHANNELS)).train()
+
+
+def probe_stages(encoder: nn.Module, input_size: int) -> tuple[Stage, ...]:
+    """Run the encoder once in eval mode on zeros and return the shapes of its four stages, finest first."""
+    was_training = encoder.training
+    with torch.no_grad():
+        features = encoder.eval()(torch.zeros(1, 3, input_size, input_size))
+    encoder.train(was_training)
+    return tuple(Stage(feature.shape[1], feature.shape[2]) for feature in features)

@@ -1,0 +1,1 @@
+"""Scales of channels that ease quantization."""

@@ -1,0 +1,1 @@
+"""Weights to integers, with the least error of the output."""

@@ -1,0 +1,404 @@
+"""Which stages cells share, and what changes the id of a stage."""
+
+import csv
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from grid.paths import SEARCH_SPACES
+from grid.planning.plan import Cell, Plan, make_plan
+from grid.run.plan_text import describe
+from grid.space.search_space import SearchSpace, load_space
+from grid.storage.result_store import StageStore, write_record
+from model.errors import InputError
+from model.network.depth_network import NetworkSpec
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def space_of(tmp_path):
+    """Loads a search space from YAML text."""
+
+    def load(text: str, *overrides: str, seeds=None) -> SearchSpace:
+        file = tmp_path / "mine.yaml"
+        file.write_text(text)
+        return load_space(file, overrides, seeds)
+
+    return load
+
+
+def full(*overrides: str, checkpoint: str | None = "sha", fingerprint: str = "data") -> Plan:
+    return make_plan(load_space("full", overrides), checkpoint, fingerprint)
+
+
+def cell_of(plan: Plan, name: str) -> Cell:
+    return next(cell for cell in plan.cells if cell.name == name)
+
+
+def counts(plan: Plan) -> Counter:
+    return Counter(node.stage for node in plan.nodes)
+
+
+# ---- cells and chains
+
+
+def test_the_full_grid_has_twelve_recipes_and_two_baselines():
+    assert [cell.name for cell in full().cells] == [
+        "fp32",
+        "fp32-fuse_bn",
+        "per_channel-ptq",
+        "fuse_bn-per_channel-ptq",
+        "per_channel-qat",
+        "fuse_bn-per_channel-qat",
+        "per_channel-ptq+qat",
+        "fuse_bn-per_channel-ptq+qat",
+        "per_tensor-ptq",
+        "fuse_bn-per_tensor-ptq",
+        "per_tensor-qat",
+        "fuse_bn-per_tensor-qat",
+        "per_tensor-ptq+qat",
+        "fuse_bn-per_tensor-ptq+qat",
+    ]
+
+
+def test_the_published_grid_has_every_row_of_the_published_table():
+    plan = make_plan(load_space("published"), "sha", "data")
+    ours = set()
+    for cell in plan.cells:
+        method = cell.settings["method"]
+        granularity = "none" if method == "fp32" else cell.settings["granularity"]
+        ours.add((str(cell.settings["fuse_bn"]).lower(), granularity, method))
+    with (SEARCH_SPACES / "published_results.csv").open() as file:
+        published = {(row["fuse_bn"], row["granularity"], row["method"]) for row in csv.DictReader(file)}
+    assert ours == published
+    assert len(ours) == 14
+
+
+@pytest.mark.parametrize(
+    ("name", "stages"),
+    [
+        ("fp32", "load evaluate profile"),
+        ("fp32-fuse_bn", "load fuse evaluate profile"),
+        ("per_channel-ptq", "load equalize calibrate round convert evaluate profile"),
+        ("per_tensor-qat", "load equalize finetune convert evaluate profile"),
+        (
+            "fuse_bn-per_tensor-ptq+qat",
+            "load fuse equalize calibrate round finetune convert evaluate profile",
+        ),
+    ],
+)
+def test_a_cell_is_the_chain_of_its_method(name, stages):
+    assert list(cell_of(full(), name).nodes) == stages.split()
+
+
+def test_a_group_that_is_off_is_a_shorter_chain():
+    nodes = cell_of(full("equalize=false"), "per_channel-ptq").nodes
+    assert list(nodes) == ["load", "calibrate", "round", "convert", "evaluate", "profile"]
+    nodes = cell_of(full("equalize=false", "rounding=false"), "per_channel-ptq").nodes
+    assert list(nodes) == ["load", "calibrate", "convert", "evaluate", "profile"]
+
+
+def test_a_calibrated_network_is_rounded_then_corrected_then_mixed():
+    nodes = cell_of(full("bias_correction=true", "mixed_precision=true"), "per_channel-ptq+qat").nodes
+    assert list(nodes)[2:7] == ["calibrate", "round", "correct_bias", "mix", "finetune"]
+    by_id = {node.id: node for node in full("bias_correction=true", "mixed_precision=true").nodes}
+    for before, after in zip(list(nodes)[:7], list(nodes)[1:8], strict=True):
+        assert dict(by_id[nodes[after]].inputs)["network"] == nodes[before]
+    for stage in ("correct_bias", "mix"):
+        assert dict(by_id[nodes[stage]].inputs)["original"] == nodes["calibrate"], "whose weights are not rounded yet"
+    plain = [
+        dict(node.inputs)
+        for node in full("rounding=false", "bias_correction=true").nodes
+        if node.stage == "correct_bias"
+    ]
+    assert all("original" not in inputs for inputs in plain), "its own weights are"
+
+
+def test_bias_correction_is_a_stage_of_calibrated_cells_alone_and_can_be_an_axis(space_of):
+    space = space_of("axes: {method: [ptq, qat, ptq+qat], bias_correction: [on, off]}", "rounding=false")
+    plan = make_plan(space, "sha", "data")
+    corrected = {cell.name: "correct_bias" in cell.nodes for cell in plan.cells if "convert" in cell.nodes}
+    assert corrected == {
+        "per_channel-ptq-bias_correction=on": True,
+        "per_channel-ptq-bias_correction=off": False,
+        "per_channel-qat": False,  # a cold start has no calibrated network to correct
+        "per_channel-ptq+qat-bias_correction=on": True,
+        "per_channel-ptq+qat-bias_correction=off": False,
+    }
+    assert counts(plan)["calibrate"] == 1, "with correction and without share their calibration"
+
+
+def test_cells_that_differ_only_after_bias_correction_share_it(space_of):
+    text = "axes: {method: [ptq, ptq+qat], qat.epochs: [1, 2], latency.warmup: [1, 2], mixed_precision: [off, on]}"
+    plan = make_plan(space_of(text, "bias_correction=true"), "sha", "data")
+    corrected = [node for node in plan.nodes if node.stage == "correct_bias"]
+    assert len(corrected) == 1
+    assert set(corrected[0].cells) == {cell.key for cell in plan.cells if cell.settings["method"] != "fp32"}
+    assert len(corrected[0].cells) == 2 * 2 + 2 * 2 * 2  # ptq does not read qat.epochs
+    apart = make_plan(space_of("axes: {bias_correction.method: [fast, sequential]}"), "sha", "data")
+    assert (counts(apart)["calibrate"], counts(apart)["correct_bias"]) == (1, 2)
+
+
+def test_without_a_checkpoint_cells_start_from_a_training_of_their_own_network(space_of):
+    plan = make_plan(space_of("axes: {network.encoder: [efficientnet_b0, timm/other]}"), None, "data")
+    assert counts(plan)["train"] == 2
+    assert counts(plan)["load"] == 0
+
+
+def test_a_checkpoint_to_fine_tune_is_loaded_then_trained_and_the_trained_network_is_the_reference():
+    plan = full("train.init=checkpoint")
+    by_id = {node.id: node for node in plan.nodes}
+    cell = cell_of(plan, "per_channel-qat")
+    assert list(cell.nodes)[:2] == ["load", "train"]
+    trained = cell.nodes["train"]
+    assert by_id[trained].inputs == (("network", cell.nodes["load"]),)
+    assert dict(by_id[cell.nodes["finetune"]].inputs)["teacher"] == trained
+    assert dict(by_id[cell.nodes["profile"]].inputs)["reference"] == trained
+    assert cell_of(plan, "fp32").nodes["train"] == trained
+    other = full("train.init=checkpoint", checkpoint="other")
+    assert cell_of(other, "fp32").nodes["train"] != trained
+
+
+def test_fine_tuning_without_a_checkpoint_is_an_error():
+    with pytest.raises(InputError, match=r"train\.init: 'checkpoint' starts from none"):
+        full("train.init=checkpoint", checkpoint=None)
+
+
+def test_a_checkpoint_serves_the_cells_of_its_network_and_the_others_are_trained(space_of):
+    space = space_of("axes: {network.encoder: [efficientnet_b0, timm/other]}")
+    plan = make_plan(space, "sha", "data", NetworkSpec())
+    roots = {cell.settings["network.encoder"]: next(iter(cell.nodes)) for cell in plan.cells}
+    assert roots == {"efficientnet_b0": "load", "timm/other": "train"}
+
+
+def test_seeds_multiply_what_is_drawn_and_not_the_loaded_baselines(space_of):
+    space = space_of("axes: {method: [ptq]}", seeds=[0, 1, 2])
+    names = [cell.name for cell in make_plan(space, "sha", "data").cells]
+    assert names == ["fp32", "fp32-fuse_bn", *(f"per_channel-ptq-s{seed}" for seed in range(3))]
+    trained = [cell.name for cell in make_plan(space, None, "data").cells if cell.settings["method"] == "fp32"]
+    assert trained == ["fp32-s0", "fp32-fuse_bn-s0", "fp32-s1", "fp32-fuse_bn-s1", "fp32-s2", "fp32-fuse_bn-s2"]
+
+
+def test_names_tell_further_axes_and_are_safe_as_file_names(space_of):
+    text = "axes: {network.encoder: [timm/a b], equalize: [on, off], qat.epochs: [1, 2], method: [ptq, qat]}"
+    names = [cell.name for cell in make_plan(space_of(text), "sha", "data").cells]
+    assert "per_channel-qat-equalize=off-qat.epochs=2" in names
+    assert "per_channel-ptq-equalize=on" in names  # calibration does not read qat.epochs
+    encoders = space_of("axes: {network.encoder: [timm/a b, timm/c]}")
+    named = [cell.name for cell in make_plan(encoders, "sha", "data").cells]
+    assert "per_channel-ptq-network.encoder=timm_a_b" in named
+    assert all(re.fullmatch(r"[\w.=+-]+", name) for name in names + named)
+    assert len(set(names)) == len(names)
+
+
+def test_names_that_would_be_equal_are_told_apart(space_of):
+    plan = make_plan(space_of("axes: {network.encoder: [timm/a_b, timm/a b]}"), "sha", "data")
+    assert len({cell.name for cell in plan.cells}) == len(plan.cells) == 6
+
+
+def test_combinations_that_differ_in_what_a_cell_ignores_are_one_cell(space_of):
+    space = space_of("axes: {method: [fp32, ptq, qat], qat.epochs: [1, 2, 3]}")
+    plan = make_plan(space, "sha", "data")
+    assert [cell.name for cell in plan.cells if cell.settings["method"] == "ptq"] == ["per_channel-ptq"]
+    assert len([cell for cell in plan.cells if cell.settings["method"] == "qat"]) == 3
+    assert plan.repeats == 3 + 2  # fp32 is a baseline already, ptq is there once
+    assert "qat.epochs" not in cell_of(plan, "per_channel-ptq").relevant
+
+
+def test_an_excluded_cell_is_a_row_with_its_reason_and_computes_nothing(space_of):
+    text = """
+    axes: {granularity: [per_channel, per_tensor], method: [ptq, qat]}
+    exclude:
+      - {when: {granularity: per_tensor, method: [qat, ptq+qat]}, reason: no engine for it}
+      - {when: {method: fp32, fuse_bn: true}, reason: not of interest}
+    """
+    plan = make_plan(space_of(text), "sha", "data")
+    assert {cell.name: cell.excluded for cell in plan.excluded} == {
+        "per_tensor-qat": "no engine for it",
+        "fp32-fuse_bn": "not of interest",
+    }
+    assert all(cell.nodes == {} for cell in plan.excluded)
+    assert [cell.name for cell in plan.cells] == ["fp32", "per_channel-ptq", "per_channel-qat", "per_tensor-ptq"]
+    assert counts(plan)["fuse"] == 0
+
+
+def test_an_exclusion_by_a_setting_that_a_cell_ignores_does_not_hold_for_it(space_of):
+    text = "axes: {method: [ptq, qat]}\nexclude: [{when: {qat.epochs: 10}, reason: long}]"
+    assert [cell.name for cell in make_plan(space_of(text), "sha", "data").excluded] == ["per_channel-qat"]
+
+
+@pytest.mark.parametrize(
+    ("value", "excluded"), [("off", "per_channel-ptq-equalize=off"), ("on", "per_channel-ptq-equalize=on")]
+)
+def test_a_group_that_is_on_or_off_can_be_excluded(space_of, value, excluded):
+    text = f"axes: {{equalize: [on, off]}}\nexclude: [{{when: {{equalize: {value}}}, reason: x}}]"
+    assert [cell.name for cell in make_plan(space_of(text), "sha", "data").excluded] == [excluded]
+
+
+# ---- the trie
+
+
+def test_the_full_grid_is_62_nodes_instead_of_97():
+    plan = full()
+    assert counts(plan) == {
+        "load": 1,
+        "fuse": 1,
+        "equalize": 4,  # its scales of least noise are those of one granularity
+        "calibrate": 4,
+        "round": 4,
+        "finetune": 8,
+        "convert": 12,
+        "evaluate": 14,
+        "profile": 14,
+    }
+    assert len(plan.nodes) == 62
+    assert sum(len(cell.nodes) for cell in plan.cells) == 97
+
+
+def test_a_node_knows_every_cell_that_needs_it():
+    plan = full()
+    shared = {stage: [len(n.cells) for n in plan.nodes if n.stage == stage] for stage in counts(plan)}
+    assert shared["load"] == [14]
+    assert shared["fuse"] == [7]
+    assert shared["equalize"] == [3, 3, 3, 3]
+    assert shared["calibrate"] == shared["round"] == [2, 2, 2, 2]
+    assert sorted(shared["evaluate"]) == [1] * 13 + [14]  # the float network's test is everyone's reference
+    by_id = {node.id: node for node in plan.nodes}
+    assert all(len(set(node.cells)) == len(node.cells) for node in plan.nodes)
+    for cell in plan.cells:
+        for node in cell.nodes.values():
+            needed = [node, *(parent for _, parent in by_id[node].inputs)]
+            assert all(cell.key in by_id[one].cells for one in needed)
+
+
+def test_inputs_come_before_the_nodes_that_need_them():
+    seen: set[str] = set()
+    for node in full().nodes:
+        assert {parent for _, parent in node.inputs} <= seen
+        assert re.fullmatch("[0-9a-f]{20}", node.id)
+        seen.add(node.id)
+    assert len(seen) == 62
+
+
+def test_a_test_is_compared_with_the_float_network_and_a_latency_with_the_root():
+    plan = full()
+    by_id = {node.id: node for node in plan.nodes}
+    float_cell = cell_of(plan, "fp32")
+    for cell in plan.cells:
+        profile = dict(by_id[cell.nodes["profile"]].inputs)
+        assert profile["reference"] == cell.nodes["load"]
+        evaluate = dict(by_id[cell.nodes["evaluate"]].inputs)
+        assert evaluate["network"] == profile["network"]
+        if cell is float_cell:
+            assert "reference" not in evaluate
+        else:
+            assert evaluate["reference"] == float_cell.nodes["evaluate"]
+            assert evaluate["network"] == list(cell.nodes.values())[-3]
+
+
+def test_fine_tuning_learns_from_the_float_network_that_the_cell_starts_from():
+    plan = full()
+    tuned = [dict(node.inputs) for node in plan.nodes if node.stage == "finetune"]
+    assert [inputs["teacher"] for inputs in tuned] == [plan.nodes[0].id] * 8
+    before = {node.id: node.stage for node in plan.nodes}
+    assert [before[inputs["network"]] for inputs in tuned] == (["equalize"] * 2 + ["round"] * 2) * 2
+
+
+def test_the_float_reference_is_planned_without_baselines_too(space_of):
+    plan = make_plan(space_of("baselines: false"), "sha", "data")
+    assert [cell.name for cell in plan.cells] == ["per_channel-ptq"]
+    tests = [node for node in plan.nodes if node.stage == "evaluate"]
+    assert [dict(node.inputs).get("reference") for node in tests] == [None, tests[0].id]
+    assert tests[0].cells == (plan.cells[0].key,)
+
+
+# ---- the dry run
+
+
+def test_the_description_tells_cells_sharing_exclusions_and_what_is_done(space_of, tmp_path):
+    text = "axes: {method: [ptq, qat], qat.epochs: [1, 2]}\nexclude: [{when: {qat.epochs: 2}, reason: too long}]"
+    plan = make_plan(space_of(text), "sha", "data")
+    store = StageStore(tmp_path / "results")
+    first = plan.nodes[0]
+    with store.writer(first.id) as folder:
+        empty = {"metrics": {}, "asserted": {}, "history": [], "seconds": 0.0}
+        write_record(folder, {"stage": first.stage, "settings": {}, "inputs": [], **empty})
+    lines = describe(plan, store)
+    assert lines[0] == "4 cells, 1 excluded; 16 stages (20 if not shared); 1 are in the store, 15 to compute"
+    assert lines[1] == "1 combinations repeat a cell: they differ in settings that it ignores"
+    cells = {line.split()[0]: line.split()[1:] for line in lines if line.startswith("  ")}
+    assert cells["per_channel-ptq"] == [
+        "load(4)*",
+        "equalize(2)",
+        "calibrate(1)",
+        "round(1)",
+        "convert(1)",
+        "evaluate(1)",
+        "profile(1)",
+    ]
+    assert cells["per_channel-qat-qat.epochs=2"] == ["excluded:", "too", "long"]
+    assert cells["load"] == ["1", "1"]
+    assert cells["evaluate"] == ["4", "0"]
+
+
+# ---- engines
+
+
+ENGINES = "name: mine\naxes: {engine: [qnnpack, onednn, xnnpack, onnxruntime], method: [ptq]}\n"
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    """Pretend that the packages of these engines are here, and those of no other."""
+
+    def only(*engines: str) -> None:
+        monkeypatch.setattr(
+            "grid.planning.plan.missing", lambda engine: None if engine in ("", *engines) else f"no {engine}"
+        )
+
+    return only
+
+
+def test_engines_share_all_but_the_conversion(space_of, installed):
+    installed("qnnpack", "onednn", "xnnpack", "onnxruntime")
+    plan = make_plan(space_of(ENGINES), "sha", "data")
+    names = [cell.name for cell in plan.cells]
+    assert names == [
+        "fp32",
+        "fp32-fuse_bn",
+        "fp32-fuse_bn-engine=xnnpack",
+        "fp32-fuse_bn-engine=onnxruntime",
+        *(f"per_channel-ptq-engine={engine}" for engine in ("qnnpack", "onednn", "xnnpack", "onnxruntime")),
+    ]
+    shared = dict.fromkeys(("load", "fuse", "equalize", "calibrate", "round"), 1)
+    assert counts(plan) == {**shared, "convert": 6, "evaluate": 8, "profile": 8}
+    exported = cell_of(plan, "fp32-fuse_bn-engine=xnnpack")
+    assert list(exported.nodes) == ["load", "fuse", "convert", "evaluate", "profile"]
+    assert exported.relevant["engine"] == "xnnpack"
+    assert "engine" not in cell_of(plan, "fp32-fuse_bn").relevant
+
+
+def test_an_engine_that_is_not_installed_is_excluded_with_the_reason(space_of, installed):
+    installed("qnnpack", "onednn")
+    plan = make_plan(space_of(ENGINES), "sha", "data")
+    assert {cell.name: cell.excluded for cell in plan.excluded} == {
+        "fp32-fuse_bn-engine=xnnpack": "no xnnpack",
+        "fp32-fuse_bn-engine=onnxruntime": "no onnxruntime",
+        "per_channel-ptq-engine=xnnpack": "no xnnpack",
+        "per_channel-ptq-engine=onnxruntime": "no onnxruntime",
+    }
+    assert not any(node.settings.get("engine") in ("xnnpack", "onnxruntime") for node in plan.nodes)
+
+
+def test_a_grid_on_one_exporting_engine_has_its_float_network_beside_pytorchs(space_of, installed):
+    installed("onnxruntime")
+    plan = make_plan(space_of("name: mine\naxes: {method: [ptq]}\nsettings: {engine: onnxruntime}\n"), "sha", "data")
+    assert [(cell.name, cell.relevant.get("engine")) for cell in plan.cells] == [
+        ("fp32", None),
+        ("fp32-fuse_bn", None),
+        ("fp32-fuse_bn-engine=onnxruntime", "onnxruntime"),
+        ("per_channel-ptq", "onnxruntime"),
+    ]

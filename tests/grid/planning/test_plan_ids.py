@@ -1,0 +1,211 @@
+"""What changes the id of a stage, and what does not."""
+
+import contextlib
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from grid.planning import plan as plan_module
+from grid.planning.plan import READS_DATA, STAGE_SETTINGS, STAGE_VERSIONS, Cell, Plan, make_plan
+from grid.space.search_space import load_space
+from grid.space.settings import groups, setting_types
+from model.errors import InputError
+from quant.recipe import BIAS_CORRECTIONS, GRANULARITIES, METHODS, SCHEDULES
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def full(*overrides: str, checkpoint: str | None = "sha", fingerprint: str = "data") -> Plan:
+    return make_plan(load_space("full", overrides), checkpoint, fingerprint)
+
+
+def cell_of(plan: Plan, name: str) -> Cell:
+    return next(cell for cell in plan.cells if cell.name == name)
+
+
+def changed(before: Plan, after: Plan) -> set[str]:
+    """The stages of which an id changed, over all cells of the full grid."""
+    pairs = zip(before.cells, after.cells, strict=True)
+    return {stage for a, b in pairs for stage in a.nodes if a.nodes[stage] != b.nodes[stage]}
+
+
+TESTED = {"evaluate", "profile"}
+QUANTIZED = {"finetune", "convert"} | TESTED
+CALIBRATED = {"calibrate", "round"} | QUANTIZED
+EVERYTHING = set(STAGE_SETTINGS) - {"train", "correct_bias", "mix", "analyze"}  # the last three are off in it
+
+
+@pytest.mark.parametrize(
+    ("override", "stages"),
+    [
+        ("train.epochs=3", set()),
+        ("latency.seconds=3", {"profile"}),
+        ("qat.epochs=9", QUANTIZED),
+        ("calibrate.percentile=99", CALIBRATED),
+        ("calibrate.images=9", {"equalize"} | CALIBRATED),
+        ("equalize.sweeps=9", {"equalize"} | CALIBRATED),
+        ("rounding.damping=9", {"round"} | QUANTIZED),
+        ("rounding.images=9", {"round"} | QUANTIZED),
+        ("seed=9", {"equalize"} | CALIBRATED),
+        ("network.input_size=64", EVERYTHING),
+    ],
+)
+def test_a_setting_changes_the_stages_that_read_it_and_those_after_them_and_no_other(override, stages):
+    assert changed(full(), full(override)) == stages
+
+
+@pytest.mark.parametrize(
+    ("name", "override", "first"),
+    [
+        ("per_channel-ptq", "seed=9", "calibrate"),
+        ("per_channel-ptq", "calibrate.batch_size=9", "calibrate"),
+        ("per_channel-qat", "seed=9", "finetune"),
+        ("per_channel-qat", "calibrate.weight_range=mse", "finetune"),  # its cold start reads ranges
+        ("per_channel-ptq+qat", "qat.distillation=0", "finetune"),
+    ],
+)
+def test_without_equalization_a_setting_enters_at_the_first_stage_that_reads_it(name, override, first):
+    before, after = (cell_of(full("equalize=false", *more), name).nodes for more in ((), (override,)))
+    assert next(stage for stage in before if before[stage] != after[stage]) == first
+
+
+def test_the_number_of_training_epochs_matters_where_the_network_is_trained():
+    before, after = full(checkpoint=None), full("train.epochs=3", checkpoint=None)
+    assert changed(before, after) == (EVERYTHING - {"load"}) | {"train"}
+
+
+@pytest.mark.parametrize("override", ["equalize=true", "equalize=false"])
+def test_granularity_enters_behind_folding(override):
+    plan = full(override)
+    channel, tensor = (cell_of(plan, f"fuse_bn-{name}-ptq").nodes for name in ("per_channel", "per_tensor"))
+    assert {stage for stage in channel if channel[stage] == tensor[stage]} == {"load", "fuse"}
+
+
+def test_ptq_and_ptq_qat_share_their_calibration_and_qat_starts_cold():
+    plan = full()
+    ptq, both, qat = (cell_of(plan, f"per_tensor-{name}").nodes for name in ("ptq", "ptq+qat", "qat"))
+    assert ptq["calibrate"] == both["calibrate"]
+    assert both["finetune"] != qat["finetune"]
+
+
+def test_another_checkpoint_changes_everything_and_other_data_what_looks_at_it():
+    assert changed(full(), full(checkpoint="other")) == EVERYTHING
+    assert changed(full(), full(fingerprint="other")) == EVERYTHING - {"load"}
+
+
+def test_a_new_version_of_a_stage_changes_it_and_what_follows(monkeypatch):
+    before = full()
+    monkeypatch.setitem(STAGE_VERSIONS, "finetune", STAGE_VERSIONS["finetune"] + 1)
+    after = full()
+    assert changed(before, after) == QUANTIZED
+    kept = cell_of(after, "per_channel-ptq").nodes
+    assert kept == cell_of(before, "per_channel-ptq").nodes
+
+
+def test_the_engine_enters_with_conversion(monkeypatch):
+    monkeypatch.setattr("grid.space.settings.ENGINES", ("qnnpack", "other"))
+    assert changed(full(), full("engine=other")) == {"convert"} | TESTED
+    assert cell_of(full(), "fp32").nodes == cell_of(full("engine=other"), "fp32").nodes
+
+
+def test_every_setting_is_read_by_a_stage_or_decides_which_stages_there_are():
+    read = [prefix for prefixes in STAGE_SETTINGS.values() for prefix in prefixes]
+    for key in setting_types():
+        decides = key in ("fuse_bn", "method")
+        assert decides or any(key == one or key.startswith(f"{one}.") for one in read), key
+    assert set(STAGE_VERSIONS) == set(STAGE_SETTINGS) >= set(READS_DATA)
+
+
+def test_a_node_holds_the_settings_that_it_reads_and_no_others():
+    optional = {name for name, (_, optional) in groups().items() if optional}
+    plan = full(*(f"{name}=true" for name in optional))
+    assert {node.stage for node in plan.nodes} == set(STAGE_SETTINGS) - {"train"}
+    for node in plan.nodes:
+        own = {key for key in node.settings if key != "checkpoint_sha256"}
+        prefixes = STAGE_SETTINGS[node.stage]
+        read = {key for key in setting_types() if any(key == one or key.startswith(f"{one}.") for one in prefixes)}
+        assert own == read - optional
+        assert ("checkpoint_sha256" in node.settings) == (node.stage == "load")
+
+
+def test_keys_follow_the_settings_that_matter():
+    before, after = full(), full("qat.epochs=9")
+    for old, new in zip(before.cells, after.cells, strict=True):
+        assert (old.key != new.key) == ("qat" in str(old.settings["method"]))
+    assert not {cell.key for cell in before.cells} & {cell.key for cell in full(fingerprint="other").cells}
+    assert len({cell.key for cell in before.cells}) == 14
+
+
+def two_values(key: str) -> str | None:
+    """An axis for a setting, whatever its type; None where no two of the values tried here are good."""
+    tried = ["[true, false]", "[64, 96]", "[0.5, 0.75]", "[98, 99]", "[random, imagenet]", "[mse, minmax]"]
+    tried += ["[weights, activations]", f"[{', '.join(GRANULARITIES)}]", f"[{', '.join(METHODS)}]"]
+    tried += [f"[{', '.join(BIAS_CORRECTIONS)}]", f"[{', '.join(SCHEDULES)}]"]
+    for values in tried:
+        with contextlib.suppress(InputError):
+            load_space("full", [f"{key}={values}"])
+            return values
+    return None
+
+
+AXES = {key: values for key in setting_types() if (values := two_values(key))}
+
+
+def test_nearly_every_setting_is_varied_below():
+    assert len(AXES) >= len(setting_types()) - 3
+
+
+@pytest.mark.parametrize("checkpoint", ["sha", None])
+@pytest.mark.parametrize("key", AXES)
+def test_no_two_nodes_read_the_same_whatever_is_varied(key, checkpoint):
+    plan = full(f"{key}={AXES[key]}", checkpoint=checkpoint)
+    contents = {(node.stage, json.dumps(node.settings, sort_keys=True), node.inputs) for node in plan.nodes}
+    assert len(contents) == len({node.id for node in plan.nodes}) == len(plan.nodes)
+    assert len({cell.name for cell in plan.cells}) == len({cell.key for cell in plan.cells}) == len(plan.cells)
+
+
+def test_ids_are_the_same_in_another_process():
+    code = "from grid.plan import *; from grid.space import *; p = make_plan(load_space('full'), 'sha', 'data');"
+    code += "print(*[n.id for n in p.nodes], *[c.key for c in p.cells])"
+    environment = {"PYTHONHASHSEED": "1", "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"}
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    plan = full()
+    assert found.stdout.split() == [node.id for node in plan.nodes] + [cell.key for cell in plan.cells]
+
+
+def test_ten_thousand_cells_are_planned_with_one_hash_a_cell_and_one_a_node(tmp_path, monkeypatch):
+    file = tmp_path / "many.yaml"
+    file.write_text(
+        """
+        max_cells: 10000
+        baselines: false
+        axes:
+          granularity: [per_channel, per_tensor]
+          method: [ptq+qat]
+          qat.epochs: [1, 2, 3, 4, 5]
+          calibrate.images: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]
+          latency.warmup: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
+          seed: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
+        """
+    )
+    space = load_space(file)
+    hashed: Counter = Counter()
+    real = plan_module._digest
+
+    def counting(content) -> str:
+        hashed[content[0]] += 1
+        return real(content)
+
+    monkeypatch.setattr(plan_module, "_digest", counting)
+    plan = make_plan(space, "sha", "data")
+    assert len(plan.cells) == 10_000
+    assert hashed.pop("cell") == 10_000
+    assert hashed == Counter(node.stage for node in plan.nodes)
+    assert (hashed["finetune"], hashed["round"]) == (1000, 200)
+    assert hashed["equalize"] == hashed["calibrate"] == 2 * 10 * 10, "granularities, images, seeds"

@@ -1,0 +1,486 @@
+"""That quantization-aware training trains quantized, freezes when it says, keeps the best epoch and resumes exactly."""
+
+import copy
+import itertools
+import math
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+import torch
+
+from model.data.pack import Pack
+from model.images import normalize
+from model.metrics import sqnr_db
+from model.training import validate
+from quant.calibrate import calibrate
+from quant.engines import qnnpack
+from quant.graph import fuse_bn
+from quant.prepare import prepare, quant_convs, quantizers
+from quant.qat.finetune import finetune, prepare_cold
+from quant.qat.finetune import finetune as qat
+from quant.recipe import CalibrateSpec, QatSpec
+from quant.state import QuantizerStateError, require_state
+from tests.quant.networks import (
+    AllKinds,
+    activation_quantizers,
+    freeze_at_unit_ranges_,
+    reference,
+    same_tensors,
+    settled,
+    weight_quantizers,
+    write_pack,
+)
+
+CALIBRATE = CalibrateSpec(activation_range="minmax")
+SPEC = QatSpec(epochs=3, batch_size=4, learning_rate=2e-3)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory):
+    return Pack(write_pack(tmp_path_factory.mktemp("data") / "pack.h5", {"train": 16, "val": 8, "test": 4}))
+
+
+@pytest.fixture(scope="module")
+def network(pack):
+    """A float network that knows the task a little, so that noise and progress can be told apart."""
+    torch.manual_seed(0)
+    network = settled(AllKinds(), normalize(pack.images("train"))).train()
+    optimizer = torch.optim.AdamW(network.parameters(), 1e-2)
+    images, depth = normalize(pack.images("train")), pack.depth("train")
+    for _ in range(15):
+        optimizer.zero_grad()
+        torch.nn.functional.l1_loss(network(images), depth).backward()
+        optimizer.step()
+    return network.eval()
+
+
+@pytest.fixture(params=[False, True], ids=["live_bn", "fused"])
+def source(request, network):
+    return fuse_bn(network) if request.param else network
+
+
+def run(prepared, pack, teacher, spec=SPEC, *, seed=0, scratch=None, progress=lambda info: None, kept_float=()):
+    return finetune(
+        prepared,
+        copy.deepcopy(teacher),
+        pack,
+        spec,
+        seed=seed,
+        device=CPU,
+        scratch=scratch,
+        progress=progress,
+        kept_float=kept_float,
+    )
+
+
+def warm(source, pack, granularity="per_channel", spec=CALIBRATE):
+    return calibrate(source, granularity, spec, normalize(pack.images("train")))
+
+
+@pytest.mark.parametrize("mode", ["off", "calibrate"])
+@pytest.mark.parametrize("kind", ["activation", "weight"])
+def test_a_quantizer_that_does_not_quantize_stops_the_training(network, pack, mode, kind):
+    prepared = warm(network, pack)
+    name, quantizer = list((activation_quantizers if kind == "activation" else weight_quantizers)(prepared).items())[2]
+    quantizer.set_mode(mode)
+    before = {key: value.clone() for key, value in prepared.state_dict().items()}
+    with pytest.raises(QuantizerStateError, match=f"{name} is {mode}"):
+        run(prepared, pack, network)
+    assert same_tensors(before, prepared.state_dict()), "not one step was made"
+
+
+def test_a_network_that_was_only_prepared_cannot_be_trained(network, pack):
+    with pytest.raises(QuantizerStateError, match="is off"):
+        run(prepare(network, "per_channel"), pack, network)
+
+
+def test_eval_mode_is_not_training(network, pack):
+    prepared = prepare_cold(network, "per_channel", CALIBRATE)
+    with pytest.raises(QuantizerStateError, match="eval mode"):
+        require_state(prepared.eval(), "finetune")
+    _, asserted = run(prepared, pack, network, QatSpec(epochs=1, batch_size=8))
+    assert asserted["training"], "training puts the network in train mode itself, and records it"
+
+
+@pytest.mark.parametrize("granularity", ["per_channel", "per_tensor"])
+@pytest.mark.parametrize("weight_range", ["minmax", "mse"])
+def test_every_weight_is_rounded_in_every_training_step(source, network, pack, granularity, weight_range):
+    prepared = prepare_cold(source, granularity, CalibrateSpec(weight_range=weight_range))
+    rounded: dict[str, list[int]] = {}
+
+    def watch(name):
+        def hook(module, given, out):
+            if not prepared.training:
+                return
+            levels = out.detach() / module.scale.reshape(-1, 1, 1, 1)
+            assert torch.allclose(levels, levels.round(), atol=2e-2), f"{name} is not on its grid"
+            assert levels.abs().max() <= 127.01, f"{name} is not symmetric"
+            assert (module.zero_point == 0).all()
+            rounded.setdefault(name, []).append(int((out != given[0]).sum()))
+
+        return hook
+
+    for name, quantizer in weight_quantizers(prepared).items():
+        quantizer.register_forward_hook(watch(name))
+    run(prepared, pack, network, QatSpec(epochs=2, batch_size=8))
+    assert rounded.keys() == weight_quantizers(prepared).keys()
+    assert all(len(counts) == 2 * 2 and min(counts) > 0 for counts in rounded.values())
+
+
+def test_the_loss_falls_and_the_quantized_network_gets_better(source, network, pack):
+    prepared = warm(source, pack, "per_tensor")
+    before = validate(copy.deepcopy(prepared), pack, CPU)
+    history, _ = run(prepared, pack, network, QatSpec(epochs=5, batch_size=4, learning_rate=5e-3, distillation=0.0))
+    assert history[0]["val_ssim"] == before["ssim"], "epoch 0 is the network as it was given"
+    assert history[-1]["train_loss"] < 0.9 * history[1]["train_loss"]
+    assert max(row["val_ssim"] for row in history) > before["ssim"]
+
+
+def test_calibrated_ranges_stay_where_they_are(source, network, pack):
+    prepared = warm(source, pack, spec=CalibrateSpec(weight_range="mse"))
+    before = {name: (q.scale.clone(), q.zero_point.clone()) for name, q in quantizers(prepared).items()}
+    seen = []
+
+    def unchanged(info):
+        found = quantizers(prepared).items()
+        seen.append(
+            all(torch.equal(q.scale, before[n][0]) and torch.equal(q.zero_point, before[n][1]) for n, q in found)
+        )
+
+    run(prepared, pack, network, progress=unchanged)
+    assert len(seen) > 10
+    assert all(seen)
+
+
+def test_cold_ranges_follow_the_data_and_then_freeze(source, network, pack):
+    prepared = prepare_cold(source, "per_channel", CALIBRATE)
+    states: list[dict] = []
+    spec = QatSpec(epochs=4, batch_size=4, learning_rate=2e-3, freeze_ranges_after=0.5, freeze_bn_after=0.75)
+    norms = [conv.bn for conv in quant_convs(prepared).values() if conv.bn is not None]
+
+    def progress(info):
+        if "step" in info:
+            activations, weights = activation_quantizers(prepared), weight_quantizers(prepared)
+            states.append(
+                {
+                    "ranges": {n: (float(q.low), float(q.high)) for n, q in activations.items() if not q.fixed},
+                    "fixed": [(float(q.scale), int(q.zero_point)) for q in activations.values() if q.fixed],
+                    "weights": {name: q.scale.clone() for name, q in weights.items()},
+                    "statistics": [norm.running_mean.clone() for norm in norms],
+                }
+            )
+
+    run(prepared, pack, network, spec, progress=progress)
+    assert len(states) == 16
+    moved = [a["ranges"] != b["ranges"] for a, b in pairwise(states)]
+    assert all(moved[:7]), "before half of the steps ranges follow"
+    assert not any(moved[7:]), "then they stay"
+    assert all(state["fixed"] == [(1 / 256, 0)] for state in states)
+    kept = [same_tensors(a["weights"], b["weights"]) for a, b in pairwise(states)]
+    assert not any(kept[:11])
+    assert all(kept[12:]), "weight ranges freeze with BatchNorm, of which they depend"
+    for old, new, step in zip(states, states[1:], range(1, 16), strict=False):
+        for before, after in zip(old["statistics"], new["statistics"], strict=True):
+            assert torch.equal(before, after) == (step >= 12)
+
+
+def test_a_followed_weight_range_ends_as_that_of_the_trained_weight(source, network, pack):
+    prepared = prepare_cold(source, "per_channel", CALIBRATE)
+    run(prepared, pack, network, QatSpec(epochs=2, batch_size=4, freeze_bn_after=1.0, learning_rate=2e-3))
+    for conv in quant_convs(prepared).values():
+        largest = conv.folded()[0].detach().abs().amax((1, 2, 3))
+        assert torch.allclose(conv.weight_quantizer.scale, largest / 127, rtol=1e-5)
+
+
+def test_weight_ranges_by_mse_stay(network, pack):
+    prepared = prepare_cold(network, "per_channel", CalibrateSpec(weight_range="mse"))
+    before = {name: q.scale.clone() for name, q in weight_quantizers(prepared).items()}
+    run(prepared, pack, network)
+    assert all(torch.equal(q.scale, before[name]) for name, q in weight_quantizers(prepared).items())
+
+
+def test_the_best_epoch_is_kept_and_not_the_last(network, pack, monkeypatch):
+    prepared, states = warm(network, pack), []
+    scores = iter([0.2, 0.3, 0.9, 0.5])
+    monkeypatch.setattr(qat, "validate", lambda *_: {"ssim": next(scores)})
+
+    def progress(info):
+        if "val_ssim" in info:
+            states.append({name: value.clone() for name, value in prepared.state_dict().items()})
+
+    history, _ = run(prepared, pack, network, progress=progress)
+    assert [(row["epoch"], row["val_ssim"]) for row in history] == [(0, 0.2), (1, 0.3), (2, 0.9), (3, 0.5)]
+    assert same_tensors(prepared.state_dict(), states[2])
+    assert not same_tensors(states[2], states[3])
+
+
+@pytest.mark.parametrize("learned_scales", [False, True])
+def test_a_training_that_helps_nowhere_gives_back_its_start(network, pack, monkeypatch, learned_scales):
+    prepared, scores = warm(network, pack), iter([0.9, 0.9, 0.2, 0.3])
+    monkeypatch.setattr(qat, "validate", lambda *_: {"ssim": next(scores)})
+    before = copy.deepcopy(prepared)
+    history, _ = run(prepared, pack, network, replace(SPEC, learned_scales=learned_scales))
+    assert max(history, key=lambda row: row["val_ssim"])["epoch"] == 0
+    images = normalize(pack.images("test"))
+    assert torch.equal(reference(prepared, images), reference(before, images))
+    assert {name: q.mode for name, q in quantizers(prepared).items()} == dict.fromkeys(quantizers(before), "freeze")
+
+
+def test_the_network_that_comes_back_has_the_metrics_of_its_best_epoch(source, network, pack):
+    prepared = prepare_cold(source, "per_tensor", CALIBRATE)
+    history, _ = run(prepared, pack, network)
+    best = max(history, key=lambda row: row["val_ssim"])
+    assert not prepared.training
+    assert require_state(prepared, "evaluate")
+    again = validate(prepared, pack, CPU)
+    assert {f"val_{name}": value for name, value in again.items()}.items() <= best.items()
+
+
+class Killed(Exception):
+    """Stands for the end of the process."""
+
+
+@pytest.mark.parametrize(
+    ("start", "finished"),
+    [("cold", 0), ("cold", 1), ("cold", 2), ("cold", 3), ("calibrated", 1), ("calibrated", 3), ("learned", 2)],
+)
+def test_a_resumed_training_equals_an_uninterrupted_one_bit_for_bit(network, pack, tmp_path, finished, start):
+    # Activations freeze in the second epoch and all the rest in the third.
+    spec = QatSpec(epochs=4, batch_size=4, learning_rate=2e-3, freeze_ranges_after=0.34, freeze_bn_after=0.67)
+    spec = replace(spec, learned_scales=start == "learned")
+
+    def fresh():
+        return prepare_cold(network, "per_channel", CALIBRATE) if start == "cold" else warm(network, pack)
+
+    def kill(info):
+        if info["epoch"] == finished + 1 and info.get("step") == 2:
+            raise Killed
+
+    whole, resumed = fresh(), fresh()
+    expected, _ = run(whole, pack, network, spec)
+    with pytest.raises(Killed):
+        run(resumed, pack, network, spec, scratch=tmp_path, progress=kill)
+    resumed, epochs = fresh(), set()
+    history, _ = run(resumed, pack, network, spec, scratch=tmp_path, progress=lambda info: epochs.add(info["epoch"]))
+    assert min(epochs) == finished + 1, "finished epochs are not done again"
+    assert history == expected
+    assert same_tensors(whole.state_dict(), resumed.state_dict())
+
+
+def test_a_finished_training_that_is_asked_for_again_is_only_read(network, pack, tmp_path):
+    first, again = (prepare_cold(network, "per_channel", CALIBRATE) for _ in range(2))
+    spec = QatSpec(epochs=1, batch_size=8)
+    expected, _ = run(first, pack, network, spec, scratch=tmp_path)
+    seen = []
+    assert run(again, pack, network, spec, scratch=tmp_path, progress=seen.append)[0] == expected
+    assert not seen
+    assert same_tensors(first.state_dict(), again.state_dict())
+
+
+def test_one_seed_gives_one_network_and_another_another(network, pack):
+    spec = QatSpec(epochs=1, batch_size=4, learning_rate=2e-3)
+    results = []
+    for seed in (3, 3, 4):
+        prepared = prepare_cold(network, "per_channel", CALIBRATE)
+        torch.manual_seed(len(results))
+        history, _ = run(prepared, pack, network, spec, seed=seed)
+        results.append((history, prepared.state_dict()))
+    assert results[0][0] == results[1][0]
+    assert same_tensors(results[0][1], results[1][1])
+    assert not same_tensors(results[0][1], results[2][1])
+
+
+@pytest.mark.parametrize("granularity", ["per_channel", "per_tensor"])
+@pytest.mark.parametrize("start", ["cold", "calibrated"])
+def test_the_trained_network_converts_with_batchnorm_live_or_folded(source, network, pack, granularity, start):
+    cold = start == "cold"
+    prepared = prepare_cold(source, granularity, CALIBRATE) if cold else warm(source, pack, granularity)
+    run(prepared, pack, network, QatSpec(epochs=2, batch_size=4, learning_rate=2e-3))
+    int8 = qnnpack.convert(prepared)
+    images = normalize(pack.images("test"))
+    simulated, shipped = reference(prepared, images), reference(int8, images)
+    assert simulated.std() > 0.02
+    assert sqnr_db(simulated, shipped) > 20
+    assert (simulated - shipped).abs().max() <= 4 * prepared.get_submodule("quantizers.head").scale
+
+
+def test_the_teacher_is_listened_to_and_left_alone(network, pack, monkeypatch):
+    scores = itertools.count(1.0)  # the last epoch is the best one, whatever a constant teacher does to the pictures
+    monkeypatch.setattr("quant.qat.finetune._validate_frozen", lambda *_: {"ssim": next(scores)})
+
+    class Constant(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.level = torch.nn.Parameter(torch.tensor(5.0))
+
+        def forward(self, x):
+            return self.level.expand(len(x), 1, x.shape[2] // 4, x.shape[3] // 4)
+
+    means = {}
+    for distillation in (0.0, 1.0):
+        prepared, teacher = prepare_cold(fuse_bn(network), "per_channel", CALIBRATE), Constant()
+        spec = QatSpec(epochs=3, batch_size=4, learning_rate=1e-2, distillation=distillation)
+        finetune(
+            prepared,
+            teacher,
+            pack,
+            spec,
+            seed=0,
+            device=CPU,
+            scratch=None,
+            progress=lambda _: None,
+        )
+        assert teacher.level.item() == 5.0
+        assert teacher.level.grad is None
+        means[distillation] = float(reference(prepared, normalize(pack.images("val"))).mean())
+    assert means[1.0] > means[0.0] + 0.1, "a teacher that says 50 m pulls the prediction up"
+
+
+def test_the_learning_rate_falls_along_a_cosine_to_a_hundredth(network, pack):
+    prepared = warm(network, pack)
+    history, _ = run(prepared, pack, network, QatSpec(epochs=4, batch_size=4, learning_rate=1e-3))
+    rates = [row["learning_rate"] for row in history[1:]]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[1] == pytest.approx(1e-3 * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * 7 / 16))))
+    assert 1e-5 < rates[-1] < 3e-5
+
+
+def test_images_per_epoch_limits_the_steps(network, pack):
+    seen = []
+    run(warm(network, pack), pack, network, QatSpec(epochs=1, batch_size=4, images_per_epoch=8), progress=seen.append)
+    assert [info["step"] for info in seen if "step" in info] == [1, 2]
+    assert seen[0].items() >= {"epoch": 0, "epochs": 1}.items()
+    assert "val_ssim" in seen[0]
+    assert seen[1].keys() >= {"epoch", "epochs", "step", "steps", "loss"}
+    assert seen[-1].keys() >= {"epoch", "epochs", "train_loss", "val_ssim", "val_rmse_m", "learning_rate"}
+
+
+@pytest.mark.parametrize(("weight_range", "mode"), [("minmax", "follow"), ("mse", "freeze")])
+def test_a_cold_start_follows_activations_and_knows_its_weights(source, weight_range, mode):
+    prepared = prepare_cold(source, "per_channel", CalibrateSpec(weight_range=weight_range))
+    assert {q.mode for q in activation_quantizers(prepared).values() if not q.fixed} == {"follow"}
+    for conv in quant_convs(prepared).values():
+        assert conv.weight_quantizer.mode == mode
+        if mode == "freeze":
+            continue
+        assert torch.equal(conv.weight_quantizer.high, conv.folded()[0].abs().amax((1, 2, 3)))
+
+
+def test_validation_between_epochs_leaves_no_quantizer_in_another_mode(network, pack):
+    prepared = prepare_cold(network, "per_channel", CALIBRATE)
+    modes: list[set[str]] = []
+    spec = QatSpec(epochs=3, batch_size=8, freeze_ranges_after=1.0, freeze_bn_after=1.0)
+    run(
+        prepared,
+        pack,
+        network,
+        spec,
+        progress=lambda info: modes.append({q.mode for q in quantizers(prepared).values()}),
+    )
+    assert all(found == {"follow", "freeze"} for found in modes)
+
+
+def test_a_loss_that_is_not_finite_stops_the_training(network, pack):
+    teacher = copy.deepcopy(network)
+    with torch.no_grad():
+        teacher.head.weight.fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match="loss became nan at step 1 of 4"):
+        run(warm(network, pack), pack, teacher)
+
+
+def test_quantizers_that_were_frozen_by_hand_train_too(network, pack):
+    prepared = prepare(network, "per_tensor")
+    freeze_at_unit_ranges_(prepared)
+    history, asserted = run(prepared, pack, network, QatSpec(epochs=1, batch_size=8))
+    assert [row["epoch"] for row in history] == [0, 1]
+    assert asserted["weight_freeze"] == len(quant_convs(prepared))
+
+
+def test_a_cold_start_watches_the_first_batches_before_it_quantizes(network, pack):
+    rows = {}
+    for batches in (1, 4):
+        prepared = prepare_cold(network, "per_channel", CALIBRATE)
+        calls = []
+        prepared.register_forward_hook(
+            lambda module, given, out, calls=calls: calls.append(
+                (module.training, {q.mode for q in quantizers(module).values()})
+            )
+        )
+        rows[batches], _ = run(prepared, pack, network, replace(SPEC, epochs=1, observe_batches=batches))
+        assert calls[:batches] == [(False, {"calibrate"})] * batches
+        assert calls[batches] == (False, {"freeze"}), "then the start is validated"
+    assert rows[1][0] != rows[4][0]
+    assert rows[4][0]["val_ssim"] > validate(network, pack, CPU)["ssim"] - 0.05, "ranges are known at the start"
+
+
+def test_batch_statistics_are_never_used_unless_asked_for(network, pack):
+    for freeze_bn_after, live in ((0.0, 0), (0.5, 5)):
+        prepared = warm(network, pack)
+        norms = [conv.bn for conv in quant_convs(prepared).values() if conv.bn is not None]
+        before = [(norm.running_mean.clone(), norm.weight.detach().clone()) for norm in norms]
+        _, asserted = run(prepared, pack, network, replace(SPEC, epochs=1, freeze_bn_after=freeze_bn_after))
+        assert asserted["bn_live"] == (len(norms) if live else 0)
+        kept = [torch.equal(norm.running_mean, mean) for norm, (mean, _) in zip(norms, before, strict=True)]
+        assert kept == [not live] * len(norms)
+        if not live:
+            assert not any(torch.equal(norm.weight, weight) for norm, (_, weight) in zip(norms, before, strict=True))
+
+
+@pytest.mark.parametrize("learned_scales", [False, True])
+def test_training_does_not_depend_on_how_channels_are_scaled(network, pack, learned_scales):
+    images, spec = normalize(pack.images("test")), replace(SPEC, epochs=2, learned_scales=learned_scales)
+    found = []
+    for factor in (1.0, 64.0, 1 / 64):  # powers of two: the same rounding in floating point
+        scaled = fuse_bn(network)
+        with torch.no_grad():
+            for conv in (scaled.one, scaled.other):
+                conv.weight *= factor
+                conv.bias *= factor
+            scaled.head.weight /= factor
+        prepared = warm(scaled, pack)
+        start = reference(prepared, images)
+        run(prepared, pack, network, spec)
+        found.append(reference(prepared, images))
+        assert (found[-1] - start).abs().max() > 1e-2
+    assert torch.allclose(found[0], found[1], atol=1e-5)
+    assert torch.allclose(found[0], found[2], atol=1e-5)
+
+
+def test_quantizers_that_are_off_on_purpose_stay_off(source, network, pack):
+    prepared = warm(source, pack)
+    off = ["quantizers.depthwise", "project.weight_quantizer", "quantizers.silu"]
+    for name in off:
+        quantizers(prepared)[name].set_mode("off")
+    modes = []
+    spec = replace(SPEC, epochs=1, learned_scales=True)
+    _, asserted = run(
+        prepared,
+        pack,
+        network,
+        spec,
+        kept_float=off,
+        progress=lambda _: modes.append({name for name, q in quantizers(prepared).items() if q.mode == "off"}),
+    )
+    assert modes == [set(off)] * len(modes)
+    assert asserted["activation_off"] == 2
+    assert {name for name, q in quantizers(prepared).items() if q.mode == "off"} == set(off)
+    images = normalize(pack.images("test"))
+    assert sqnr_db(reference(prepared, images), reference(qnnpack.convert(prepared), images)) > 20
+
+
+def test_the_learning_rate_falls_on_a_plateau(network, pack, monkeypatch):
+    scores = iter([0.1, 0.2, 0.2, 0.2, 0.2, 0.1, 0.3, 0.3])
+    monkeypatch.setattr(qat, "validate", lambda *_: {"ssim": next(scores)})
+    spec = QatSpec(epochs=7, batch_size=8, learning_rate=1e-3, schedule="plateau")
+    history, _ = run(warm(network, pack), pack, network, spec)
+    assert [row["learning_rate"] for row in history[1:]] == pytest.approx([1e-3] * 4 + [3e-4] * 3)
+
+
+@pytest.mark.parametrize("start", ["warm", "cold"])
+def test_parameters_that_run_to_infinity_stop_the_training(network, pack, start):
+    """Frozen quantizers clamp infinite weights, so that the loss alone does not tell."""
+    prepared = warm(network, pack) if start == "warm" else prepare_cold(network, "per_channel", CALIBRATE)
+    with pytest.raises(FloatingPointError):
+        run(prepared, pack, network, replace(SPEC, learning_rate=1e300))
