@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from model.data.augment import augment
 from model.data.pack import Pack
-from model.errors import InputError
+from model.errors import InputError, require_one_of, require_range
 from model.images import normalize
 from model.metrics import depth_loss, depth_metrics
 
@@ -43,16 +43,14 @@ class TrainSpec:
     init: str = "imagenet"
 
     def __post_init__(self) -> None:
-        if self.init not in INITS:
-            raise InputError("train.init", f"{self.init!r} is unknown", f"one of {', '.join(INITS)}")
+        require_one_of("train.init", self.init, INITS)
         for name in ("epochs", "batch_size", "plateau_patience"):
-            if getattr(self, name) < 1:
-                raise InputError(f"train.{name}", f"{getattr(self, name)!r} is out of range", "at least 1")
+            require_range(f"train.{name}", getattr(self, name), 1)
         for name in ("images_per_epoch", "learning_rate", "weight_decay", "gradient_clip"):
-            if getattr(self, name) < 0:
-                raise InputError(f"train.{name}", f"{getattr(self, name)!r} is out of range", "at least 0")
+            require_range(f"train.{name}", getattr(self, name), 0)
         if not 0.0 < self.freeze_bn_after <= 1.0:
-            raise InputError("train.freeze_bn_after", f"{self.freeze_bn_after!r} is out of range", "above 0, at most 1")
+            value = repr(self.freeze_bn_after)
+            raise InputError("train.freeze_bn_after", "is out of range", "above 0, at most 1", value=value)
 
     @property
     def first_frozen(self) -> int:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from model.errors import InputError
+from model.errors import require_one_of, require_range
 from quant.engines.catalog import PACKAGES, TORCH
 
 GRANULARITIES = ("per_channel", "per_tensor")
@@ -13,19 +13,6 @@ WEIGHT_RANGES = ("minmax", "mse")
 EQUALIZE_OBJECTIVES = ("noise", "activations", "weights")
 BIAS_CORRECTIONS = ("fast", "sequential")
 SCHEDULES = ("cosine", "plateau")
-
-
-def require_one_of(where: str, value: object, allowed: tuple[str, ...]) -> None:
-    """Raise InputError unless ``value`` is one of ``allowed``."""
-    if value not in allowed:
-        raise InputError(where, f"{value!r} is unknown", f"one of {', '.join(allowed)}")
-
-
-def require_range(where: str, value: float, low: float, high: float = float("inf")) -> None:
-    """Raise InputError unless ``low <= value <= high``."""
-    if not low <= value <= high:
-        limit = f"between {low} and {high}" if high != float("inf") else f"at least {low}"
-        raise InputError(where, f"{value!r} is out of range", limit)
 
 
 @dataclass(frozen=True)
@@ -53,7 +40,7 @@ class EqualizeSpec:
 
 @dataclass(frozen=True)
 class CalibrateSpec:
-    """How quantizer ranges are found: number of images, and the range estimator of activations and weights.
+    """How quantizer ranges are found: number of images, and the range observer of activations and weights.
 
     Images whose activations reach more than ``outlier_ratio`` times as far as the median image's are left out.
     """

@@ -112,8 +112,8 @@ def refused(arguments: list[str], capsys, at: Desk) -> str:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("smoek", f"'smoek' is no search space; expected one of {', '.join(SPACES)}"),
-        ("missing.yaml", "'missing.yaml' is no search space"),
+        ("smoek", f"'smoek' is not a search space; expected one of {', '.join(SPACES)}"),
+        ("missing.yaml", "'missing.yaml' is not a search space"),
     ],
 )
 def test_an_unknown_search_space_is_named_with_those_that_exist(at, capsys, name, message):

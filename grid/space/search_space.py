@@ -133,7 +133,7 @@ def _find(name: str | Path) -> Path:
     if not os.path.isfile(path):  # unlike Path.is_file, also where no file system takes so long a name
         known = sorted(file.stem for file in SEARCH_SPACES.glob("*.yaml"))
         expected = f"one of {', '.join(known)}, or a YAML file"
-        raise InputError("--grid", f"{str(name)!r} is no search space", expected, nearest(name, known))
+        raise InputError("--grid", f"{str(name)!r} is not a search space", expected, nearest(name, known))
     return path
 
 
@@ -166,7 +166,7 @@ def _top(document: Mapping[Any, Any], where: str, stem: str, errors: list[InputE
         top["max_cells"] = MAX_CELLS
     if not re.fullmatch(r"\w[\w.-]*", top["name"]) or len(top["name"].encode(errors="replace")) > LONGEST_NAME:
         expected = f"letters, digits, '_', '-' and '.', at most {LONGEST_NAME}, because folders are named after it"
-        errors.append(Entry(where, "name", "name", top["name"]).error("is no name", expected))
+        errors.append(Entry(where, "name", "name", top["name"]).error("is not a name", expected))
     return top
 
 
@@ -196,11 +196,11 @@ def _override_(fixed: dict[str, Entry], axes: dict[str, list[Entry]], text: str,
 def _exclusion(where: str, at: str, item: Any, errors: list[InputError]) -> Exclusion | None:
     if not isinstance(item, dict) or set(item) != {"when", "reason"} or not isinstance(item["when"], dict):
         expected = "a mapping with when (a mapping of settings) and reason"
-        errors.append(Entry(where, at, at, item).error("is no exclusion", expected))
+        errors.append(Entry(where, at, at, item).error("is not an exclusion", expected))
         return None
     reason, conditions = item["reason"], item["when"]
     if not isinstance(reason, str) or not reason.strip():
-        errors.append(Entry(where, f"{at}.reason", at, reason).error("is no reason", "a sentence"))
+        errors.append(Entry(where, f"{at}.reason", at, reason).error("is not a reason", "a sentence"))
     if not conditions:
         errors.append(Entry(where, f"{at}.when", at, conditions).error("excludes all", "one setting or more"))
     when = {}
@@ -242,4 +242,4 @@ def _pack(chosen: dict[str, Any], sizes: Sequence[int], where: str) -> PackSpec:
     try:
         return PackSpec(**chosen)
     except InputError as error:
-        raise InputError(where, str(error).rstrip(".")) from error
+        raise error.within(where) from error

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from model.errors import require_one_of, require_range
 from model.network.depth_network import NetworkSpec
 from model.training import TrainSpec
 from quant.recipe import (
@@ -21,8 +22,6 @@ from quant.recipe import (
     MixedPrecisionSpec,
     QatSpec,
     RoundingSpec,
-    require_one_of,
-    require_range,
 )
 
 Scalar = bool | int | float | str | None
@@ -119,10 +118,22 @@ def flatten(settings: Settings) -> Flat:
     return flat
 
 
+def is_on(flat: Mapping[str, Any], group: str) -> bool:
+    """Whether an optional group is on: where it is off, flat settings hold its bare name, with None."""
+    return group not in flat
+
+
+def switch_of(relevant: Mapping[str, Any], group: str) -> bool | None:
+    """Whether a group is on, in settings of which some may be missing; None where they do not have it."""
+    if group in relevant:
+        return False
+    return True if any(key.startswith(f"{group}.") for key in relevant) else None
+
+
 def read_group(flat: Mapping[str, Any], name: str) -> Any:
     """The spec of one group (``qat`` gives a QatSpec) out of flat settings, or None where the group is off.
 
-    Raises KeyError for a missing field: a stage must state what it reads in ``plan.STAGE_SETTINGS``.
+    Raises KeyError for a missing field: a stage must state what it reads in the stage table.
     """
     spec, optional = groups()[name]
     if optional and name in flat:

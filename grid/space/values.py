@@ -35,11 +35,10 @@ class Entry:
     key: str
     value: Any
 
-    def error(self, problem: str, expected: str = "", options: Iterable[str] = ()) -> InputError:
-        """What is wrong with the value, and the nearest of the ``options`` as a hint."""
-        return InputError(
-            self.where, f"{self.at}={shown(self.value)} {problem}", expected, nearest(self.value, options)
-        )
+    def error(self, problem: str, expected: str = "", hint: str = "", options: Iterable[str] = ()) -> InputError:
+        """What is wrong with the value; without a ``hint``, the nearest of the ``options`` is one."""
+        hint = hint or nearest(self.value, options)
+        return InputError(self.where, f"{self.at}={shown(self.value)} {problem}", expected, hint, options=options)
 
     def typed(self) -> "Entry":
         """The same entry with a value of its setting's type; raises InputError."""
@@ -58,17 +57,14 @@ class Entry:
                 return dataclasses.replace(self, value=number)
         raise self.error("has the wrong type", " or ".join(WORDS[part] for part in parts))
 
-    def owner(self) -> tuple[type, str]:
-        """The spec that checks the value, and the name of its field there."""
-        group, _, name = self.key.rpartition(".")
+    def spec(self) -> type:
+        """The spec that checks the value."""
         specs = {"": Settings, "data": PackSpec} | {key: spec for key, (spec, _) in groups().items()}
-        return specs[group], name
+        return specs[self.key.rpartition(".")[0]]
 
-    def located(self, line: str) -> InputError:
-        """A spec's error (``calibrate.images: 0 is out of range; ...``) told at the place of this entry."""
-        text = line.partition(": ")[2].removeprefix(f"{self.value!r} ")
-        problem, _, expected = text.rstrip(".").partition("; expected ")
-        return self.error(problem, expected, expected.removeprefix("one of ").split(", "))
+    def located(self, error: InputError) -> InputError:
+        """The error of a spec (``calibrate.images: 0 is out of range; ...``), at the place of this entry."""
+        return self.error(error.problem, error.expected, error.hint, error.options)
 
 
 def shown(value: object) -> str:
@@ -92,8 +88,7 @@ def unknown_key(where: str, at: str, key: object, options: Iterable[str]) -> Inp
     key = _beginning(str(key))
     same = [option for option in options if option.partition(".")[0] == key.partition(".")[0]]
     offered = same or list(dict.fromkeys(option.partition(".")[0] for option in options))
-    expected = f"one of {', '.join(offered)}"
-    return InputError(where, f"{at}{key} is an unknown key", expected, nearest(key, options))
+    return InputError(where, f"{at}{key} is an unknown key", hint=nearest(key, options), options=offered)
 
 
 def nested_entries(
@@ -133,7 +128,7 @@ def axis_entries(where: str, at: str, key: Any, values: Any, errors: list[InputE
         errors.append(unknown_key(where, at.removesuffix(str(key)), key, setting_types()))
         return []
     if not isinstance(values, list) or not values:
-        errors.append(Entry(where, at, key, values).error("is no axis", "a list of one value or more"))
+        errors.append(Entry(where, at, key, values).error("is not an axis", "a list of one value or more"))
         return []
     found: list[Entry] = []
     seen: set[Any] = set()
@@ -155,27 +150,24 @@ def spec_errors(
     by_spec: dict[type, list[list[Entry]]] = {}
     for entries in [[entry] for entry in fixed.values()] + [list(entries) for entries in axes.values()]:
         if entries and entries[0].key not in groups():
-            by_spec.setdefault(entries[0].owner()[0], []).append(entries)
-    found: dict[str, InputError] = {}
+            by_spec.setdefault(entries[0].spec(), []).append(entries)
+    found: list[InputError] = []
     for lists in by_spec.values():
         tried = itertools.product(*lists) if combine else ()
-        wrong = [error for chosen in tried for error in _build(chosen, where)]
+        wrong = [error for chosen in tried for _, error in _build(chosen, where)]
         if wrong or not combine:  # a spec may stop at its first error: each value alone shows all of them
-            alone = [(entry, _build([entry], where)) for entry in itertools.chain(*lists)]
-            wrong = [error for entry, several in alone for error in several if f"{entry.at}=" in str(error)] + wrong
-        found |= {str(error): error for error in wrong}
-    return list(found.values())
+            alone = [(entry, at, error) for entry in itertools.chain(*lists) for at, error in _build([entry], where)]
+            wrong = [error for entry, at, error in alone if entry is at] + wrong
+        found += wrong
+    return list({str(error): error for error in found}.values())
 
 
-def _build(entries: Sequence[Entry], where: str) -> list[InputError]:
-    """The errors of a spec that is built of these entries, each at the entry that it names."""
-    spec = entries[0].owner()[0]
-    named = {entry.owner()[1]: entry for entry in entries}
+def _build(entries: Sequence[Entry], where: str) -> list[tuple[Entry | None, InputError]]:
+    """The errors of a spec that is built of these entries, each with the entry that it names."""
+    named = {entry.key: entry for entry in entries}
     try:
-        spec(**{name: entry.value for name, entry in named.items()})
-    except InputError as error:
-        lines = [(line, line.partition(": ")[0].rpartition(".")[2]) for line in str(error).splitlines()]
-        return [
-            named[name].located(line) if name in named else InputError(where, line.rstrip(".")) for line, name in lines
-        ]
+        entries[0].spec()(**{key.rpartition(".")[2]: entry.value for key, entry in named.items()})
+    except InputError as caught:
+        found = [(named.get(error.where), error) for error in caught.errors]
+        return [(entry, entry.located(error) if entry else error.within(where)) for entry, error in found]
     return []

@@ -21,7 +21,7 @@ from torch import Tensor
 from model.data import nyu
 from model.data.frame import Frame
 from model.data.rooms import render as rooms
-from model.errors import InputError
+from model.errors import InputError, require_range
 
 FORMAT = "depth-pack-1"
 SPLITS = ("train", "val", "test")
@@ -45,20 +45,15 @@ class PackSpec:
     skip_bad: bool = False
 
     def __post_init__(self) -> None:
-        errors = []
-        if not 32 <= self.input_size <= LARGEST_SIZE or self.input_size % 32:
-            expected = f"a multiple of 32, at most {LARGEST_SIZE}"
-            errors.append(InputError("data.input_size", f"{self.input_size!r} is wrong", expected))
+        require_range("data.input_size", self.input_size, 32, LARGEST_SIZE)
+        if self.input_size % 32:
+            value = repr(self.input_size)
+            raise InputError("data.input_size", "does not fit the strides", "a multiple of 32", value=value)
         for name in ("rooms_train", "rooms_val", "rooms_test"):
-            if not 1 <= getattr(self, name) <= MOST_ROOMS:
-                expected = "at least 1 image" if getattr(self, name) < 1 else f"at most {MOST_ROOMS} images"
-                errors.append(InputError(f"data.{name}", f"{getattr(self, name)!r} is wrong", expected))
+            require_range(f"data.{name}", getattr(self, name), 1, MOST_ROOMS)
         if not 0 < self.val_fraction < 1:
-            errors.append(
-                InputError("data.val_fraction", f"{self.val_fraction!r} is wrong", "a number between 0 and 1")
-            )
-        if errors:
-            raise InputError.all(errors)
+            value = repr(self.val_fraction)
+            raise InputError("data.val_fraction", "is out of range", "above 0, below 1", value=value)
 
 
 def prepare_pack(data: str, folder: Path, spec: PackSpec, progress: Progress | None = None) -> Path:
@@ -229,7 +224,7 @@ class Pack:
     def size(self, split: str) -> int:
         """How many pictures a split holds."""
         if split not in self._sizes:
-            raise InputError(str(self.path), f"split {split!r} is unknown", "one of " + ", ".join(SPLITS))
+            raise InputError(str(self.path), f"split {split!r} is unknown", options=SPLITS)
         return self._sizes[split]
 
     def images(self, split: str, indices: Sequence[int] | None = None) -> Tensor:

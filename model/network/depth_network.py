@@ -32,14 +32,17 @@ class NetworkSpec:
         if self.encoder != "efficientnet_b0" and not (name and (family == "own" or self.encoder.startswith("timm/"))):
             raise InputError(
                 "network.encoder",
-                f"{self.encoder!r} is unknown",
+                "is unknown",
                 "efficientnet_b0, timm/<name of a timm model>, or own/<name> of a file given by --network",
+                value=repr(self.encoder),
+                options=("efficientnet_b0",),
             )
         if self.input_size < 32 or self.input_size % SIZE_MULTIPLE:
             raise InputError(
                 "network.input_size",
-                f"{self.input_size!r} does not fit the strides",
+                "does not fit the strides",
                 "a multiple of 32, at least 32",
+                value=repr(self.input_size),
             )
 
     @property

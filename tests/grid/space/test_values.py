@@ -40,8 +40,8 @@ ERRORS = [
         "axes.granularity[1]='per_chanel' is unknown; expected one of per_channel, per_tensor. "
         "Did you mean per_channel?",
     ),
-    ("axes: {method: []}", "axes.method=[] is no axis; expected a list of one value or more."),
-    ("axes: {method: ptq}", "axes.method='ptq' is no axis; expected a list of one value or more."),
+    ("axes: {method: []}", "axes.method=[] is not an axis; expected a list of one value or more."),
+    ("axes: {method: ptq}", "axes.method='ptq' is not an axis; expected a list of one value or more."),
     ("axes: {seed: [1, 2, 1]}", "axes.seed[2]=1 is there twice; expected each value once."),
     (
         "axes: {qat.learning_rate: [1, 1.0]}",
@@ -80,7 +80,7 @@ ERRORS = [
     ("settings: {qat.epochs: 3}", "settings.qat.epochs has a dot in it; expected qat with its settings "),
     ("settings: {network: {encoder: b0}}", "settings.network.encoder='b0' is unknown; expected efficientnet_b0, "),
     ("settings: {engine: qnnpak}", "settings.engine='qnnpak' is unknown; expected one of qnnpack"),
-    ("data: {rooms_train: 0}", "data.rooms_train=0 is wrong; expected at least 1 image."),
+    ("data: {rooms_train: 0}", "data.rooms_train=0 is out of range; expected between 1 and 1000000."),
     ("data: {room_train: 5}", "data.room_train is an unknown key; expected one of data.input_size, "),
     ("data: {rooms_val: many}", "data.rooms_val='many' has the wrong type; expected a whole number."),
     (
@@ -101,12 +101,12 @@ ERRORS = [
     ),
     ("exclude: [{when: {method: pdq}, reason: x}]", "exclude[0].when.method[0]='pdq' is unknown; expected one of"),
     ("exclude: [{when: {methd: ptq}, reason: x}]", "exclude[0].when.methd is an unknown key; expected one of"),
-    ("exclude: [{when: {method: ptq}, reason: ''}]", "exclude[0].reason='' is no reason; expected a sentence."),
+    ("exclude: [{when: {method: ptq}, reason: ''}]", "exclude[0].reason='' is not a reason; expected a sentence."),
     ("exclude: [{when: {}, reason: x}]", "exclude[0].when={} excludes all; expected one setting or more."),
-    ("exclude: [{when: {method: ptq}}]", "exclude[0]={'when': {'method': 'ptq'}} is no exclusion; expected "),
+    ("exclude: [{when: {method: ptq}}]", "exclude[0]={'when': {'method': 'ptq'}} is not an exclusion; expected "),
     ("axis: {}", "axis is an unknown key; expected one of name, description, baselines, max_cells, axes, "),
     ("baselines: maybe", "baselines='maybe' has the wrong type; expected true or false."),
-    ("name: ../up", "name='../up' is no name; expected letters, digits"),
+    ("name: ../up", "name='../up' is not a name; expected letters, digits"),
     ("axes: {seed: [1]}\naxes: {seed: [2]}", "'axes' is there twice in the mapping at line 1; expected each key"),
     ("settings: {qat: {epochs: 1,\n  epochs: 2}}", "'epochs' is there twice in the mapping at line 1; expected"),
     ("axes: {seed: [1", "is not YAML (while parsing a flow sequence"),
@@ -137,7 +137,7 @@ def test_what_is_wrong_is_told_with_its_place_its_value_and_what_was_expected(mi
         ("method=[ptq, pdq]", "--set: method[1]='pdq' is unknown; expected one of fp32, ptq, qat, ptq+qat. Did"),
         ("method=ptk", "--set: method='ptk' is unknown; expected one of fp32, ptq, qat, ptq+qat. Did you mean ptq?"),
         ("data.rooms_train=[1, 2]", "--set: data.rooms_train=[1, 2] has the wrong type; expected a whole number."),
-        ("data.rooms_train=0", "--set: data.rooms_train=0 is wrong; expected at least 1 image."),
+        ("data.rooms_train=0", "--set: data.rooms_train=0 is out of range; expected between 1 and 1000000."),
     ],
 )
 def test_a_wrong_override_is_told_as_such(mine, override, expected):
@@ -153,9 +153,11 @@ def test_wrong_seeds_are_told(mine, seeds, value):
 
 def test_an_unknown_search_space_is_told_with_those_that_there_are(tmp_path):
     known = ", ".join(sorted(file.stem for file in SEARCH_SPACES.glob("*.yaml")))
-    with pytest.raises(InputError, match=rf"--grid: 'ful' is no search space; expected one of {known}, .*mean full\?"):
+    with pytest.raises(
+        InputError, match=rf"--grid: 'ful' is not a search space; expected one of {known}, .*mean full\?"
+    ):
         load_space("ful")
-    with pytest.raises(InputError, match=r"'.*nowhere\.yaml' is no search space"):
+    with pytest.raises(InputError, match=r"'.*nowhere\.yaml' is not a search space"):
         load_space(tmp_path / "nowhere.yaml")
 
 
@@ -172,14 +174,14 @@ def test_everything_wrong_is_shown_at_once(mine):
         axes: {granularity: [per_chanel], method: [ptq, pdq], calibrate.batch_size: [8, 0]}
         settings: {calibrate: {images: 0, percentile: 20}, qat: {epochs: x}}
         exclude: [{when: {engine: cpu}, reason: none}]
-        data: {rooms_train: 0}
+        data: {rooms_train: 0, input_size: 100, val_fraction: 1.5}
         """,
         "qat.batch_size=0",
         "nothing",
         seeds=[-1],
     )
     wrong = ["per_chanel", "pdq", "batch_size[1]=0", "images=0", "percentile=20.0", "epochs='x'", "'cpu'"]
-    wrong += ["rooms_train=0", "qat.batch_size=0", "nothing", "seed[0]=-1"]
+    wrong += ["rooms_train=0", "input_size=100", "val_fraction=1.5", "qat.batch_size=0", "nothing", "seed[0]=-1"]
     assert len(found) == len(wrong)
     for value in wrong:
         assert sum(value in line for line in found) == 1, value
@@ -188,7 +190,8 @@ def test_everything_wrong_is_shown_at_once(mine):
 def test_two_axes_that_do_not_fit_each_other_are_told_before_anything_runs(mine, monkeypatch):
     def check(self: QatSpec) -> None:
         if self.freeze_bn_after < self.freeze_ranges_after:
-            raise InputError("qat.freeze_bn_after", f"{self.freeze_bn_after!r} is too early", "a later one")
+            value = repr(self.freeze_bn_after)
+            raise InputError("qat.freeze_bn_after", "is too early", "a later one", value=value)
 
     monkeypatch.setattr(QatSpec, "__post_init__", check)
     axes = "axes: {qat.freeze_bn_after: [0.9, 0.5], qat.freeze_ranges_after: [0.4, 0.6]}"
