@@ -7,51 +7,28 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 
+from grid.planning import stage_table
+from grid.planning.stage_table import CPU, Chain, Stage, stage_named
 from grid.space.search_space import Exclusion, SearchSpace
-from grid.space.settings import Flat, Scalar, groups
+from grid.space.settings import Flat, Scalar, groups, switch_of
 from model.errors import InputError
 from model.network.depth_network import NetworkSpec
 from model.network.user_network import OWN, own_network
 from quant.engines.catalog import TORCH, is_exported, missing
 
-STAGE_SETTINGS: dict[str, tuple[str, ...]] = {
-    # Which settings a stage reads; a prefix stands for its whole group. All else reaches a stage through the
-    # ids of its inputs: fuse_bn and method by which stages there are, granularity through equalize, calibrate or
-    # finetune, the engine through convert.
-    # All that read the network also take in the SHA-256 of its file, where it is the user's own.
-    "load": ("network",),  # and the checkpoint's sha256
-    "train": ("network", "train", "seed"),
-    "fuse": (),
-    # The objective weights needs neither images nor granularity; the list is the same for all to keep one rule.
-    "equalize": ("granularity", "equalize", "calibrate.images", "calibrate.outlier_ratio", "seed"),
-    "calibrate": ("granularity", "calibrate", "seed"),
-    "round": ("rounding", "seed"),
-    "correct_bias": ("bias_correction",),
-    "mix": ("mixed_precision", "seed"),
-    # A cold start (method qat) initialises its ranges by the rules of calibrate as well.
-    "finetune": ("granularity", "calibrate", "qat", "seed"),
-    "convert": ("engine",),
-    "evaluate": (),
-    "profile": ("latency",),
-    "analyze": ("analyze", "seed"),
-}
-STAGE_VERSIONS = dict.fromkeys(STAGE_SETTINGS, 1)
-STAGE_VERSIONS |= {"train": 3, "equalize": 2, "calibrate": 4, "finetune": 3, "profile": 2}
-"""Where a stage's code changes its results, raise its number: old ones are left."""
-
-READS_DATA = tuple(stage for stage in STAGE_SETTINGS if stage != "load")
-"""Their ids hold the data's fingerprint: they learn from it, or are checked or measured on it."""
-LEAVES = ("evaluate", "profile", "analyze")
-"""They look at a network; no stage works on what they leave."""
+_FLOAT = ("load", "train", "fuse", "evaluate", "profile")
+"""The stages of a float baseline."""
 
 
 @dataclass(frozen=True)
 class Node:
     """One stage to compute: ``inputs`` are (role, node id), ``cells`` the keys of all cells that need it.
 
-    Roles: ``network`` (what the stage works on), ``teacher`` (finetune: the float root), ``reference`` (evaluate:
-    the float root's test; profile: the float root), ``original`` (correct_bias behind round, mix, analyze: the
-    calibrated network, whose weights no stage has written to).
+    ``function`` and ``device`` are those of the stage's row in ``stage_table``. Roles: ``network`` (what the stage
+    works on), ``teacher`` (finetune: the float root), ``reference`` (evaluate: the float root's test; profile: the
+    float root), ``original`` (correct_bias behind round, mix, analyze: the calibrated network, whose weights no stage
+    has written to), ``calibrated`` (round, correct_bias: the calibration, which knows its images), ``mixed``
+    (finetune: the choice of float sites), ``simulated`` (evaluate: the network that int8 was converted from).
     """
 
     id: str
@@ -59,6 +36,8 @@ class Node:
     settings: Flat
     inputs: tuple[tuple[str, str], ...]
     cells: tuple[str, ...]
+    function: str
+    device: str = CPU
 
 
 @dataclass(frozen=True)
@@ -90,31 +69,9 @@ class Plan:
     repeats: int
 
 
-def chain(settings: Flat, given: bool) -> tuple[str, ...]:
+def chain(settings: Flat, given: bool) -> tuple[Stage, ...]:
     """The stages of a cell in their order; ``given``: a checkpoint holds its network."""
-    stages = ["load"] if given else ["train"]
-    if settings["train.init"] == "checkpoint":
-        stages = ["load", "train"]
-    if settings["fuse_bn"]:
-        stages.append("fuse")
-    if settings["method"] != "fp32":
-        if "equalize" not in settings:  # the key itself is there, with None, where the group is off
-            stages.append("equalize")
-        if settings["method"] in ("ptq", "ptq+qat"):
-            stages.append("calibrate")
-            if "rounding" not in settings:
-                stages.append("round")
-            if "bias_correction" not in settings:
-                stages.append("correct_bias")
-            if "mixed_precision" not in settings:
-                stages.append("mix")
-        if settings["method"] in ("qat", "ptq+qat"):
-            stages.append("finetune")
-        stages.append("convert")
-    elif is_exported(str(settings["engine"])):
-        stages.append("convert")
-    analyzed = settings["method"] != "fp32" and "analyze" not in settings
-    return (*stages, "evaluate", "profile", "analyze") if analyzed else (*stages, "evaluate", "profile")
+    return tuple(stage for stage in stage_table.STAGES if stage.in_cell(settings, given))
 
 
 def make_plan(
@@ -141,14 +98,14 @@ def make_plan(
             problem = f"'checkpoint' starts from none: no --checkpoint holds {settings['network.encoder']}"
             raise InputError("train.init", problem, "one of imagenet, lite0, random, or a checkpoint of this network")
         stages = chain(settings, given)
-        parts = [draft.part(*item, settings) for item in _stage_keys(stages, tuple(settings))]
-        key = draft.cell_key(stages, parts)
+        parts = [draft.part(stage, settings) for stage in stages]
+        key = draft.cell_key(parts)
         if key in cells:
             repeats += 1
             continue
-        relevant = {one: settings[one] for one in _relevant_keys(stages, tuple(settings))}
+        relevant = {one: settings[one] for one in _relevant_keys(settings, given)}
         reason = _reason(space.exclude, relevant) or missing(str(relevant.get("engine", "")))
-        nodes = {} if reason else draft.add_(key, stages, parts)
+        nodes = {} if reason else draft.add_(key, parts)
         name = _name(relevant, varied)
         if name in names:
             name += f"-{key[:6]}"
@@ -164,9 +121,9 @@ def make_plan(
 
 @dataclass(frozen=True)
 class _Part:
-    """The settings of one stage, as a dict and as canonical JSON."""
+    """A stage with the settings that it reads, as a dict and as canonical JSON."""
 
-    stage: str
+    stage: Stage
     settings: Flat
     text: str
 
@@ -177,75 +134,68 @@ class _Draft:
 
     checkpoint_sha256: str | None
     fingerprint: str
+    keys: dict[tuple[str, tuple[str, ...]], tuple[str, ...]] = field(default_factory=dict)
     parts: dict[tuple[str, tuple[Scalar, ...]], _Part] = field(default_factory=dict)
     ids: dict[tuple[str, str, tuple[tuple[str, str], ...]], str] = field(default_factory=dict)
-    found: dict[str, tuple[_Part, tuple[tuple[str, str], ...], list[str]]] = field(default_factory=dict)
+    planned: dict[str, tuple[_Part, tuple[tuple[str, str], ...], list[str]]] = field(default_factory=dict)
 
-    def part(self, stage: str, keys: tuple[str, ...], settings: Flat) -> _Part:
+    def part(self, stage: Stage, settings: Flat) -> _Part:
         """What one stage takes from the settings of a cell."""
+        known = (stage.name, tuple(settings))
+        if known not in self.keys:
+            self.keys[known] = _matching(stage.settings, settings)
+        keys = self.keys[known]
         values = tuple(map(settings.__getitem__, keys))
-        part = self.parts.get((stage, values))
+        part = self.parts.get((stage.name, values))
         if part is None:
             own = dict(zip(keys, values, strict=True))
-            if stage == "load":
+            if stage.name == "load":
                 own["checkpoint_sha256"] = self.checkpoint_sha256
             encoder = str(own.get("network.encoder", ""))
             if encoder.startswith(OWN):  # another file of the same name is another network
                 own["network_sha256"] = own_network(encoder).sha256
-            part = self.parts[stage, values] = _Part(stage, own, _canonical(own))
+            part = self.parts[stage.name, values] = _Part(stage, own, _canonical(own))
         return part
 
-    def cell_key(self, stages: tuple[str, ...], parts: list[_Part]) -> str:
+    def cell_key(self, parts: list[_Part]) -> str:
         """The hash of all that the cell's result depends on; an analysis looks at it and changes nothing."""
-        own = [(part.stage, part.text) for part in parts if part.stage != "analyze"]
+        own = [(part.stage.name, part.text) for part in parts if part.stage.name != "analyze"]
         return _digest(["cell", own, self.fingerprint])[:12]
 
-    def add_(self, cell: str, stages: tuple[str, ...], parts: list[_Part]) -> dict[str, str]:
+    def add_(self, cell: str, parts: list[_Part]) -> dict[str, str]:
         """Add the chain of one cell; gives its node ids by stage."""
-        own = dict(zip(stages, parts, strict=True))
-        root = self._node(parts[0], (), cell)
-        nodes = {stages[0]: root}
-        if stages[:2] == ("load", "train"):
-            root = nodes["train"] = self._node(parts[1], (("network", root),), cell)
-        float_test = self._node(own["evaluate"], (("network", root),), cell)
-        prepared = network = root
-        for part in parts[1:]:
-            if part.stage in (*LEAVES, "train"):
-                continue
-            # Fine-tuning also learns from the float network's predictions.
-            further = (("teacher", root),) if part.stage == "finetune" else ()
-            if part.stage == "mix" or (part.stage == "correct_bias" and "round" in own):
-                further = (("original", nodes["calibrate"]),)
-            prepared = network if part.stage == "convert" else prepared
-            network = nodes[part.stage] = self._node(part, (("network", network), *further), cell)
-        nodes["evaluate"] = float_test
-        if network != root:
-            compared = (("network", network), ("reference", float_test))
-            nodes["evaluate"] = self._node(own["evaluate"], compared, cell)
-        compared = (("network", network), ("reference", root))
-        nodes["profile"] = self._node(own["profile"], compared, cell)
-        if "analyze" in own:  # fine-tuning trains the weights: there is no other original behind it
-            tuned = "finetune" in nodes
-            original = () if tuned else (("original", nodes["calibrate"]),)
-            nodes["analyze"] = self._node(own["analyze"], (("network", prepared), *original), cell)
-        return nodes
+        test = next(part for part in parts if part.stage.name == "evaluate")
+        done = Chain()
+        for part, following in zip(parts, [*parts[1:], None], strict=True):
+            name = part.stage.name
+            inputs = {role: node for role, node in part.stage.inputs(done).items() if node is not None}
+            done.inputs[name], done.nodes[name] = inputs, self._node(part, inputs, cell)
+            if part.stage.gives_network:
+                done.network = done.nodes[name]
+            if done.root is None and (following is None or following.stage.name != "train"):
+                done.root = done.network  # loaded, or trained: the float network that all else starts from
+                done.root_test = self._node(test, {"network": str(done.root)}, cell)
+        return done.nodes
 
-    def _node(self, part: _Part, inputs: tuple[tuple[str, str], ...], cell: str) -> str:
-        known = (part.stage, part.text, inputs)
+    def _node(self, part: _Part, inputs: dict[str, str], cell: str) -> str:
+        hashed = tuple((role, node) for role, node in inputs.items() if role not in part.stage.implied)
+        known = (part.stage.name, part.text, hashed)
         node = self.ids.get(known)
         if node is None:
-            data = self.fingerprint if part.stage in READS_DATA else None
-            node = _digest([part.stage, STAGE_VERSIONS[part.stage], part.text, data, inputs])[:20]
+            data = self.fingerprint if part.stage.reads_data else None
+            node = _digest([part.stage.name, part.stage.version, part.text, data, hashed])[:20]
             self.ids[known] = node
-            self.found[node] = (part, inputs, [])
-        self.found[node][2].append(cell)  # once: a cell comes by each of its nodes once
+            self.planned[node] = (part, tuple(inputs.items()), [])
+        users = self.planned[node][2]
+        if users[-1:] != [cell]:  # the test of the float network may be that of the cell, too
+            users.append(cell)
         return node
 
     def nodes(self) -> tuple[Node, ...]:
         """All nodes, inputs first."""
         return tuple(
-            Node(id, part.stage, part.settings, inputs, tuple(cells))
-            for id, (part, inputs, cells) in self.found.items()
+            Node(id, part.stage.name, part.settings, inputs, tuple(cells), part.stage.function, part.stage.device)
+            for id, (part, inputs, cells) in self.planned.items()
         )
 
 
@@ -262,26 +212,26 @@ def _matching(prefixes: Iterable[str], keys: Iterable[str]) -> tuple[str, ...]:
     return tuple(key for key in keys if any(key == one or key.startswith(f"{one}.") for one in wanted))
 
 
-@functools.cache
-def _stage_keys(stages: tuple[str, ...], keys: tuple[str, ...]) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    return tuple((stage, _matching(STAGE_SETTINGS[stage], keys)) for stage in stages)
-
-
-@functools.cache
-def _relevant_keys(stages: tuple[str, ...], keys: tuple[str, ...]) -> tuple[str, ...]:
+def _relevant_keys(settings: Flat, given: bool) -> tuple[str, ...]:
     """What a cell's result depends on: its stages' settings, and those that gave it these stages."""
-    prefixes = {prefix for stage in stages for prefix in STAGE_SETTINGS[stage]}
-    prefixes.update(("fuse_bn", "method"))
-    prefixes.update(("equalize", "analyze") if {"calibrate", "finetune"} & set(stages) else ())
-    prefixes.update(("rounding", "bias_correction", "mixed_precision") if "calibrate" in stages else ())
+    prefixes = {"fuse_bn", "method"}
+    for stage in stage_table.STAGES:
+        if stage.in_cell(settings, given):
+            prefixes.update(stage.settings)
+        if stage.switch and stage.belongs(settings, given):
+            prefixes.add(stage.switch)
+    return _cached_matching(frozenset(prefixes), tuple(settings))
+
+
+@functools.cache
+def _cached_matching(prefixes: frozenset[str], keys: tuple[str, ...]) -> tuple[str, ...]:
     return _matching(prefixes, keys)
 
 
 def _all_settings(space: SearchSpace) -> Iterator[Flat]:
     """The baselines, then every combination of the axes."""
     if space.baselines:
-        stages = ("load", "train", "fuse", "evaluate", "profile")
-        prefixes = [prefix for stage in stages for prefix in STAGE_SETTINGS[stage]]
+        prefixes = [prefix for stage in _FLOAT for prefix in stage_named(stage).settings]
         for settings in space.combinations(_matching(prefixes, [key for key, _ in space.axes])):
             for fuse_bn in (False, True):
                 yield {**settings, "method": "fp32", "fuse_bn": fuse_bn, "engine": TORCH[0]}
@@ -302,9 +252,10 @@ def _reason(exclusions: Iterable[Exclusion], relevant: Flat) -> str | None:
 
 def _written(key: str, relevant: Flat) -> tuple[Scalar, ...]:
     """The value of a setting as search spaces write it, a group being true or false; () if it is ignored."""
-    if key in groups() and key not in relevant:
-        return (True,) if any(one.startswith(f"{key}.") for one in relevant) else ()
-    return (relevant[key] if key not in groups() else False,) if key in relevant else ()
+    if key not in groups():
+        return (relevant[key],) if key in relevant else ()
+    switch = switch_of(relevant, key)
+    return () if switch is None else (switch,)
 
 
 def _name(relevant: Flat, varied: Iterable[tuple[str, tuple[Scalar, ...]]]) -> str:

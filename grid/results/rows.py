@@ -6,20 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from grid.planning.plan import Cell, Plan
-from grid.space.settings import groups
+from grid.planning.stage_table import stage_named
+from grid.space.settings import groups, switch_of
 from grid.storage.result_store import StageStore
 
 Row = dict[str, Any]
 _STANDARD = ("fuse_bn", "granularity", "method", "engine", "seed")
-_TEST = ("ssim", "mse", "abs_rel", "rmse_m", "delta1")
-_LATENCY = (
-    "latency_ms_p50",
-    "latency_ms_p90",
-    "latency_ratio",
-    "latency_ratio_low",
-    "latency_ratio_high",
-    "profiler_step_ms",
-)
 
 
 def result_rows(plan: Plan, store: StageStore, failures: Mapping[str, str]) -> list[Row]:
@@ -67,13 +59,8 @@ def _further(cell: Cell, varied: list[str]) -> Row:
 
 def _chosen(cell: Cell) -> Row:
     """What the cell depends on, as search spaces write it: a group that may be off is also true or false."""
-    chosen: Row = dict(cell.relevant)
-    for name, (_, optional) in groups().items():
-        if optional and name in cell.relevant:
-            chosen[name] = False
-        elif optional and any(key.startswith(f"{name}.") for key in cell.relevant):
-            chosen[name] = True
-    return chosen
+    switches = {name: switch_of(cell.relevant, name) for name, (_, optional) in groups().items() if optional}
+    return {**cell.relevant, **{name: on for name, on in switches.items() if on is not None}}
 
 
 def _settings(cell: Cell) -> Row:
@@ -93,24 +80,13 @@ def _row(cell: Cell, store: StageStore, failures: Mapping[str, str]) -> Row:
         row["status"] = "failed" if reason else "skipped"
         row["reason"] = reason or f"{missing[0]} did not run; use --resume to go on"
     records = {stage: store.record(node) for stage, node in cell.nodes.items() if stage not in missing}
-    metrics = {stage: record["metrics"] for stage, record in records.items()}
-    if "evaluate" in metrics:
-        found = metrics["evaluate"]
-        row |= {f"test_{name}": found[name] for name in _TEST}
-        row |= {name: found.get(name) for name in ("sqnr_db", "simulated_ssim", "size_mb")}
-    if "profile" in metrics:
-        row |= {name: metrics["profile"][name] for name in _LATENCY}
-        row["cpu_model"] = records["profile"]["asserted"]["cpu_model"]
-    if "convert" in metrics:
-        row["graph_hash"] = metrics["convert"].get("graph_hash")
-        row["artifact"] = str(store.path(cell.nodes["convert"]))
-        state = records["convert"]["asserted"]
-        row["float_sites"] = sum(count for name, count in state.items() if name.endswith("_off"))
-    if "mix" in records:
-        row["kept_float"] = " ".join(records["mix"]["asserted"]["float_sites"])
-    if "analyze" in records:
-        row["analysis"] = str(store.path(cell.nodes["analyze"]))
-    row["train_s"] = sum(records[stage]["seconds"] for stage in ("train", "finetune") if stage in records)
+    row |= {"train_s": 0.0}
+    for name, record in records.items():
+        stage = stage_named(name)
+        figures = stage.columns(record)
+        row |= figures | {"train_s": row["train_s"] + figures.get("train_s", 0.0)}
+        if stage.folder_column:
+            row[stage.folder_column] = str(store.path(cell.nodes[name]))
     row["seconds"] = sum(record["seconds"] for record in records.values())
     return row
 
@@ -137,7 +113,8 @@ def _spelled(value: object) -> str:
 
 def history(cell: Cell, store: StageStore) -> list[dict[str, float]]:
     """Figures by epoch of the cell's own fine-tuning, or of the float training it starts from."""
-    for stage in ("finetune", "train"):
-        if stage in cell.nodes and store.has(cell.nodes[stage]):
-            return store.record(cell.nodes[stage])["history"]
+    for name, node in reversed(cell.nodes.items()):
+        if stage_named(name).trains and store.has(node):
+            epochs: list[dict[str, float]] = store.record(node)["history"]
+            return epochs
     return []

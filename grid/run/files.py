@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from grid.paths import PUBLISHED_RESULTS
-from grid.planning.plan import STAGE_SETTINGS, Cell, Plan
+from grid.planning.plan import Cell, Plan
+from grid.planning.stage_table import stage_names
 from grid.report.html import write_html
 from grid.report.report import write_report, write_results_csv
 from grid.results.recommend import Target
@@ -142,7 +143,7 @@ def _read(entry: Mapping[str, Any], common: Mapping[str, Any]) -> Cell:
     for key, value in settings.items():
         if key in setting_types() and not (key in groups() and value is None):
             Entry(cell.name, key, key, value).typed()
-    _require("nodes", _is_flat(cell.nodes) and cell.nodes.keys() <= STAGE_SETTINGS.keys())
+    _require("nodes", _is_flat(cell.nodes) and cell.nodes.keys() <= set(stage_names()))
     _require("nodes", all(isinstance(node, str) and node.isalnum() for node in cell.nodes.values()))
     return cell
 

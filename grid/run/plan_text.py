@@ -1,6 +1,7 @@
 """A plan as text: what a dry run prints, and what stands beside the results of a grid."""
 
-from grid.planning.plan import STAGE_SETTINGS, Plan
+from grid.planning.plan import Plan
+from grid.planning.stage_table import stage_names
 from grid.storage.result_store import StageStore
 
 
@@ -22,7 +23,7 @@ def describe(plan: Plan, store: StageStore) -> list[str]:
         lines.append(f"  {cell.name:{width}}  {' '.join(steps)}")
     lines += [f"  {cell.name:{width}}  excluded: {cell.excluded}" for cell in plan.excluded]
     lines += ["", "stages     planned  in the store"]
-    for stage in STAGE_SETTINGS:
+    for stage in stage_names():
         ids = [node.id for node in plan.nodes if node.stage == stage]
         if ids:
             lines.append(f"  {stage:9}{len(ids):7}{len(done.intersection(ids)):14}")

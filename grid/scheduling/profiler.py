@@ -10,8 +10,8 @@ from ray.actor import ActorHandle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from grid.planning.plan import Node
+from grid.planning.stage_table import PROFILER
 from grid.scheduling.cores import on_own_cores
-from grid.scheduling.resources import PROFILER
 from grid.space.settings import LatencySpec, read_group
 from grid.stages import run as trial
 

@@ -4,13 +4,10 @@ import socket
 from dataclasses import dataclass
 
 from grid.planning.plan import Node
+from grid.planning.stage_table import GPU, PROFILER
 from grid.scheduling.cores import own_cores
 from model.errors import InputError
 
-DEVICE_STAGES = ("train", "calibrate", "round", "correct_bias", "finetune")
-"""Stages that use a GPU where the cluster has one; all others run on CPUs only."""
-PROFILER = "profiler"
-"""A custom resource of Ray: on a cluster that has it, only nodes with it measure, one network at a time each."""
 FEW_CORES = 4
 """With fewer cores than this a measurement waits until nothing else runs, instead of owning a core all the time."""
 
@@ -39,12 +36,13 @@ class Resources:
 
     def of(self, node: Node, total: dict[str, float]) -> dict[str, float]:
         """CPUs and GPUs that one node gets on a cluster that has ``total``."""
-        if node.stage == "profile" and total.get(PROFILER, 0) > 0:
+        if node.device == PROFILER and total.get(PROFILER, 0) > 0:
+            # A custom resource of Ray: where it is, only nodes with it measure, one network at a time each.
             return {PROFILER: 1.0}  # its actor leases cores there by itself
-        if node.stage == "profile" and not has_few_cores(total):  # with few cores it runs alone, as the others do
+        if node.device == PROFILER and not has_few_cores(total):  # with few cores it runs alone, as the others do
             # More threads than cores fail in the profiler, with a reason; asking Ray for them would wait for ever.
             return {"CPU": min(float(node.settings["latency.threads"] or 1), total.get("CPU", 1))}
-        if node.stage in DEVICE_STAGES and total.get("GPU", 0) > 0 and self.gpus_per_trial > 0:
+        if node.device == GPU and total.get("GPU", 0) > 0 and self.gpus_per_trial > 0:
             return {"CPU": float(self.cpus_per_trial), "GPU": self.gpus_per_trial}
         return {"CPU": float(self.cpus_per_trial)}
 

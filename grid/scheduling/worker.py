@@ -17,9 +17,9 @@ from ray.exceptions import RayError, RayTaskError
 
 from grid.planning.names import cells_of, write_failure
 from grid.planning.plan import Node
+from grid.planning.stage_table import PROFILER
 from grid.scheduling.cores import on_own_cores
 from grid.scheduling.profiler import profiler_of
-from grid.scheduling.resources import PROFILER
 from grid.scheduling.searcher import IDLE
 from grid.stages.run import Context, run_node
 from grid.storage.disk import storage_problem
@@ -74,7 +74,7 @@ def stage_trial(
 def _compute(
     node: Node, context: Context, resources: Mapping[str, float], cores: tuple[int, ...] | None, home: str
 ) -> None:
-    if node.stage == "profile":
+    if node.device == PROFILER:
         profiler = profiler_of(ray.get_runtime_context().get_node_id() if PROFILER in resources else home)
         try:
             ray.get(profiler.run.remote(node, context))

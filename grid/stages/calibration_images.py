@@ -44,9 +44,7 @@ def drawn_images(work: Work, network: nn.Module) -> tuple[CalibrationImages, dic
 
 def calibrated_on(work: Work, count: int) -> CalibrationImages:
     """The first ``count`` images of those that the network was calibrated on."""
-    record = work.store.record(dict(work.node.inputs)["network"])
-    while record["stage"] != "calibrate":
-        record = work.store.record(dict(record["inputs"])["network"])
+    record = work.record("calibrated")
     images = CalibrationImages(work.pack, 0, seed=0)
     images.indices = record["asserted"]["images"][:count]
     return images

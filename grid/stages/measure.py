@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from grid.planning.plan import STAGE_VERSIONS
+from grid.planning.stage_table import stage_named
 from grid.stages.latency import measure_pair, profile_operators
 from grid.stages.output_files import LATENCIES, OPERATORS, SAMPLES
-from grid.stages.work import Outcome, StageError, Work, write_outcome
+from grid.stages.work import Outcome, Work, write_outcome
 from model.images import MAX_DEPTH_M, normalize
 from model.metrics import depth_metrics, sqnr_db
 from model.training import predict
-from quant.artifact import load_network, read_form, size_mb
+from quant.artifact import load_network, size_mb
 from quant.state import require_state
 
 PICTURES = 4
@@ -38,9 +38,8 @@ def evaluate(work: Work) -> Outcome:
     if "reference" in work.inputs:
         reference = torch.from_numpy(np.load(work.inputs["reference"] / "predictions.npy"))
         metrics["sqnr_db"] = sqnr_db(reference, prediction)
-    simulated = _simulated_folder(work)
-    if simulated is not None:
-        simulation = predict(load_network(simulated), images, device=_CPU, progress=work.progress)
+    if "simulated" in work.inputs:
+        simulation = predict(load_network(work.inputs["simulated"]), images, device=_CPU, progress=work.progress)
         metrics["simulated_ssim"] = depth_metrics(simulation, target)["ssim"]
     metrics["size_mb"] = size_mb(network, work.out)
     np.save(work.out / "predictions.npy", prediction.numpy())
@@ -65,40 +64,31 @@ def _test_prediction(work: Work, network: nn.Module, images: Tensor) -> Tensor:
         np.save(folder / "predictions.npy", predicted.numpy())
         return Outcome()
 
-    found = _once(work, ["predictions", graph_hash, work.pack.fingerprint], compute)
+    found = _shared_measurement(work, ["predictions", graph_hash, work.pack.fingerprint], compute)
     return torch.from_numpy(np.load(work.store.path(found) / "predictions.npy"))
 
 
 def _graph_hash(work: Work) -> str | None:
     """The identity of the int8 network to look at, or None for a float network."""
-    record = json.loads((work.inputs["network"] / "result.json").read_text())
-    return record["metrics"].get("graph_hash")
+    graph_hash: str | None = work.record("network")["metrics"].get("graph_hash")
+    return graph_hash
 
 
-def _once(work: Work, key: list[str], compute: Callable[[Path], Outcome]) -> str:
-    """Compute what depends on the effective int8 network alone, once for all cells that share it; its id.
+def _shared_measurement(work: Work, key: list[str], measure: Callable[[Path], Outcome]) -> str:
+    """Measure what depends on the effective int8 network alone, once for all cells that share it; its id.
 
-    Cells of equal hash are one network: their accuracy and latency are one measurement.
+    Cells of equal hash are one network: their accuracy and latency are one measurement. Which cells these are shows
+    only when they are converted, so that no plan has it. Its record is not one of a stage: estimates leave it out.
     """
-    shared = hashlib.sha256(json.dumps([work.node.stage, STAGE_VERSIONS[work.node.stage], *key]).encode())
-    node_id = shared.hexdigest()[:20]
+    stage = work.node.stage
+    digest = hashlib.sha256(json.dumps([stage, stage_named(stage).version, *key]).encode())
+    node_id = digest.hexdigest()[:20]
     with work.store.claim(node_id) as done:
         if not done or not work.store.verify(node_id):
             with work.store.writer(node_id) as out:
                 started = time.monotonic()
-                write_outcome(out, work.node, compute(out), time.monotonic() - started)
+                write_outcome(out, work.node, measure(out), time.monotonic() - started, f"shared {stage}")
     return node_id
-
-
-def _simulated_folder(work: Work) -> Path | None:
-    """The prepared network that an int8 network was converted from, or None for a float network."""
-    if read_form(work.inputs["network"]).form != "int8":
-        return None
-    record = json.loads((work.inputs["network"] / "result.json").read_text())
-    prepared = dict(record["inputs"])["network"]
-    if not work.store.verify(prepared):  # an input of an input: this machine may not have it yet
-        raise StageError(f"evaluate: the prepared network {prepared} is missing or damaged in {work.store.root}")
-    return work.store.path(prepared)
 
 
 def profile(work: Work) -> Outcome:
@@ -107,7 +97,9 @@ def profile(work: Work) -> Outcome:
     if graph_hash is None:
         return _measure(work, work.out)
     settings = json.dumps(dict(work.node.settings), sort_keys=True)
-    found = _once(work, [graph_hash, settings, str(work.inputs["reference"].name)], lambda out: _measure(work, out))
+    found = _shared_measurement(
+        work, [graph_hash, settings, str(work.inputs["reference"].name)], lambda out: _measure(work, out)
+    )
     for name in (OPERATORS, LATENCIES):
         shutil.copy(work.store.path(found) / name, work.out)
     record = work.store.record(found)

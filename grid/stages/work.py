@@ -85,17 +85,21 @@ class Work:
         """Where training and calibration run."""
         return torch.device(self.context.device)
 
+    def record(self, role: str) -> dict[str, Any]:
+        """The record of the input in this role."""
+        return self.store.record(self.inputs[role].name)
+
     def group(self, name: str) -> Any:
         """The spec of one settings group of this node."""
         return read_group(self.node.settings, name)
 
 
-def write_outcome(out: Path, node: Node, outcome: Outcome, seconds: float) -> None:
-    """Write the record of a computed stage into its folder."""
+def write_outcome(out: Path, node: Node, outcome: Outcome, seconds: float, stage: str | None = None) -> None:
+    """Write the record of a computed stage into its folder; ``stage``: its name, where it is not the node's."""
     write_record(
         out,
         {
-            "stage": node.stage,
+            "stage": stage or node.stage,
             "settings": dict(node.settings),
             "inputs": [list(pair) for pair in node.inputs],
             "metrics": outcome.metrics,

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from grid.planning.plan import Plan
-from grid.scheduling.resources import DEVICE_STAGES
+from grid.planning.stage_table import GPU, STAGES
 from grid.stages.run import run_node
 from grid.storage.result_store import StageStore
 from tests.faults.cluster import Cluster
@@ -107,7 +107,7 @@ def test_its_figures_are_those_of_one_process(ran):
 
 
 def test_what_can_use_a_gpu_runs_where_one_is_promised_even_if_torch_finds_none(ran):
-    assert ran.ids(*DEVICE_STAGES) <= ran.cluster.stages("gpu-1")
+    assert ran.ids(*(stage.name for stage in STAGES if stage.device == GPU)) <= ran.cluster.stages("gpu-1")
 
 
 def test_only_the_node_with_the_profiler_resource_measures(ran):

@@ -5,12 +5,15 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from grid.planning import plan as plan_module
-from grid.planning.plan import READS_DATA, STAGE_SETTINGS, STAGE_VERSIONS, Cell, Plan, make_plan
+from grid.planning import stage_table
+from grid.planning.plan import Cell, Plan, make_plan
+from grid.planning.stage_table import STAGES, stage_named, stage_names
 from grid.space.search_space import load_space
 from grid.space.settings import groups, setting_types
 from model.errors import InputError
@@ -36,7 +39,7 @@ def changed(before: Plan, after: Plan) -> set[str]:
 TESTED = {"evaluate", "profile"}
 QUANTIZED = {"finetune", "convert"} | TESTED
 CALIBRATED = {"calibrate", "round"} | QUANTIZED
-EVERYTHING = set(STAGE_SETTINGS) - {"train", "correct_bias", "mix", "analyze"}  # the last three are off in it
+EVERYTHING = set(stage_names()) - {"train", "correct_bias", "mix", "analyze"}  # the last three are off in it
 
 
 @pytest.mark.parametrize(
@@ -99,7 +102,8 @@ def test_another_checkpoint_changes_everything_and_other_data_what_looks_at_it()
 
 def test_a_new_version_of_a_stage_changes_it_and_what_follows(monkeypatch):
     before = full()
-    monkeypatch.setitem(STAGE_VERSIONS, "finetune", STAGE_VERSIONS["finetune"] + 1)
+    newer = [replace(stage, version=stage.version + (stage.name == "finetune")) for stage in STAGES]
+    monkeypatch.setattr(stage_table, "STAGES", tuple(newer))
     after = full()
     assert changed(before, after) == QUANTIZED
     kept = cell_of(after, "per_channel-ptq").nodes
@@ -113,20 +117,19 @@ def test_the_engine_enters_with_conversion(monkeypatch):
 
 
 def test_every_setting_is_read_by_a_stage_or_decides_which_stages_there_are():
-    read = [prefix for prefixes in STAGE_SETTINGS.values() for prefix in prefixes]
+    read = [prefix for stage in STAGES for prefix in stage.settings]
     for key in setting_types():
         decides = key in ("fuse_bn", "method")
         assert decides or any(key == one or key.startswith(f"{one}.") for one in read), key
-    assert set(STAGE_VERSIONS) == set(STAGE_SETTINGS) >= set(READS_DATA)
 
 
 def test_a_node_holds_the_settings_that_it_reads_and_no_others():
     optional = {name for name, (_, optional) in groups().items() if optional}
     plan = full(*(f"{name}=true" for name in optional))
-    assert {node.stage for node in plan.nodes} == set(STAGE_SETTINGS) - {"train"}
+    assert {node.stage for node in plan.nodes} == set(stage_names()) - {"train"}
     for node in plan.nodes:
         own = {key for key in node.settings if key != "checkpoint_sha256"}
-        prefixes = STAGE_SETTINGS[node.stage]
+        prefixes = stage_named(node.stage).settings
         read = {key for key in setting_types() if any(key == one or key.startswith(f"{one}.") for one in prefixes)}
         assert own == read - optional
         assert ("checkpoint_sha256" in node.settings) == (node.stage == "load")

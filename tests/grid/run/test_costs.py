@@ -2,17 +2,17 @@
 
 import pytest
 
-from grid.planning.plan import STAGE_SETTINGS, Node, Plan
-from grid.run.costs import SECONDS_A_UNIT, Costs, duration
+from grid.planning.plan import Node, Plan
+from grid.planning.stage_table import stage_named
+from grid.run.costs import Costs, duration
 from grid.storage.result_store import StageStore
 from tests.grid.tiny import put
 
 
 def node(stage: str, name: str = "", inputs: tuple[str, ...] = (), **settings) -> Node:
     dotted = {key.replace("__", "."): value for key, value in settings.items()}
-    return Node(
-        (name or stage).ljust(20, "0"), stage, dotted, tuple(("network", one.ljust(20, "0")) for one in inputs), ()
-    )
+    wired = tuple(("network", one.ljust(20, "0")) for one in inputs)
+    return Node((name or stage).ljust(20, "0"), stage, dotted, wired, (), stage_named(stage).function)
 
 
 @pytest.fixture
@@ -20,8 +20,14 @@ def store(tmp_path) -> StageStore:
     return StageStore(tmp_path / "storage")
 
 
-def test_every_stage_has_a_figure_before_anything_was_measured(store):
-    assert set(SECONDS_A_UNIT) == set(STAGE_SETTINGS)
+def test_a_stage_that_was_never_measured_takes_what_the_stage_table_says(store):
+    assert Costs(store, 0).seconds(node("profile")) == stage_named("profile").seconds
+
+
+def test_a_measurement_that_stages_share_is_not_a_stage(store):
+    put(store, node("evaluate", "aa"), seconds=50.0, stage="shared evaluate")
+    put(store, node("evaluate", "bb"), seconds=20.0)
+    assert Costs(store, 0).seconds(node("evaluate")) == 20.0
 
 
 def test_the_median_rate_of_the_stage_counts_times_its_pictures(store):
@@ -30,7 +36,7 @@ def test_the_median_rate_of_the_stage_counts_times_its_pictures(store):
     costs = Costs(store, train_images=400)
     assert costs.seconds(node("finetune", qat__epochs=1, qat__images_per_epoch=10)) == pytest.approx(0.2 * 10)
     assert costs.seconds(node("finetune", qat__epochs=3, qat__images_per_epoch=0)) == pytest.approx(0.2 * 1200)
-    assert costs.seconds(node("calibrate", calibrate__images=10)) == pytest.approx(10 * SECONDS_A_UNIT["calibrate"])
+    assert costs.seconds(node("calibrate", calibrate__images=10)) == pytest.approx(10 * stage_named("calibrate").seconds)
 
 
 def test_a_stage_that_has_just_ended_counts(store):

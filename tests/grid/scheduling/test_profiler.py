@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from grid.planning.plan import Node
+from grid.planning.stage_table import PROFILER, stage_named
 from grid.scheduling.cores import CoreLease, own_cores
 from grid.scheduling.profiler import Profiler, Profilers, profiler_of
 from grid.stages import run as trial
@@ -26,7 +27,8 @@ needs_affinity = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason
 
 def profile_node(threads: int = 1, network: str = "a" * 20) -> Node:
     latency: dict = {"latency.seconds": 0.2, "latency.warmup": 1, "latency.threads": threads}
-    return Node("c" * 20, "profile", latency, (("network", network), ("reference", "b" * 20)), ("cell",))
+    inputs = (("network", network), ("reference", "b" * 20))
+    return Node("c" * 20, "profile", latency, inputs, ("cell",), stage_named("profile").function, PROFILER)
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from grid.planning.plan import Node
-from grid.stages import run as trial
+from grid.stages import quantize, run
+from grid.stages.float_network import FLOAT_TOLERANCE
 from grid.stages.run import Context, StageError, run_cell, run_node
 from grid.storage.result_store import RECORD_KEYS, StageStore, write_record
 from model.data.pack import Pack
@@ -128,7 +129,7 @@ def test_float_stages_state_how_little_they_changed_the_float_function(records):
         if stage in ("fuse", "equalize")
     ]
     assert len(changes) >= 4
-    assert all(0 <= change <= trial.FLOAT_TOLERANCE for change in changes)
+    assert all(0 <= change <= FLOAT_TOLERANCE for change in changes)
 
 
 def test_calibration_states_its_images_and_that_nothing_was_left_observing(records):
@@ -180,7 +181,7 @@ def test_an_int8_network_is_a_third_of_the_float_one_and_folding_makes_that_smal
 
 def test_a_second_run_computes_nothing(records, grid, context, monkeypatch):
     before = written(context.storage)
-    monkeypatch.setattr(trial, "STAGES", {})  # any stage that runs is a KeyError
+    monkeypatch.setattr(run, "_function", {})  # a dict cannot be called: any stage that runs fails
     again = {name: run_cell(grid.plan, grid.cell(name), context) for name in CELLS}
     assert again == records
     assert written(context.storage) == before
@@ -328,7 +329,7 @@ def test_a_damaged_upstream_result_is_quarantined_and_named(grid, copied):
     assert not store.has(fuse.id)
     assert [path.name.split("-")[0] for path in (copied.storage / "quarantine").iterdir()] == [load.id]
     run_node(load, copied)
-    assert run_node(fuse, copied)["asserted"]["float_change"] <= trial.FLOAT_TOLERANCE
+    assert run_node(fuse, copied)["asserted"]["float_change"] <= FLOAT_TOLERANCE
 
 
 def test_a_reference_that_is_missing_is_named(grid, copied):
@@ -402,7 +403,7 @@ def test_load_without_a_checkpoint_is_refused(grid, tiny, tmp_path):
 def test_an_int8_network_that_reloads_differently_is_refused(grid, copied, monkeypatch):
     convert = grid.node("per_channel-ptq-equalize=off", "convert")
     without(copied, convert)
-    save = trial.save_network
+    save = quantize.save_network
 
     def save_another(folder, network, form):
         save(folder, network, form)
@@ -411,7 +412,7 @@ def test_an_int8_network_that_reloads_differently_is_refused(grid, copied, monke
         tensors[key] = tensors[key] * 2
         torch.save(tensors, folder / "network.pt")
 
-    monkeypatch.setattr(trial, "save_network", save_another)
+    monkeypatch.setattr(quantize, "save_network", save_another)
     with pytest.raises(StageError, match="the saved network computes something else"):
         run_node(convert, copied)
 
@@ -422,7 +423,7 @@ def test_a_damaged_shared_measurement_is_made_again_and_never_copied(grid, copie
     without(copied, profile)
     planned = {node.id for node in grid.plan.nodes}
     for folder in (copied.storage / "stages").iterdir():
-        if folder.name not in planned and json.loads((folder / "result.json").read_text())["stage"] == "profile":
+        if folder.name not in planned and json.loads((folder / "result.json").read_text())["stage"] == "shared profile":
             flip_byte(Path(folder) / "operators.txt")
     again = run_node(profile, copied)
     assert again["metrics"] != records[name]["profile"]["metrics"]

@@ -1,0 +1,47 @@
+"""What the record of a stage adds to the row of its cell: figures by column."""
+
+from collections.abc import Mapping
+from typing import Any
+
+TEST = ("ssim", "mse", "abs_rel", "rmse_m", "delta1")
+LATENCY = (
+    "latency_ms_p50",
+    "latency_ms_p90",
+    "latency_ratio",
+    "latency_ratio_low",
+    "latency_ratio_high",
+    "profiler_step_ms",
+)
+
+
+def none(record: Mapping[str, Any]) -> dict[str, Any]:
+    """No column."""
+    return {}
+
+
+def training(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Seconds spent on training; those of several stages add up."""
+    return {"train_s": record["seconds"]}
+
+
+def mixture(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The sites that mixed precision keeps in float."""
+    return {"kept_float": " ".join(record["asserted"]["float_sites"])}
+
+
+def conversion(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The hash of the int8 network, and how many quantizers are off in it."""
+    sites = sum(count for name, count in record["asserted"].items() if name.endswith("_off"))
+    return {"graph_hash": record["metrics"].get("graph_hash"), "float_sites": sites}
+
+
+def accuracy(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Test figures of the network as it ships, those of its simulation, its noise and its size."""
+    metrics = record["metrics"]
+    figures = {f"test_{name}": metrics[name] for name in TEST}
+    return figures | {name: metrics.get(name) for name in ("sqnr_db", "simulated_ssim", "size_mb")}
+
+
+def latency(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Latencies, and the processor that they were measured on."""
+    return {name: record["metrics"][name] for name in LATENCY} | {"cpu_model": record["asserted"]["cpu_model"]}

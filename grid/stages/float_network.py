@@ -1,0 +1,86 @@
+"""The stages that make the float network: load or train, fuse BatchNorm, equalize."""
+
+import dataclasses
+
+import torch
+from torch import Tensor, nn
+
+from grid.stages.calibration_images import check_images, drawn_images
+from grid.stages.work import Outcome, StageError, Work
+from model.network.checkpoint import checkpoint_sha256, load_checkpoint
+from model.network.depth_network import NetworkSpec, build_network
+from model.network.pretrained import load_pretrained_
+from model.network.user_network import OWN
+from model.training import TrainSpec, train
+from quant.artifact import Form, load_network, read_form, save_network
+from quant.equalization.equalize import equalize
+from quant.graph import fuse_bn
+
+FLOAT_TOLERANCE = 1e-4
+
+
+def load_float(work: Work) -> Outcome:
+    """The float network of the checkpoint."""
+    checkpoint = work.context.checkpoint
+    if checkpoint is None:
+        raise StageError("load: no checkpoint was given")
+    network, spec, metadata = load_checkpoint(checkpoint, work.group("network"))
+    expected = work.node.settings["checkpoint_sha256"]
+    if checkpoint_sha256(checkpoint) != expected:
+        raise StageError(f"load: {checkpoint} changed after the grid was planned")
+    save_network(work.out, network.eval(), Form(spec, fused=False, form="float"))
+    return Outcome(asserted={"checkpoint_sha256": expected, "checkpoint": metadata})
+
+
+def train_float(work: Work) -> Outcome:
+    """A trained float network: its best epoch by validation SSIM."""
+    spec: NetworkSpec = work.group("network")
+    train_spec: TrainSpec = work.group("train")
+    if train_spec.init == "checkpoint":
+        network: nn.Module = load_network(work.inputs["network"])
+    else:
+        network = build_network(spec)
+        load_pretrained_(network, spec, train_spec.init)
+    history = train(
+        network,
+        work.pack,
+        train_spec,
+        seed=int(work.node.settings["seed"] or 0),
+        device=work.device,
+        scratch=work.scratch,
+        progress=work.progress,
+    )
+    save_network(work.out, network.cpu(), Form(spec, fused=False, form="float"))
+    best = train_spec.best_epoch(history)
+    own = spec.encoder.startswith(OWN) and train_spec.init != "checkpoint"
+    asserted = {"init": "build" if own else train_spec.init}
+    return Outcome({"best_epoch": best["epoch"], "val_ssim": best["val_ssim"]}, asserted, history)
+
+
+def fuse_batchnorm(work: Work) -> Outcome:
+    """The network with BatchNorm folded into its convolutions; the float function stays."""
+    network = load_network(work.inputs["network"])
+    fused = fuse_bn(network)
+    change = _float_change(network, fused, check_images(work), "fuse")
+    save_network(work.out, fused, Form(read_form(work.inputs["network"]).network, fused=True, form="float"))
+    return Outcome(asserted={"float_change": change})
+
+
+def equalize_channels(work: Work) -> Outcome:
+    """The network with scaled channels; the float function stays."""
+    network, form = load_network(work.inputs["network"]), read_form(work.inputs["network"])
+    images, chosen = drawn_images(work, network)
+    spec = work.group("equalize")
+    equalized = equalize(network, spec, images, str(work.node.settings["granularity"]))
+    change = _float_change(network, equalized, check_images(work), "equalize")
+    save_network(work.out, equalized, dataclasses.replace(form, scaled_silu=spec.silu))
+    return Outcome(asserted={"float_change": change, **chosen})
+
+
+@torch.inference_mode()
+def _float_change(before: nn.Module, after: nn.Module, images: Tensor, stage: str) -> float:
+    """Largest change of the float function on real inputs; raises StageError above the tolerance or on NaN."""
+    change = float((before.eval()(images) - after.eval()(images)).abs().max())
+    if not change <= FLOAT_TOLERANCE:
+        raise StageError(f"{stage} changed the float function by {change:.3g}; expected at most {FLOAT_TOLERANCE}")
+    return change

@@ -1,0 +1,134 @@
+"""The stages from the float network to the int8 network: calibrate, round, fine-tune, convert, analyze."""
+
+import dataclasses
+
+import torch
+from torch import nn
+
+from grid.stages.analysis_files import write_analysis
+from grid.stages.calibration_images import CalibrationImages, calibrated_on, check_images, drawn_images
+from grid.stages.work import Outcome, StageError, Work
+from quant.analysis.mixed_precision import mix
+from quant.analysis.site_errors import analyze
+from quant.artifact import load_network, read_form, save_network
+from quant.bias_correction import correct_bias
+from quant.calibrate import calibrate
+from quant.engines import qnnpack
+from quant.engines.catalog import is_exported
+from quant.engines.exported import ExportedNetwork, export, file_name
+from quant.qat.finetune import finetune, prepare_cold
+from quant.state import quantizer_state, require_state
+from quant.weight_rounding.rounding import learn_rounding
+
+
+def calibrate_ranges(work: Work) -> Outcome:
+    """The network with fake quantizers, calibrated on training images."""
+    network, form = load_network(work.inputs["network"]), read_form(work.inputs["network"])
+    spec, settings = work.group("calibrate"), work.node.settings
+    network = network.to(work.device)
+    images, chosen = drawn_images(work, network)
+    granularity = str(settings["granularity"])
+    prepared = calibrate(network, granularity, spec, images, work.progress).cpu()
+    save_network(work.out, prepared, dataclasses.replace(form, form="prepared", granularity=granularity))
+    return Outcome(asserted={**chosen, **quantizer_state(prepared)})
+
+
+def round_weights(work: Work) -> Outcome:
+    """The calibrated network with rounded weights, and biases to match."""
+    network, form = load_network(work.inputs["network"]), read_form(work.inputs["network"])
+    spec, seed = work.group("rounding"), int(work.node.settings["seed"] or 0)
+    images = calibrated_on(work, spec.images)
+    prepared = network.to(work.device)
+    rounded, layers = learn_rounding(prepared, spec, images, seed=seed, progress=work.progress)  # type: ignore[arg-type]
+    save_network(work.out, rounded.cpu(), form)
+    metrics = {"layers": [dataclasses.asdict(layer) for layer in layers]}
+    return Outcome(metrics, {"images": images.indices, **quantizer_state(rounded)})
+
+
+def correct_biases(work: Work) -> Outcome:
+    """The calibrated network with biases that take up the mean error of quantization."""
+    network, form = load_network(work.inputs["network"]), read_form(work.inputs["network"])
+    spec = work.group("bias_correction")
+    images = calibrated_on(work, spec.images)
+    original = load_network(work.inputs["original"]) if "original" in work.inputs else None
+    corrected = correct_bias(network.to(work.device), spec, images, work.progress, original)  # type: ignore[arg-type]
+    save_network(work.out, corrected.cpu(), form)
+    return Outcome(asserted={"images": images.indices, **quantizer_state(corrected)})
+
+
+def choose_float_sites(work: Work) -> Outcome:
+    """The calibrated network with its worst sites left in float."""
+    network, form = load_network(work.inputs["network"]), read_form(work.inputs["network"])
+    spec = work.group("mixed_precision")
+    images = CalibrationImages(work.pack, spec.images, int(work.node.settings["seed"] or 0))
+    mixed, mixture = mix(
+        network,  # type: ignore[arg-type]
+        spec,
+        images,
+        work.pack.depth("train", images.indices),
+        original=load_network(work.inputs["original"]),  # type: ignore[arg-type]
+        progress=work.progress,
+    )
+    save_network(work.out, mixed, form)
+    metrics = {"sqnr_db": mixture.sqnr_db, "ssim_loss": mixture.ssim_loss, "sites": mixture.sites}
+    asserted = {"float_sites": mixture.names, "tried": mixture.tried, "images": images.indices}
+    return Outcome(metrics, {**asserted, **quantizer_state(mixed)})
+
+
+def finetune_quantized(work: Work) -> Outcome:
+    """The network after quantization-aware training: its best epoch by validation SSIM."""
+    network, form = load_network(work.inputs["network"]), read_form(work.inputs["network"])
+    spec, settings = work.group("calibrate"), work.node.settings
+    granularity = str(settings["granularity"])
+    prepared = network if form.form == "prepared" else prepare_cold(network, granularity, spec)
+    history, state = finetune(
+        prepared,  # type: ignore[arg-type]
+        load_network(work.inputs["teacher"]),
+        work.pack,
+        work.group("qat"),
+        seed=int(settings["seed"] or 0),
+        device=work.device,
+        scratch=work.scratch,
+        progress=work.progress,
+        kept_float=work.record("mixed")["asserted"]["float_sites"] if "mixed" in work.inputs else [],
+    )
+    save_network(work.out, prepared.cpu(), dataclasses.replace(form, form="prepared", granularity=granularity))
+    best = max(history, key=lambda row: row["val_ssim"])
+    return Outcome({"best_epoch": best["epoch"], "val_ssim": best["val_ssim"]}, state, history)
+
+
+def convert_network(work: Work) -> Outcome:
+    """The network as it ships, on its engine; it must reload to the same outputs."""
+    source, form = load_network(work.inputs["network"]), read_form(work.inputs["network"])
+    engine = str(work.node.settings["engine"])
+    form = dataclasses.replace(form, form="float" if form.form == "float" else "int8", engine=engine)
+    state = require_state(source, "evaluate")
+    converted: nn.Module
+    if is_exported(engine):
+        file = work.out / file_name(engine)
+        graph_hash = export(source, engine, form.network.input_size, file)
+        converted = ExportedNetwork(engine, file)
+    else:
+        int8 = qnnpack.convert(source, engine)  # type: ignore[arg-type]
+        converted, graph_hash = int8, qnnpack.graph_hash(int8, engine)
+    save_network(work.out, converted, form)
+    images = check_images(work)
+    with torch.inference_mode():
+        outputs = converted(images)
+        if not torch.equal(outputs, load_network(work.out)(images)):
+            raise StageError("convert: the saved network computes something else after reloading")
+        gap = float((outputs - source(images)).abs().mean())
+    # A float network's figures are its own: the hash is what tells int8 networks apart.
+    hashed = {"graph_hash": graph_hash} if form.form == "int8" else {}
+    return Outcome({**hashed, "simulated_gap_mean": gap}, {"reloads_exactly": True, **state})
+
+
+def analyze_sites(work: Work) -> Outcome:
+    """The error of each quantizer, alone and together with those before it, as tables and pictures."""
+    prepared = load_network(work.inputs["network"])
+    original = load_network(work.inputs["original"]) if "original" in work.inputs else None
+    images = CalibrationImages(work.pack, work.group("analyze").images, int(work.node.settings["seed"] or 0))
+    errors = analyze(prepared, images, work.progress, original=original)  # type: ignore[arg-type]
+    write_analysis(work.out, errors, len(images))
+    metrics = {"sites": len(errors), "sqnr_db": errors[-1].cumulative_sqnr_db if errors else None}
+    return Outcome(metrics, {"images": images.indices, **quantizer_state(prepared)})
