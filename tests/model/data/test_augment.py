@@ -82,7 +82,7 @@ def test_colours_are_jittered_as_torchvision_does_each_alone(monkeypatch):
     images = torch.randint(60, 180, (4, 3, SIZE, SIZE), dtype=torch.uint8)
     same = {"_BRIGHTNESS": 0.0, "_CONTRAST": 0.0, "_SATURATION": 0.0, "_HUE": 0.0, "_GREY": 0.0, "_FLIPPED": 0.0}
     for name, value in same.items():
-        monkeypatch.setattr(f"model.augment.{name}", value)
+        monkeypatch.setattr(f"model.data.augment.{name}", value)
     plain, _ = augment(images, images[:, :1].float())
     assert torch.allclose(plain, images.float(), atol=0.1)
     kinds = {
@@ -91,12 +91,12 @@ def test_colours_are_jittered_as_torchvision_does_each_alone(monkeypatch):
         "_SATURATION": functional.adjust_saturation,
     }
     for name, adjust in kinds.items():
-        monkeypatch.setattr(f"model.augment.{name}", 0.25)
+        monkeypatch.setattr(f"model.data.augment.{name}", 0.25)
         found, _ = augment(images, images[:, :1].float())
         for picture, image in zip(found, images, strict=True):
             tried = [adjust(image.float() / 255.0, factor) * 255.0 for factor in torch.linspace(0.75, 1.25, 501)]
             assert min((picture - one).abs().max() for one in tried) < 0.5
-        monkeypatch.setattr(f"model.augment.{name}", 0.0)
+        monkeypatch.setattr(f"model.data.augment.{name}", 0.0)
     monkeypatch.setattr("model.data.augment._GREY", 1.0)
     found, _ = augment(images, images[:, :1].float())
     assert torch.allclose(found, functional.rgb_to_grayscale(images.float(), 3), atol=0.1)
@@ -104,7 +104,7 @@ def test_colours_are_jittered_as_torchvision_does_each_alone(monkeypatch):
 
 def test_hue_turns_and_leaves_grey_and_brightness(monkeypatch):
     for name in ("_BRIGHTNESS", "_CONTRAST", "_SATURATION", "_GREY", "_FLIPPED"):
-        monkeypatch.setattr(f"model.augment.{name}", 0.0)
+        monkeypatch.setattr(f"model.data.augment.{name}", 0.0)
     grey = torch.full((8, 3, 4, 4), 90, dtype=torch.uint8)
     assert torch.allclose(augment(grey, grey[:, :1].float())[0], grey.float(), atol=0.1)
     coloured = torch.tensor([120, 90, 80], dtype=torch.uint8).reshape(1, 3, 1, 1).expand(8, 3, 4, 4)
