@@ -1,4 +1,4 @@
-"""Keeps results.csv, the report and MLflow up to date while a plan runs; all of it in the driver's process."""
+"""Writes a run to MLflow, and its files at the end; all of it in the driver's process."""
 
 import contextlib
 import platform
@@ -7,21 +7,20 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
-from typing import Any
+from pathlib import Path
 
-from grid.planning.plan import Cell, Node, Plan
-from grid.report.report import write_results_csv
+from grid.planning.plan import Cell, Plan
 from grid.results.recommend import Target
 from grid.results.rows import Row, history, settings_by_place
 from grid.run.files import RunFiles
 from grid.run.user_network import kept_file
-from grid.scheduling.tune import Observer
 from grid.secrets import masked
 from grid.space.settings import Scalar
 from grid.stages.analysis_files import FILES as ANALYSIS_FILES
 from grid.stages.output_files import LATENCIES, OPERATORS, SAMPLES
 from grid.storage.result_store import StageStore
-from grid.tracking.mlflow_store import ModelArtifact, Tracking
+from grid.tracking.logged_models import ModelArtifact, register_model
+from grid.tracking.mlflow_store import CellRun, Tracking
 from grid.tracking.uri import EXPERIMENT, store_uri, ui_command
 from model.data.pack import Pack
 from model.network.user_network import OWN, own_network
@@ -36,7 +35,7 @@ _PACKAGES = ("torch", "torchvision", "timm", "ray", "mlflow")
 
 
 class Recorder:
-    """Writes every cell to results.csv and MLflow as soon as its last stage is in the store.
+    """Writes cells to MLflow as they end, and everything that is missing there at the end of the run.
 
     MLflow is written in a thread: a server that is slow or down does not hold up the grid. What could not be written
     is written at the end, or by ``python runner.py --sync RUN``. Raises InputError where the tracking store is of no
@@ -57,7 +56,7 @@ class Recorder:
         self.tracking = Tracking(self.uri, EXPERIMENT, store.root / "mlflow-artifacts")
         context, (common, self.axes) = files.context, settings_by_place(files.plan)
         params, tags = {**context, **common}, {"grid.command": str(context["command"])}
-        self.parent_id = self.tracking.parent(str(context["run"]), params, tags)
+        self.parent_id = self.tracking.parent(files.name, params, tags)
         self.problem: str | None = None
         self.noted: set[str] = set()
         self.quiet_until = float("-inf")
@@ -68,48 +67,29 @@ class Recorder:
         """How to look at the runs."""
         return ui_command(self.uri, self.store.root)
 
-    def beside(self, shown: Observer) -> Observer:
-        """An observer that records, and passes everything on to ``shown``."""
-        return _Both(shown, self)
-
-    def ended(self, cells: Sequence[Cell]) -> None:
-        """These cells have just got their last stage."""
-        rows = {row["cell"]: row for row in self.files.rows(self.store)}
-        for cell in cells:
-            self.thread.submit(self._record_now, cell, rows[cell.name])
-        try:
-            write_results_csv(list(rows.values()), self.files.folder / "results.csv")
-        except OSError as error:  # the rows are made again at the end
-            self._note("results.csv cannot be written now", f" ({error.strerror})")
+    def record_later(self, cell: Cell, row: Row) -> None:
+        """Write a cell that has just ended to MLflow, in the thread."""
+        self.thread.submit(self._record_now, cell, row)
 
     def finish(self, failures: dict[str, str]) -> list[Row]:
         """Write what is missing in MLflow, results.csv and the report; returns the rows.
 
         Where MLflow still cannot be written to, ``problem`` says why, and all else is there.
         """
-        with self._wait_told():
+        with self._wait_announced():
             self.thread.shutdown(cancel_futures=True)
         self.files.failures = failures
         self.files.save()
-        self.problem = None
-        cells = {cell.name: cell for cell in (*self.files.plan.cells, *self.files.plan.excluded)}
-
-        def write_cells() -> None:
-            for row in self.files.rows(self.store):
-                if row["status"] != "skipped":
-                    self.record(cells[row["cell"]], row)
-
-        with self._wait_told():
-            self._try(write_cells)
-        self.files.save()
-        files = self.files.write(self.store, self.target)
         rows = self.files.rows(self.store)
-        statuses = {row["status"] for row in rows}
-        status = "KILLED" if "skipped" in statuses else "FAILED" if "failed" in statuses else "FINISHED"
-        counts = {"cells_ok": float(sum(row["status"] == "ok" for row in rows))}
+        self.problem = None
+        with self._wait_announced():
+            self._try(lambda: self._record_all(rows))
+        self.files.save()
+        rows = self.files.with_mlflow_runs(rows)
+        written = self.files.write(rows, self.store, self.target)
         if not self.problem:
-            with self._wait_told():
-                self._try(lambda: self.tracking.close(self.parent_id, files, counts, status))
+            with self._wait_announced():
+                self._try(lambda: self._close(rows, written))
         return rows
 
     def record(self, cell: Cell, row: Row) -> None:
@@ -120,31 +100,46 @@ class Recorder:
             if isinstance(value, float) or (name == "float_sites" and value is not None)
         }
         artifacts = [self.store.path(cell.nodes[stage]) / name for stage, name in _FILES if stage in cell.nodes]
-        model = None
-        if row["status"] == "ok" and row["graph_hash"]:
-            example = self.pack.images("test", [0]).numpy()
-            encoder = str(cell.settings["network.encoder"])
-            own = self.files.context.get(f"{encoder}.sha256")
-            source = kept_file(self.store.root, encoder, str(own)) if own else None
-            folder = self.store.path(cell.nodes["convert"])
-            model = ModelArtifact(folder, example, row["graph_hash"], source, cell.relevant)
-        self.files.mlflow_runs[cell.name] = self.tracking.write_cell(
-            self.parent_id,
+        written = CellRun(
             cell.key,
             cell.name,
-            self.axes[cell.name],
-            figures,
-            history(cell, self.store),
-            [path for path in artifacts if path.exists()],
-            model,
-            {key: str(row.get(key)) for key in _TAGS},
-            row["status"],
-            row["reason"] or "",
+            params=self.axes[cell.name],
+            metrics=figures,
+            history=history(cell, self.store),
+            artifacts=[path for path in artifacts if path.exists()],
+            model=self._model(cell, row),
+            tags={key: str(row.get(key)) for key in _TAGS},
+            status=row["status"],
+            reason=row["reason"] or "",
         )
+        self.files.mlflow_runs[cell.name] = self.tracking.write_cell(self.parent_id, written)
 
     def register(self, row: Row, name: str) -> str:
         """Register the int8 model of a row's cell in MLflow; returns its URI."""
-        return self.tracking.register(row["mlflow_run_id"], name)
+        return register_model(self.tracking.client, row["mlflow_run_id"], name)
+
+    def _model(self, cell: Cell, row: Row) -> ModelArtifact | None:
+        """The int8 network of a finished cell."""
+        if row["status"] != "ok" or not row["graph_hash"]:
+            return None
+        example = self.pack.images("test", [0]).numpy()
+        encoder = str(cell.settings["network.encoder"])
+        own = self.files.context.get(f"{encoder}.sha256")
+        source = kept_file(self.store.root, encoder, str(own)) if own else None
+        return ModelArtifact(
+            self.store.path(cell.nodes["convert"]), example, row["graph_hash"], source, cell.relevant
+        )
+
+    def _record_all(self, rows: Sequence[Row]) -> None:
+        cells = {cell.name: cell for cell in (*self.files.plan.cells, *self.files.plan.excluded)}
+        for row in rows:
+            if row["status"] != "skipped":
+                self.record(cells[row["cell"]], row)
+
+    def _close(self, rows: Sequence[Row], files: Sequence[Path]) -> None:
+        statuses = [row["status"] for row in rows]
+        status = "KILLED" if "skipped" in statuses else "FAILED" if "failed" in statuses else "FINISHED"
+        self.tracking.close(self.parent_id, files, {"cells_ok": float(statuses.count("ok"))}, status)
 
     def _record_now(self, cell: Cell, row: Row) -> None:
         """Record a cell, unless MLflow failed a moment ago: each try against a dead server takes a while."""
@@ -152,7 +147,7 @@ class Recorder:
             self._try(lambda: self.record(cell, row))
 
     def _try(self, write: Callable[[], object]) -> None:
-        """Write to MLflow; whatever goes wrong there is a problem to tell, and no reason to stop."""
+        """Write to MLflow; whatever goes wrong there is a problem to report, and no reason to stop."""
         try:
             write()
         except Exception as error:
@@ -162,14 +157,14 @@ class Recorder:
             self.problem = text
 
     @contextlib.contextmanager
-    def _wait_told(self) -> Iterator[None]:
+    def _wait_announced(self) -> Iterator[None]:
         """Say what a long wait is for."""
-        told = threading.Timer(_LONG_S, self._note, ("MLflow is still being written to", " ..."))
-        told.start()
+        timer = threading.Timer(_LONG_S, self._note, ("MLflow is still being written to", " ..."))
+        timer.start()
         try:
             yield
         finally:
-            told.cancel()
+            timer.cancel()
 
     def _note(self, what: str, why: str) -> None:
         """Say something once."""
@@ -179,7 +174,7 @@ class Recorder:
 
 
 def run_context(plan: Plan, pack: Pack, run_name: str, command: str) -> dict[str, Scalar]:
-    """The facts of a run that stand at the end of its report and in MLflow."""
+    """The facts of a run that are listed at the end of its report and in MLflow."""
     encoders = {str(cell.settings["network.encoder"]) for cell in plan.cells}
     return {
         "command": command,
@@ -191,30 +186,3 @@ def run_context(plan: Plan, pack: Pack, run_name: str, command: str) -> dict[str
         **{name: version(name) for name in _PACKAGES},
         **{f"{name}.sha256": own_network(name).sha256 for name in sorted(encoders) if name.startswith(OWN)},
     }
-
-
-class _Both:
-    """Shows every event, and records a cell when its last node is there."""
-
-    def __init__(self, shown: Observer, recorder: Recorder) -> None:
-        self.shown, self.recorder = shown, recorder
-
-    def started(self, node: Node) -> None:
-        self.shown.started(node)
-
-    def progressed(self, node: Node, info: dict[str, Any]) -> None:
-        self.shown.progressed(node, info)
-
-    def retried(self, node: Node, reason: str) -> None:
-        self.shown.retried(node, reason)
-
-    def failed(self, node: Node, reason: str) -> None:
-        self.shown.failed(node, reason)
-
-    def finished(self, node: Node) -> None:
-        self.shown.finished(node)
-        recorder = self.recorder
-        cells = [cell for cell in recorder.files.plan.cells if node.id in cell.nodes.values()]
-        ended = [cell for cell in cells if all(map(recorder.store.has, cell.nodes.values()))]
-        if ended:  # most nodes end no cell, and rows are made of the records of all
-            recorder.ended(ended)

@@ -10,7 +10,7 @@ from typing import Any
 import mlflow.models
 import numpy as np
 import torch
-from mlflow.pyfunc import PythonModel, PythonModelContext
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 FULL_DEPTH_M = 10.0
 BATCH_SIZE = 16

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 import torch
 
-from grid.tracking import mlflow_store as store
-from grid.tracking.mlflow_store import MODEL_TAG, ModelArtifact, Tracking
+from grid.tracking import logged_models
+from grid.tracking.logged_models import MODEL_TAG, ModelArtifact, model_requirements, register_model
+from grid.tracking.mlflow_store import Tracking
 from model.errors import InputError
 from tests.grid.tracking.tracking_cells import children, write
 
@@ -23,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_logged_requirements_are_pinned_to_what_is_installed():
-    pins = dict(line.split("==") for line in store.model_requirements())
+    pins = dict(line.split("==") for line in model_requirements())
     assert pins["torch"] == torch.__version__.partition("+")[0]
     assert {"torchvision", "timm", "numpy", "safetensors", "mlflow"} <= set(pins)
 
@@ -77,12 +78,12 @@ def test_a_registered_model_is_one_version_whatever_is_registered_twice(tracking
     folder, images, _ = int8
     parent = tracking.parent("full-1", {}, {})
     run_id = write(tracking, parent, model=ModelArtifact(folder, images[:1], "h"))
-    assert [tracking.register(run_id, "depth") for _ in range(2)] == ["models:/depth@recommended"] * 2
+    assert [register_model(tracking.client, run_id, "depth") for _ in range(2)] == ["models:/depth@recommended"] * 2
     (version,) = tracking.client.search_model_versions("name = 'depth'")
     found = tracking.client.get_model_version_by_alias("depth", "recommended")
     assert (found.version, found.run_id) == (version.version, run_id)
     with pytest.raises(InputError, match="--register a/b"):
-        tracking.register(run_id, "a/b")
+        register_model(tracking.client, run_id, "a/b")
 
 
 LOAD = """
@@ -111,9 +112,9 @@ def test_a_logged_model_computes_the_same_in_a_fresh_process_without_the_checkou
     checkout = tmp_path / "checkout"
     for name in ("model", "quant"):
         shutil.copytree(ROOT / name, checkout / name)
-    shutil.copy(ROOT / "grid" / "serving.py", checkout)
-    monkeypatch.setattr(store, "CODE_PATHS", (checkout / "model", checkout / "quant"))
-    monkeypatch.setattr(store, "SERVING_FILE", checkout / "serving.py")
+    shutil.copy(ROOT / "grid" / "tracking" / "serving.py", checkout)
+    monkeypatch.setattr(logged_models, "CODE_PATHS", (checkout / "model", checkout / "quant"))
+    monkeypatch.setattr(logged_models, "SERVING_FILE", checkout / "serving.py")
     network = shutil.copytree(folder, tmp_path / "network")
     parent = tracking.parent("full-1", {}, {})
     run = tracking.client.get_run(write(tracking, parent, model=ModelArtifact(network, images[:1], "h")))

@@ -182,7 +182,7 @@ def test_the_pages_of_a_storage_are_opened_by_the_runner(tmp_path):
 
 @pytest.mark.slow
 def test_drivers_that_start_at_once_on_a_fresh_database_do_not_crash_each_other(tmp_path):
-    code = "import sys; from pathlib import Path; from grid.store import Tracking; "
+    code = "import sys; from pathlib import Path; from grid.tracking.mlflow_store import Tracking; "
     code += "print(Tracking(sys.argv[1], 'grid', Path(sys.argv[2])).experiment_id)"
     command = [sys.executable, "-c", code, f"sqlite:///{tmp_path}/mlflow.db", str(tmp_path / "files")]
     drivers = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)]

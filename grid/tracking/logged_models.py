@@ -1,0 +1,116 @@
+"""Int8 networks as logged models of MLflow, which load without this repository, and their registration."""
+
+import importlib.metadata
+import json
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import mlflow.pyfunc
+import numpy as np
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model, ModelSignature
+from mlflow.types.schema import Schema, TensorSpec
+
+from grid.paths import ROOT
+from grid.secrets import masked
+from grid.tracking.values import Scalar, quoted, spelling
+from model.errors import InputError
+from quant.engines.catalog import runtime
+
+SERVING_FILE = Path(__file__).with_name("serving.py")
+CODE_PATHS = (ROOT / "model", ROOT / "quant")
+MODEL_PACKAGES = ("torch", "torchvision", "timm", "numpy", "safetensors", "h5py", "mlflow")
+MODEL_TAG, ALIAS = "grid.model_uri", "recommended"
+
+
+@dataclass(frozen=True)
+class ModelArtifact:
+    """An int8 network to log: its folder, which ``quant.artifact.load_network`` reads, and its graph's hash.
+
+    ``example`` is an image uint8 [1,3,S,S], ``source`` the file of a network of the user's own, ``recipe`` all of its
+    settings.
+    """
+
+    folder: Path
+    example: np.ndarray
+    graph_hash: str
+    source: Path | None = None
+    recipe: Mapping[str, Scalar] = field(default_factory=dict)
+
+
+def log_model(client: MlflowClient, experiment_id: str, run_id: str, cell_name: str, model: ModelArtifact) -> str:
+    """Return the id of the run's logged model, made unless it is there whole with the same network."""
+    for old in client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'"):
+        if old.status == LoggedModelStatus.READY and old.tags.get("graph_hash") == model.graph_hash:
+            return old.model_id
+        client.delete_logged_model(old.model_id)
+    logged = client.create_logged_model(
+        experiment_id,
+        name=re.sub(r"[/:.%\"']", "_", cell_name),
+        source_run_id=run_id,
+        tags={"graph_hash": model.graph_hash, "cell": cell_name},
+        params={name: spelling(value) for name, value in model.recipe.items()},
+        model_type="int8 depth network",
+    )
+    with tempfile.TemporaryDirectory(prefix="logged-model-") as scratch:
+        folder = Path(scratch) / "model"
+        mlflow.pyfunc.save_model(
+            folder,
+            python_model=str(SERVING_FILE),
+            artifacts={"network": str(model.folder)} | ({"source": str(model.source)} if model.source else {}),
+            code_paths=[str(path) for path in CODE_PATHS],
+            pip_requirements=model_requirements(str(model.recipe.get("engine"))),
+            signature=_signature(model.example.shape[-1]),
+            input_example=model.example,
+            mlflow_model=Model(
+                artifact_path=logged.artifact_location,
+                model_uuid=logged.model_id,
+                run_id=run_id,
+                model_id=logged.model_id,
+            ),
+        )
+        for example in folder.glob("*input_example.json"):  # indented, one pixel a line: 2 MB
+            example.write_text(json.dumps(json.loads(example.read_text()), separators=(",", ":")))
+        client.log_model_artifacts(logged.model_id, str(folder))
+    client.log_outputs(run_id, models=[LoggedModelOutput(logged.model_id, step=0)])
+    client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
+    return logged.model_id
+
+
+def register_model(client: MlflowClient, run_id: str, name: str) -> str:
+    """Register the model of a cell's run, with the alias ``recommended``; returns its URI.
+
+    A model that is registered already is not registered twice. Raises InputError for a name MLflow refuses.
+    """
+    model_id = client.get_run(run_id).data.tags[MODEL_TAG].removeprefix("models:/")
+    try:
+        if not client.search_registered_models(f"name = {quoted(name)}"):
+            client.create_registered_model(name)
+        # Not models:/<id>, which MLflow looks up in the process's own store instead of this client's.
+        place = client.get_logged_model(model_id).artifact_location
+        versions = client.search_model_versions(f"name = {quoted(name)}")
+        version = next((one for one in versions if one.source == place), None)
+        if version is None:
+            version = client.create_model_version(name, place, run_id, model_id=model_id)
+        client.set_registered_model_alias(name, ALIAS, version.version)
+    except MlflowException as error:
+        problem = masked(str(error).strip().partition("\n")[0])
+        raise InputError(f"--register {name}", problem, "the name of an MLflow model") from error
+    return f"models:/{name}@{ALIAS}"
+
+
+def model_requirements(engine: str = "") -> list[str]:
+    """Return what a logged model needs, pinned to the versions installed here (without local suffixes)."""
+    names = (*MODEL_PACKAGES, *runtime(engine))
+    return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in names]
+
+
+def _signature(size: int) -> ModelSignature:
+    images = TensorSpec(np.dtype(np.uint8), (-1, 3, size, size), name=None)
+    depth_m = TensorSpec(np.dtype(np.float32), (-1, 1, size // 4, size // 4), name=None)
+    return ModelSignature(inputs=Schema([images]), outputs=Schema([depth_m]))
