@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from grid.planning.plan import Node
-from grid.stages import quantize, run
+from grid.stages import float_network, quantize, run
 from grid.stages.float_network import FLOAT_TOLERANCE
-from grid.stages.run import Context, StageError, run_cell, run_node
+from grid.stages.run import run_cell, run_node
+from grid.stages.work import Context, StageError
 from grid.storage.result_store import RECORD_KEYS, StageStore, write_record
 from model.data.pack import Pack
 from model.metrics import depth_metrics
@@ -353,7 +354,7 @@ def test_a_float_stage_that_changes_the_function_by_more_than_1e_4_fails(
             network.get_parameter("head.layers.1.bias").add_(change)
         return network
 
-    monkeypatch.setattr(trial, step, shifted)
+    monkeypatch.setattr(float_network, step, shifted)
     if kept:
         assert run_node(node, copied)["asserted"]["float_change"] == pytest.approx(change, abs=2e-5)
     else:
