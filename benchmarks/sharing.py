@@ -26,7 +26,8 @@ from benchmarks.line import say
 from benchmarks.subject import smaller
 from grid.planning.plan import Cell, Plan, make_plan
 from grid.space.search_space import SearchSpace, load_space
-from grid.stages.run import Context, run_cell
+from grid.stages.run import run_cell
+from grid.stages.work import Context
 from grid.storage.result_store import StageStore
 from model.data.pack import Pack, prepare_pack
 from model.network.checkpoint import checkpoint_sha256

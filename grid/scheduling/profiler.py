@@ -13,7 +13,8 @@ from grid.planning.plan import Node
 from grid.planning.stage_table import PROFILER
 from grid.scheduling.cores import on_own_cores
 from grid.space.settings import LatencySpec, read_group
-from grid.stages import run as trial
+from grid.stages.run import run_node
+from grid.stages.work import Context
 
 _NEW_NODE_S, _LOOK_EVERY_S = 60.0, 0.2
 _REFRESH_S = 5.0
@@ -25,7 +26,7 @@ class Profiler:
     def __init__(self, cores: Iterable[int] | None = None) -> None:
         self.cores = cores
 
-    def run(self, node: Node, context: trial.Context) -> dict[str, Any]:
+    def run(self, node: Node, context: Context) -> dict[str, Any]:
         """Wait for as many cores as the node measures with threads, compute it pinned to them, free them.
 
         Returns the node's record; raises what the stage raises.
@@ -33,7 +34,7 @@ class Profiler:
         context = context.here()
         spec: LatencySpec = read_group(node.settings, "latency")
         place = partial(on_own_cores, context.storage / "cores", self.cores, spec.threads)
-        return trial.run_node(node, context, place=place)
+        return run_node(node, context, place=place)
 
 
 class Profilers:
@@ -46,7 +47,7 @@ class Profilers:
     def __init__(self, cores: Iterable[int] | None = None) -> None:
         self.cores = None if cores is None else tuple(cores)
         self.home = ray.get_runtime_context().get_node_id()
-        self.actors: dict[str, ActorHandle] = {}
+        self.actors: dict[str, ActorHandle[Any]] = {}
         self.looked_at = float("-inf")
         self.refresh()
 
@@ -64,14 +65,15 @@ class Profilers:
         for actor in self.actors.values():
             ray.kill(actor)
 
-    def _start(self, node_id: str) -> ActorHandle:
+    def _start(self, node_id: str) -> ActorHandle[Any]:
         actor: Any = ray.remote(Profiler).options(
             name=_name(node_id),
             num_cpus=0,
             max_restarts=-1,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
         )
-        return actor.remote(self.cores)
+        handle: ActorHandle[Any] = actor.remote(self.cores)
+        return handle
 
 
 def profiler_of(node_id: str) -> Any:

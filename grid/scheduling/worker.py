@@ -21,7 +21,8 @@ from grid.planning.stage_table import PROFILER
 from grid.scheduling.cores import on_own_cores
 from grid.scheduling.profiler import profiler_of
 from grid.scheduling.searcher import IDLE
-from grid.stages.run import Context, run_node
+from grid.stages.run import run_node
+from grid.stages.work import Context
 from grid.storage.disk import storage_problem
 
 _REPORT_EVERY_S, _LOOK_EVERY_S = 0.5, 0.05

@@ -43,7 +43,7 @@ def run_node(
     return store.record(node.id)
 
 
-def run_cell(plan: Plan, cell: Cell, context: Context, progress: Progress = lambda info: None) -> dict[str, dict]:
+def run_cell(plan: Plan, cell: Cell, context: Context, progress: Progress = lambda info: None) -> dict[str, dict[str, Any]]:
     """Compute one cell and the baselines it is compared with, in this process; records by stage."""
     for node in plan.nodes:
         if cell.key in node.cells:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from grid.planning.plan import Node
-from grid.stages.run import Context
+from grid.stages.work import Context
 
 
 def raises() -> None:

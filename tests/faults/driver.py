@@ -12,13 +12,14 @@ from grid.scheduling import profiler
 from grid.scheduling import tune as schedule
 from grid.scheduling.profiler import Profiler
 from grid.stages import run as trial
+from grid.stages.work import Context
 from tests.faults.ailing import ailing_stage_trial, noted
 
 
 class NotingProfiler(Profiler):
     """The profiling actor, with the same lines."""
 
-    def run(self, node: Node, context: trial.Context) -> dict[str, Any]:
+    def run(self, node: Node, context: Context) -> dict[str, Any]:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(trial, "_compute", noted(trial._compute, context.storage, {}))
             return super().run(node, context)

@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 import runner
 from grid.planning.plan import Plan
 from grid.scheduling.tune import Dashboard, Ended, Observer, Resources
-from grid.stages.run import Context
+from grid.stages.work import Context
 from tests.faults.mlflow_server import Server
 from tests.grid.tiny import space_file, world
 from tests.test_runner import run_plan_here

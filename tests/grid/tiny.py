@@ -16,7 +16,8 @@ import torch
 
 from grid.planning.plan import Cell, Node, Plan, make_plan
 from grid.space.search_space import SearchSpace, load_space
-from grid.stages.run import Context, run_cell
+from grid.stages.run import run_cell
+from grid.stages.work import Context
 from grid.storage.result_store import StageStore, write_record
 from model.data.pack import Pack, PackSpec, prepare_pack
 from model.images import normalize

@@ -14,8 +14,7 @@ from grid.planning.plan import Node
 from grid.planning.stage_table import PROFILER, stage_named
 from grid.scheduling.cores import CoreLease, own_cores
 from grid.scheduling.profiler import Profiler, Profilers, profiler_of
-from grid.stages import run as trial
-from grid.stages.run import Context
+from grid.stages.work import Context, StageError
 from grid.storage.result_store import StageStore, write_record
 from model.network.depth_network import NetworkSpec, build_network
 from quant.artifact import Form, save_network
@@ -106,7 +105,7 @@ def test_it_waits_while_a_training_worker_holds_the_core(tmp_path, monkeypatch):
 
 
 def test_cores_are_free_after_a_failed_measurement(tmp_path, context):
-    with pytest.raises(trial.StageError, match=r"network d{20} is missing"):
+    with pytest.raises(StageError, match=r"network d{20} is missing"):
         Profiler().run(profile_node(network="d" * 20), context)
     with CoreLease(context.storage / "cores").lease(len(own_cores()), timeout_s=0.1):
         pass
