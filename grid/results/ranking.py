@@ -68,7 +68,7 @@ class Effect:
 
 def is_int8(row: Row) -> bool:
     """True for a measured int8 network."""
-    return row["status"] == "ok" and row["method"] != "fp32"
+    return bool(row["status"] == "ok" and row["method"] != "fp32")
 
 
 def value(row: Row, column: str) -> float | None:

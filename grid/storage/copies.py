@@ -1,10 +1,10 @@
-"""Copies of the user's files in the storage: his own may change while a grid runs, and other machines have none."""
+"""Copies of the user's files in the storage, since the originals may change while a grid runs."""
 
 import hashlib
-import os
 from pathlib import Path
 
 from model.errors import InputError
+from model.files import write_atomically
 
 
 def kept_copy(file: Path, folder: Path) -> Path:
@@ -15,11 +15,8 @@ def kept_copy(file: Path, folder: Path) -> Path:
     content = file.read_bytes()
     kept = folder / hashlib.sha256(content).hexdigest()[:12] / file.name
     if not kept.is_file():
-        aside = kept.with_name(f".{kept.name}.{os.getpid()}")
         try:
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            aside.write_bytes(content)
-            aside.replace(kept)
+            write_atomically(kept, content)
         except OSError as error:
             problem, hint = f"cannot be written to ({error.strerror})", "Choose another with --storage."
             raise InputError(str(folder), problem, "a folder for results", hint) from error

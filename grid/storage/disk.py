@@ -13,7 +13,20 @@ PROBE_BYTES = 16 * 2**20
 
 
 def storage_problem(root: Path) -> str | None:
-    """Why ``root`` cannot be written to (full, read-only, gone), found by writing there; None where it can."""
+    """Why ``root`` cannot be written to (full, read-only, gone), with its path; None where it can."""
+    problem = _problem(root)
+    return f"{root} {problem}" if problem else None
+
+
+def require_writable(root: Path) -> None:
+    """Raise InputError where nothing can be written: before a run begins rather than in the middle."""
+    if problem := _problem(root):
+        hint = "Choose another with --storage, or make room."
+        raise InputError(str(root), problem, "a folder for results", hint)
+
+
+def _problem(root: Path) -> str | None:
+    """What a probe file says: a full disk, for one, shows when it is written and forced to the disk, not before."""
     probe = root / f".probe-{os.getpid()}-{secrets.token_hex(4)}"
     try:
         try:
@@ -25,16 +38,8 @@ def storage_problem(root: Path) -> str | None:
         finally:
             probe.unlink(missing_ok=True)
     except OSError as error:
-        return f"{root} cannot be written to ({error.strerror or error}{_free(root)})"
+        return f"cannot be written to ({error.strerror or error}{_free(root)})"
     return None
-
-
-def require_writable(root: Path) -> None:
-    """Raise InputError where nothing can be written: before a run begins rather than in the middle."""
-    problem = storage_problem(root)
-    if problem:
-        hint = "Choose another with --storage, or make room."
-        raise InputError(str(root), problem.removeprefix(f"{root} "), "a folder for results", hint)
 
 
 def needed_mb(store: StageStore, stages: int) -> float:

@@ -1,7 +1,7 @@
 """Locks between processes and threads, which the kernel releases when their holder dies.
 
-These are ``fcntl.flock`` and not the package filelock, because that one only polls: its waiters sleep between tries, and
-are served late and in no order. flock blocks until it is their turn.
+They are ``fcntl.flock`` and not the package filelock, whose waiters only poll: they sleep between tries, and are served
+late and in no order.
 """
 
 import contextlib
@@ -15,9 +15,9 @@ from typing import TextIO
 def locked(path: Path, *, wait: bool = True) -> Iterator[TextIO]:
     """Hold the lock of a file for the body; yields the file, open for appending and reading.
 
-    Two holders exclude each other wherever they are, also two of one thread: that one would wait for itself. The file is
-    made where it is missing and never removed, since a process that waits for it would then hold another than the
-    next. With ``wait=False``, raises BlockingIOError where it is held.
+    A thread that asks again for a lock that it holds waits for itself for ever. The file is made where it is missing,
+    and never removed: whoever waited for a removed one would share the lock with the holder of its successor. Raises
+    BlockingIOError where it is held and ``wait`` is False.
     """
     with path.open("a+", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

@@ -1,6 +1,5 @@
 """Lists of files that came from elsewhere: no name in them leads out of a folder, every file has its checksum."""
 
-import hashlib
 import json
 import re
 from pathlib import Path, PurePosixPath
@@ -23,7 +22,7 @@ def is_inner(name: object) -> bool:
 def inside(folder: Path, name: str) -> Path:
     """The path of a name inside a folder; raises ValueError for one that leads out of it."""
     if not is_inner(name):
-        raise ValueError(f"{name!r} is no name of a file inside {folder}")
+        raise ValueError(f"{name!r} does not name a file inside {folder}")
     return folder / name
 
 
@@ -32,14 +31,8 @@ def is_sha256(value: object) -> bool:
     return isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value) is not None
 
 
-def file_sha256(file: Path) -> str:
-    """The SHA-256 of a file as hex."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def parsed_json(data: bytes | None) -> Any:
-    """What a JSON text says; None where it is none, or broken."""
+    """What a JSON text says; None where it is missing or broken."""
     try:
         return json.loads(data or b"")
     except ValueError:

@@ -28,11 +28,22 @@ _WITH_RENAME = ("local", "hdfs")
 T = TypeVar("T")
 
 
+class ObjectStoreError(OSError):
+    """A storage behind a URI failed for longer than its retries; ``reason`` is what its library said, without secrets.
+
+    ``no_bucket``: its bucket does not exist. ``refused``: the credentials are missing, wrong or not enough.
+    """
+
+    def __init__(self, text: str, reason: str = "", no_bucket: bool = False, refused: bool = False) -> None:
+        super().__init__(text)
+        self.reason, self.no_bucket, self.refused = reason, no_bucket, refused
+
+
 class Objects:
     """What a URI holds, by path below it; paths are checked by the caller.
 
     The connection is made on first use and anew in a forked child; only the URI travels to another process.
-    An error of the network is tried again a few times, then raised as OSError that names the URI without secrets.
+    An error of the network is tried again a few times, then raised as ObjectStoreError.
     """
 
     def __init__(self, uri: str) -> None:
@@ -49,7 +60,8 @@ class Objects:
         def action(system: Any, base: str) -> bytes | None:
             try:
                 with system.open_input_stream(f"{base}/{path}", compression=None) as stream:
-                    return stream.read()
+                    content: bytes = stream.read()
+                    return content
             except FileNotFoundError:
                 return None
 
@@ -118,12 +130,13 @@ class Objects:
             try:
                 return action(*self._open())
             except OSError as error:
-                reason = str(error)
-                final = isinstance(error, _FINAL) or REFUSED.search(reason) or NO_BUCKET.search(reason)
-                if final or delay is None or time.monotonic() - started > PATIENCE_S:
-                    took = f"{time.monotonic() - started:.0f} s"
-                    text = f"{shown(self.uri)}: {what} failed after {took} ({without_secrets(reason, self.uri)})"
-                    raise OSError(text) from None
+                refused = isinstance(error, PermissionError) or REFUSED.search(str(error)) is not None
+                no_bucket = NO_BUCKET.search(str(error)) is not None
+                took = time.monotonic() - started
+                if isinstance(error, _FINAL) or refused or no_bucket or delay is None or took > PATIENCE_S:
+                    reason = without_secrets(str(error), self.uri)
+                    text = f"{shown(self.uri)}: {what} failed after {took:.0f} s ({reason})"
+                    raise ObjectStoreError(text, reason, no_bucket, refused) from None
                 time.sleep(delay * (1 + secrets.randbelow(1000) / 1000))
         raise AssertionError("unreachable")
 

@@ -1,19 +1,17 @@
 """A storage that is a URI: what machines without a common folder share, each with a local folder as its copy."""
 
 import contextlib
-import fcntl
 import hashlib
 import json
-import os
-import secrets
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from grid.storage.manifest import are_files, file_sha256, inside, is_sha256, parsed_json
-from grid.storage.object_store import NO_BUCKET, REFUSED, Objects
+from grid.storage.locks import locked
+from grid.storage.manifest import are_files, inside, is_sha256, parsed_json
+from grid.storage.object_store import Objects, ObjectStoreError
 from grid.storage.uri import is_uri, local_root, shown
 from model.errors import InputError
+from model.files import file_sha256, replacing
 
 RESULT = "result.json"
 _MARK, _MARK_TEXT = "quantization-grid.json", b'{"storage": 1}\n'
@@ -50,22 +48,21 @@ class Remote:
         try:
             try:
                 self.objects.write(_MARK, _MARK_TEXT)
-            except OSError as error:
-                if not NO_BUCKET.search(str(error)) or "allow_bucket_creation=true" not in self.uri:
+            except ObjectStoreError as error:
+                if not error.no_bucket or "allow_bucket_creation=true" not in self.uri:
                     raise
                 self.objects.make_bucket()
                 self.objects.write(_MARK, _MARK_TEXT)
             found = self.objects.read(_MARK)
-        except OSError as error:
-            reason = str(error).partition("(")[2].removesuffix(")") or str(error)
-            if NO_BUCKET.search(reason):
+        except ObjectStoreError as error:
+            if error.no_bucket:
                 hint = "Make it, or add ?allow_bucket_creation=true (s3)."
-                raise InputError(where, f"its bucket does not exist ({reason})", "a bucket", hint) from None
-            if isinstance(error, PermissionError) or REFUSED.search(reason):
+                raise InputError(where, f"its bucket does not exist ({error.reason})", "a bucket", hint) from None
+            if error.refused:
                 hint = "For s3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or ~/.aws/credentials, on every machine."
                 expected = "credentials that may list, read and write"
-                raise InputError(where, f"may not be written to ({reason})", expected, hint) from None
-            raise InputError(where, f"cannot be used ({reason})", "a storage that answers") from None
+                raise InputError(where, f"may not be written to ({error.reason})", expected, hint) from None
+            raise InputError(where, f"cannot be used ({error.reason})", "a storage that answers") from None
         if found != _MARK_TEXT:
             raise InputError(where, "does not give back what was written to it", "a storage of one's own")
 
@@ -94,7 +91,7 @@ class Remote:
         data = (folder / RESULT).read_bytes()
         record = _record(data, node_id)
         if record is None:
-            raise ValueError(f"{node_id}: {folder} is no whole result")
+            raise ValueError(f"{node_id}: {folder} is not a whole result")
         if (there := self._there(node_id, folder, record)) is None:
             for name, sha256 in record["files"].items():
                 if self.objects.upload(folder / name, f"stages/{node_id}/{sha256}/{name}") != sha256:
@@ -141,7 +138,7 @@ class Remote:
     def push_file(self, relative: str) -> None:
         """Upload a file of the local folder, unless the same is there."""
         file = inside(self.root, relative)
-        with self._locked(relative):
+        with locked(self._lock_path(relative, "lock")):
             mark = {"bytes": file.stat().st_size, "sha256": self._sha256(file, relative)}
             if parsed_json(self.objects.read(f"{relative}.json")) == mark:
                 return
@@ -155,7 +152,7 @@ class Remote:
         Returns its path; raises FileNotFoundError where the URI has none, OSError where what it has is broken.
         """
         file = inside(self.root, relative)
-        with self._locked(relative):
+        with locked(self._lock_path(relative, "lock")):
             mark = parsed_json(self.objects.read(f"{relative}.json"))
             if not (isinstance(mark, dict) and is_sha256(mark.get("sha256"))):
                 raise FileNotFoundError(f"{self}: {relative} is not there")
@@ -170,15 +167,10 @@ class Remote:
                 self.pull_file(f"{folder}/{name.removesuffix('.json')}")
 
     def _download(self, path: str, file: Path, sha256: str) -> None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        aside = file.with_name(f".{file.name}.{os.getpid()}-{secrets.token_hex(4)}")
-        try:
+        with replacing(file) as aside:
             found = self.objects.download(path, aside)
             if found != sha256:
                 raise OSError(f"{self}: {path} is {'broken' if found else 'missing'}")
-            aside.replace(file)
-        finally:
-            aside.unlink(missing_ok=True)
 
     def _sha256(self, file: Path, relative: str) -> str:
         """Of a large file, remembered while its size and time stay."""
@@ -187,7 +179,7 @@ class Remote:
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             found = json.loads(known.read_bytes())
             if found["stamp"] == stamp and is_sha256(found["sha256"]):
-                return found["sha256"]
+                return str(found["sha256"])
         sha256 = file_sha256(file)
         known.write_text(json.dumps({"stamp": stamp, "sha256": sha256}))
         return sha256
@@ -196,15 +188,6 @@ class Remote:
         folder = self.root / "locks" / "files"
         folder.mkdir(parents=True, exist_ok=True)
         return folder / f"{hashlib.sha256(relative.encode()).hexdigest()[:20]}.{suffix}"
-
-    @contextlib.contextmanager
-    def _locked(self, relative: str) -> Iterator[None]:
-        with self._lock_path(relative, "lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            try:
-                yield
-            finally:
-                fcntl.flock(lock, fcntl.LOCK_UN)
 
     # ---- folders of runs
 
@@ -240,7 +223,7 @@ class Remote:
         return [name for name in self.objects.folders() if self.objects.read(f"{name}/{_FOLDER_FILES}") is not None]
 
 
-def opened(storage: str) -> tuple[Path, Remote | None]:
+def open_storage(storage: str) -> tuple[Path, Remote | None]:
     """The folder of a storage on this machine and, if the storage is a URI, what it is a copy of.
 
     Raises InputError where the URI cannot be used.
@@ -253,7 +236,7 @@ def opened(storage: str) -> tuple[Path, Remote | None]:
 
 def run_folder(storage: str, run_name: str) -> Path:
     """The local folder of a run, as it is in the URI now where the storage is one; it may not be there."""
-    root, remote = opened(storage)
+    root, remote = open_storage(storage)
     if remote is not None:
         remote.pull_folder(run_name)
     return root / run_name

@@ -1,8 +1,6 @@
 """The content-addressed store of finished stages: a result is there, whole and checked, or not at all."""
 
 import contextlib
-import fcntl
-import hashlib
 import json
 import os
 import platform
@@ -14,8 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from grid.storage.locks import locked
 from grid.storage.remote import RESULT, Remote
 from model.errors import InputError
+from model.files import file_sha256
 
 RECORD_KEYS = ("stage", "settings", "inputs", "metrics", "asserted", "history", "seconds")
 ORPHAN_AGE_S = 24 * 3600.0
@@ -52,7 +52,8 @@ class StageStore:
 
     def record(self, node_id: str) -> dict[str, Any]:
         """The ``result.json`` of a stage; raises FileNotFoundError where it is not in the store."""
-        return json.loads((self.path(node_id) / RESULT).read_text(encoding="utf-8"))
+        record: dict[str, Any] = json.loads((self.path(node_id) / RESULT).read_text(encoding="utf-8"))
+        return record
 
     def records(self) -> Iterator[dict[str, Any]]:
         """The records of all results, in no order; those that cannot be read are left out."""
@@ -97,12 +98,8 @@ class StageStore:
         Waits while another process holds it. The kernel releases the lock of a process that dies. A claim
         within a claim of the same stage waits for itself for ever. With a remote, in the store means here and there.
         """
-        with self._lock_file(node_id) as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            try:
-                yield self.has(node_id) if self.remote is None else self._share(node_id, self.remote)
-            finally:
-                fcntl.flock(lock, fcntl.LOCK_UN)  # closing is not enough while a forked child has the file open
+        with locked(self._lock_path(node_id)):
+            yield self.has(node_id) if self.remote is None else self._share(node_id, self.remote)
 
     def verify(self, node_id: str) -> bool:
         """Whether a result is there, its files as in its record; a broken one goes to ``quarantine``.
@@ -134,7 +131,7 @@ class StageStore:
             return False
         try:
             record = self.record(node_id)
-            intact = record["id"] == node_id and record["files"] == _checksums(self.path(node_id))
+            intact: bool = record["id"] == node_id and record["files"] == _checksums(self.path(node_id))
         except (OSError, ValueError, KeyError, TypeError):
             intact = False
         if not intact:
@@ -161,27 +158,23 @@ class StageStore:
     def _pull(self, node_id: str, remote: Remote, replace: bool = False) -> bool:
         """Fetch a result that is whole; one process of this machine at a time."""
         final = self.path(node_id)
-        with (self.root / "locks" / f"{node_id}-pull.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            try:
-                if not replace and self._intact(node_id):
-                    return True
-                with _aside(final) as aside:
-                    if not remote.pull_stage(node_id, aside):
-                        return False
-                    _sync(aside)
-                    with contextlib.nullcontext() if not replace else _aside(final) as old:
-                        if old is not None:
-                            final.rename(old)
-                        with contextlib.suppress(OSError):  # a writer was quicker
-                            aside.rename(final)
-                _sync_folder(final.parent)
-                return self._intact(node_id)
-            finally:
-                fcntl.flock(lock, fcntl.LOCK_UN)
+        with locked(self._lock_path(node_id, "-pull")):
+            if not replace and self._intact(node_id):
+                return True
+            with _aside(final) as aside:
+                if not remote.pull_stage(node_id, aside):
+                    return False
+                _sync(aside)
+                with contextlib.nullcontext() if not replace else _aside(final) as old:
+                    if old is not None:
+                        final.rename(old)
+                    with contextlib.suppress(OSError):  # a writer was quicker
+                        aside.rename(final)
+            _sync_folder(final.parent)
+            return self._intact(node_id)
 
-    def _lock_file(self, node_id: str) -> Any:
-        return (self.root / "locks" / f"{_checked(node_id)}.lock").open("w")
+    def _lock_path(self, node_id: str, kind: str = "") -> Path:
+        return self.root / "locks" / f"{_checked(node_id)}{kind}.lock"
 
     def _sweep(self) -> None:
         """Remove folders that a killed writer left: older than a day, and of no stage in progress."""
@@ -189,8 +182,7 @@ class StageStore:
             try:
                 if time.time() - aside.stat().st_mtime < ORPHAN_AGE_S:
                     continue
-                with self._lock_file(aside.name.split("-")[1]) as lock:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                with locked(self._lock_path(aside.name.split("-")[1]), wait=False):
                     shutil.rmtree(aside, ignore_errors=True)
             except (FileNotFoundError, BlockingIOError):
                 continue
@@ -222,7 +214,7 @@ def write_record(folder: Path, record: dict[str, Any]) -> None:
 def _checked(node_id: str) -> str:
     """The id, if it can be a folder name and nothing else."""
     if not node_id.isalnum():
-        raise ValueError(f"{node_id!r} is no stage id; expected letters and digits")
+        raise ValueError(f"{node_id!r} is not a stage id; expected letters and digits")
     return node_id
 
 
@@ -232,8 +224,7 @@ def _checksums(folder: Path) -> dict[str, str]:
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = file.relative_to(folder).as_posix()
         if name != RESULT:
-            with file.open("rb") as stream:
-                sums[name] = hashlib.file_digest(stream, "sha256").hexdigest()
+            sums[name] = file_sha256(file)
     return sums
 
 

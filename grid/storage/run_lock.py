@@ -1,13 +1,13 @@
 """One driver a run: two that wrote the same run's files would make a mixture of them."""
 
 import contextlib
-import fcntl
 import itertools
 import os
 import platform
 from collections.abc import Iterator
 from pathlib import Path
 
+from grid.storage.locks import locked
 from model.errors import InputError
 
 
@@ -15,26 +15,24 @@ from model.errors import InputError
 def only_driver(storage: Path, run_name: str, *, new: bool = False) -> Iterator[str]:
     """Hold a run for the body, and yield its name; ``new``: the first of NAME, NAME-2 ... that nobody has.
 
-    Raises InputError while another process holds it. The kernel releases the lock of a process that dies.
+    Raises InputError while another process holds it.
     """
-    for number in itertools.count(1):
-        name = run_name if number == 1 else f"{run_name}-{number}"
-        if new and (storage / name).exists():
-            continue
-        with (storage / "locks" / f"run-{name}.lock").open("a+") as lock:
+    with contextlib.ExitStack() as held:
+        for number in itertools.count(1):
+            name = run_name if number == 1 else f"{run_name}-{number}"
+            if new and (storage / name).exists():
+                continue
+            path = storage / "locks" / f"run-{name}.lock"
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                file = held.enter_context(locked(path, wait=False))
+                break
             except BlockingIOError:
                 if new:
                     continue
-                lock.seek(0)
-                problem = f"is being computed by {lock.read().strip() or 'another process'}"
+                holder = path.read_text(encoding="utf-8").strip() or "another process"
+                problem = f"is being computed by {holder}"
                 raise InputError(f"run {name}", problem, "a run that no other process works on") from None
-            lock.truncate(0)
-            lock.write(f"process {os.getpid()} on {platform.node()}\n")
-            lock.flush()
-            try:
-                yield name
-            finally:
-                fcntl.flock(lock, fcntl.LOCK_UN)  # closing is not enough while a forked child has the file open
-            return
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}\n")
+        file.flush()
+        yield name

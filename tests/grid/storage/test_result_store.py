@@ -100,9 +100,9 @@ def test_a_figure_that_json_does_not_have_is_refused(store, value):
 
 @pytest.mark.parametrize("node_id", ["", ".", "..", "../ab", "a/b", ".tmp-a"])
 def test_an_id_that_is_no_folder_name_is_refused(store, node_id):
-    with pytest.raises(ValueError, match="is no stage id"):
+    with pytest.raises(ValueError, match="is not a stage id"):
         store.has(node_id)
-    with pytest.raises(ValueError, match="is no stage id"), store.writer(node_id):
+    with pytest.raises(ValueError, match="is not a stage id"), store.writer(node_id):
         pass
 
 

@@ -41,8 +41,8 @@ def leftovers(store: StageStore) -> list[str]:
 
 def python(code: str, *arguments: object) -> subprocess.Popen:
     """Another process with this store's code, and RECORD as the test has it."""
-    preamble = "import os, signal, sys, time; from pathlib import Path; import grid.stages as stages\n"
-    preamble += f"from grid.stages import StageStore, write_record; RECORD = {RECORD!r}\n"
+    preamble = "import os, signal, sys, time; from pathlib import Path\n"
+    preamble += f"from grid.storage.result_store import StageStore, write_record; RECORD = {RECORD!r}\n"
     preamble += "store = StageStore(Path(sys.argv[1]))\n"
     return subprocess.Popen([sys.executable, "-c", preamble + code, *map(str, arguments)], cwd=ROOT)
 
@@ -56,7 +56,7 @@ def wait_for(file: Path) -> None:
 
 KILLED = {
     "while it fills its folder": "os.kill(os.getpid(), signal.SIGKILL)",
-    "while files are forced to disk": "stages.os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)",
+    "while files are forced to disk": "os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)",
     "just before the rename": "Path.rename = lambda *_: os.kill(os.getpid(), signal.SIGKILL)",
 }
 
