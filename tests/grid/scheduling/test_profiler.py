@@ -62,7 +62,7 @@ def seen_while_running(monkeypatch) -> list:
             seen.append((own_cores(), torch.get_num_threads()))
         return {"metrics": {}}
 
-    monkeypatch.setattr(trial, "run_node", look)
+    monkeypatch.setattr("grid.scheduling.profiler.run_node", look)
     return seen
 
 
