@@ -4,8 +4,8 @@ import statistics
 from collections.abc import Iterable
 from itertools import islice
 
+from grid.planning import stage_table
 from grid.planning.plan import Flat, Node, Plan
-from grid.planning.stage_table import STAGES
 from grid.storage.result_store import StageStore
 
 _MOST_RECORDS = 500
@@ -17,7 +17,7 @@ class Costs:
     def __init__(self, store: StageStore, train_images: int) -> None:
         self.store, self.train_images = store, train_images
         self.rates: dict[str, list[float]] = {}
-        self.stages = {stage.name: stage for stage in STAGES}
+        self.stages = {stage.name: stage for stage in stage_table.STAGES}
         self.rate = {name: stage.seconds for name, stage in self.stages.items()}
         for record in islice(store.records(), _MOST_RECORDS):
             if record["stage"] in self.stages:  # and is not a measurement that several stages share
