@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from model.data.augment import augment
 from model.data.pack import Pack
 from model.errors import InputError, require_one_of, require_range
+from model.files import replacing
 from model.images import normalize
 from model.metrics import depth_loss, depth_metrics
 
@@ -222,12 +223,11 @@ def in_epoch(progress: Progress, epoch: int, epochs: int, info: dict[str, float]
 
 
 def save_epoch(scratch: Path | None, **state: object) -> None:
-    """Keep the state after an epoch in ``scratch`` (written aside, then renamed); nothing without a folder."""
+    """Keep the state after an epoch in ``scratch``; nothing without a folder."""
     if scratch is None:
         return
-    scratch.mkdir(parents=True, exist_ok=True)
-    torch.save(state, scratch / "epoch.pt.tmp")
-    (scratch / "epoch.pt.tmp").rename(scratch / "epoch.pt")
+    with replacing(scratch / "epoch.pt") as aside:
+        torch.save(state, aside)
 
 
 def load_epoch(scratch: Path | None) -> dict | None:

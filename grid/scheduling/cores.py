@@ -1,6 +1,5 @@
 """Which process may use which CPU core: locks that the kernel frees, and pinning."""
 
-import fcntl
 import os
 import socket
 import time
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from grid.storage.locks import locked
 from model.errors import InputError
 
 POLL_S = 0.05
@@ -103,15 +103,10 @@ def on_own_cores(folder: Path, cores: Iterable[int] | None, count: int) -> Itera
 
 def _try_lock(stack: ExitStack, path: Path) -> bool:
     """Lock ``path`` until ``stack`` closes; False when another holder has it."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        stack.enter_context(locked(path, wait=False))
     except BlockingIOError:
-        os.close(descriptor)
         return False
-    # A forked child keeps the descriptor open: unlock explicitly, closing alone would leave the lock with it.
-    stack.callback(os.close, descriptor)
-    stack.callback(fcntl.flock, descriptor, fcntl.LOCK_UN)
     return True
 
 

@@ -4,7 +4,6 @@ Written by the driver alone, through the client (no global active run). Every wr
 found again by its tag, a finished one with the same content is left alone, an unfinished one is completed.
 """
 
-import fcntl
 import hashlib
 import json
 import logging
@@ -20,6 +19,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 from sqlalchemy.exc import SQLAlchemyError
 
 from grid.secrets import masked
+from grid.storage.locks import locked
 from grid.tracking.logged_models import MODEL_TAG, ModelArtifact, log_model
 from grid.tracking.uri import checked_uri
 from grid.tracking.values import LONGEST_VALUE, Scalar, quoted, spelling
@@ -73,8 +73,7 @@ class Tracking:
         artifact_root = Path(artifact_root).resolve()
         artifact_root.mkdir(parents=True, exist_ok=True)
         # Two processes that migrate one fresh SQLite at the same time crash each other.
-        with open(artifact_root / ".creating.lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(artifact_root / ".creating.lock"):
             try:
                 self.client = MlflowClient(tracking_uri=uri)
                 found = self.client.get_experiment_by_name(experiment)

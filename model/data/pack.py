@@ -7,7 +7,6 @@ millimetres (at most 10000, beyond is clipped), ``scene`` int32 [N], ``source`` 
 import contextlib
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from model.data import nyu
 from model.data.frame import Frame
 from model.data.rooms import render as rooms
 from model.errors import InputError, require_range
+from model.files import replacing
 
 FORMAT = "depth-pack-1"
 SPLITS = ("train", "val", "test")
@@ -76,21 +76,16 @@ def prepare_pack(data: str, folder: Path, spec: PackSpec, progress: Progress | N
     path = folder / f"{name}-{key}.h5"
     if _is_pack(path):
         return path
-    aside = folder / f".{path.name}.{os.getpid()}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _sweep(folder)
-        with h5py.File(aside, "w") as file:
+        with replacing(path) as aside, h5py.File(aside, "w") as file:
             file.attrs.update(format=FORMAT, input_size=spec.input_size, output_size=spec.input_size // 4)
             file.attrs.update(origin=origin, origin_detail=json.dumps(detail, sort_keys=True))
             skipped = _write(file, counts, spec, listing, progress)
             file.attrs["skipped"] = skipped
-        aside.replace(path)
     except OSError as error:
         raise InputError(str(folder), f"cannot be written to ({error})", "a folder for packed data") from error
-    finally:
-        with contextlib.suppress(OSError):
-            aside.unlink()
     return path
 
 

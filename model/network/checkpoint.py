@@ -5,7 +5,6 @@ are read by torch's ``weights_only=True`` alone, so that no code in them ever ru
 """
 
 import dataclasses
-import hashlib
 import json
 import os
 import re
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 
 from model.data.pack import LARGEST_SIZE
 from model.errors import InputError
+from model.files import file_sha256, replacing
 from model.network.depth_network import NetworkSpec, build_network
 
 Metadata = dict[str, str | float | int]
@@ -43,14 +43,8 @@ def save_checkpoint(network: nn.Module, spec: NetworkSpec, path: Path, metadata:
         "metadata": json.dumps(metadata, sort_keys=True),
     }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(Path(path)) as aside:
         save_file(tensors, aside, metadata=header)
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: Path, bare: NetworkSpec | None = None) -> tuple[nn.Module, NetworkSpec, Metadata]:
@@ -83,8 +77,7 @@ def load_checkpoint(path: Path, bare: NetworkSpec | None = None) -> tuple[nn.Mod
 def checkpoint_sha256(path: Path) -> str:
     """SHA-256 of the file's bytes, as hex; raises InputError where it cannot be read."""
     try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(path)
     except OSError as error:
         raise InputError(str(path), f"cannot be read ({error.strerror})", "a checkpoint file") from error
 

@@ -357,7 +357,9 @@ def test_an_epoch_is_kept_whole_or_not_at_all(tmp_path):
     assert load_epoch(folder) is None
     save_epoch(None, history=[])
     save_epoch(folder, history=[{"epoch": 1}], best={"w": torch.ones(2)})
-    (folder / "epoch.pt.tmp").write_bytes(b"half written")
+    with pytest.raises(AttributeError, match="pickle"):
+        save_epoch(folder, history=[{"epoch": 2}], best={"w": lambda: None})
+    assert [path.name for path in folder.iterdir()] == ["epoch.pt"]
     state = load_epoch(folder)
     assert state is not None
     assert state["history"] == [{"epoch": 1}]

@@ -67,7 +67,7 @@ def test_a_save_that_fails_keeps_the_old_checkpoint(network, tmp_path, monkeypat
     def fail(source, target):
         raise OSError("no space left")
 
-    monkeypatch.setattr("model.network.checkpoint.os.replace", fail)
+    monkeypatch.setattr("model.files.os.replace", fail)
     with pytest.raises(OSError, match="no space"):
         save_checkpoint(network, SMALL, path, {})
     assert path.read_bytes() == b"old"
