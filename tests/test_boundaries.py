@@ -1,111 +1,110 @@
-"""The boundaries of the packages, read from the syntax of every file, so that a new file is held to them too."""
+"""The boundaries of the packages: rules about folders, which follow imports through, and hold for new files too."""
 
 import ast
-from functools import cache
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("grid", "model", "quant")
-FILES = ["runner.py"]
-FILES += sorted(str(path.relative_to(ROOT)) for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+from tests.import_graph import dotted, imported_modules, imports, is_within, loaded_with, modules, product, syntax
 
 ONLY_IN = {
-    "ray": (
-        "grid/scheduling/tune.py",
-        "grid/scheduling/searcher.py",
-        "grid/scheduling/worker.py",
-        "grid/scheduling/profiler.py",
-        "grid/scheduling/metrics.py",
-    ),
-    "mlflow": ("grid/tracking/mlflow_store.py", "grid/tracking/serving.py"),
-    "plotly": ("grid/report/interactive.py",),
-    "markdown_it": ("grid/report/html.py", "grid/report/page_tokens.py"),
-    "torch.ao": ("quant/engines/",),
+    "ray": ("grid/scheduling/",),
+    "mlflow": ("grid/tracking/",),
+    "plotly": ("grid/report/",),
+    "matplotlib": ("grid/report/", "grid/stages/", "model/data/rooms/"),
+    "markdown_it": ("grid/report/",),
+    "torch.ao": ("quant/",),
     "torchao": ("quant/",),
     "executorch": ("quant/",),
+    "onnx": ("quant/",),
     "onnxruntime": ("quant/",),
+    "ai_edge_litert": ("quant/",),
+    "litert_torch": ("quant/",),
 }
-NEVER_IN = {
-    "model/": ("quant", "grid", "runner"),
-    "quant/": ("ray", "mlflow", "yaml", "grid", "runner"),
-    "grid/": ("runner",),
+"""Libraries, and the folders that may import them."""
+
+PLANNED = ("grid", "grid/space", "grid/planning")
+COMPUTED = (*PLANNED, "grid/storage", "grid/stages")
+FINISHED = (*COMPUTED, "grid/results", "grid/report")
+MAY_IMPORT = {
+    "model": (),
+    "quant": ("model",),
+    "grid": (),
+    "grid/space": ("grid", "model", "quant"),
+    "grid/planning": ("grid", "grid/space", "model", "quant"),
+    "grid/storage": (*PLANNED, "model", "quant"),
+    "grid/stages": (*PLANNED, "grid/storage", "model", "quant"),
+    "grid/scheduling": (*COMPUTED, "model", "quant"),
+    "grid/results": (*COMPUTED, "model", "quant"),
+    "grid/report": (*COMPUTED, "grid/results", "model", "quant"),
+    "grid/tracking": ("grid", "grid/storage", "model", "quant"),
+    "grid/run": (*FINISHED, "grid/scheduling", "grid/tracking", "model", "quant"),
+    "runner.py": (*FINISHED, "grid/scheduling", "grid/tracking", "grid/run", "model", "quant"),
 }
+"""From the bottom up: a folder imports itself and what is named here, and nothing imports back up."""
+
 MAY_PRINT = (
-    "quant/engines/run_file.py",
     "runner.py",
-    "grid/report/report.py",
+    "grid/report/",
+    "grid/run/",
     "model/__main__.py",
-    "model/data/rooms/render.py",
+    "quant/engines/run_file.py",  # the script beside an exported network
 )
+LOADS_RAY = ("grid.scheduling.",)
+LOADS_MLFLOW = ("grid.tracking.", "grid.run.recorder")
 
 
-@cache
-def syntax(file: str) -> ast.Module:
-    return ast.parse((ROOT / file).read_text(), file)
-
-
-def dotted(node: ast.expr) -> str:
-    """``a.b.c`` for a chain of attributes, else an empty text."""
-    if isinstance(node, ast.Name):
-        return node.id
-    if isinstance(node, ast.Attribute) and dotted(node.value):
-        return f"{dotted(node.value)}.{node.attr}"
-    return ""
-
-
-def imports(tree: ast.Module) -> set[str]:
-    """All modules that a file imports, also inside functions, by name, and by attribute (``torch.ao.x`` as used)."""
-    found: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found.update(f"{node.module}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Call) and dotted(node.func).endswith(("import_module", "__import__")):
-            found.update(arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str))
-        elif isinstance(node, ast.Attribute):
-            found.update({dotted(node)} if dotted(node).startswith("torch.") else ())
-    return found
-
-
-def is_within(name: str, module: str) -> bool:
-    return name == module or name.startswith(f"{module}.")
+def folder_of(file: str) -> str:
+    """The folder of MAY_IMPORT that a file belongs to."""
+    return max((one for one in MAY_IMPORT if file == one or file.startswith(f"{one}/")), key=len)
 
 
 def test_the_files_of_all_packages_are_looked_at():
-    assert len(FILES) > 40
-    assert {
-        "grid/scheduling/tune.py",
-        "quant/engines/qnnpack.py",
-        "model/network/depth_network.py",
-        "runner.py",
-    } <= set(FILES)
+    assert len(product()) > 100
+    known = {"grid/scheduling/tune.py", "quant/engines/qnnpack.py", "model/network/depth_network.py", "runner.py"}
+    assert known <= set(product())
+    assert {folder_of(file) for file in product()} == MAY_IMPORT.keys()
 
 
-@pytest.mark.parametrize("module", ONLY_IN)
-def test_a_heavy_library_is_imported_only_where_it_belongs(module):
-    users = [file for file in FILES if any(is_within(name, module) for name in imports(syntax(file)))]
-    outside = [file for file in users if not file.startswith(ONLY_IN[module])]
-    assert not outside, f"{module} belongs to {' and '.join(ONLY_IN[module])} alone"
-    if module in ("ray", "mlflow", "torch.ao"):
+@pytest.mark.parametrize("library", ONLY_IN)
+def test_a_heavy_library_is_imported_only_where_it_belongs(library):
+    users = [file for file in product() if any(is_within(name, library) for name in imports(syntax(file)))]
+    assert [file for file in users if not file.startswith(ONLY_IN[library])] == []
+    if library in ("ray", "mlflow", "torch.ao", "executorch", "onnxruntime"):
         assert users, "the test must be able to see it"
 
 
-@pytest.mark.parametrize("package", NEVER_IN)
-def test_a_package_does_not_know_those_above_it(package):
-    offenders = {
-        file: [name for name in imports(syntax(file)) if any(is_within(name, banned) for banned in NEVER_IN[package])]
-        for file in FILES
-        if file.startswith(package)
-    }
-    assert {file: names for file, names in offenders.items() if names} == {}
+def test_every_folder_imports_only_those_below_it():
+    back_up = {}
+    for file in product():
+        own = folder_of(file)
+        for module in imported_modules(file):
+            other = folder_of(modules()[module])
+            if other != own and other not in MAY_IMPORT[own]:
+                back_up.setdefault(f"{own} -> {other}", []).append(f"{file} imports {module}")
+    assert back_up == {}
+
+
+def test_the_order_of_folders_has_no_circle():
+    order = list(MAY_IMPORT)
+    for folder, others in MAY_IMPORT.items():
+        assert all(order.index(other) < order.index(folder) for other in others), folder
+
+
+@pytest.mark.parametrize(("library", "where"), [("ray", LOADS_RAY), ("mlflow", LOADS_MLFLOW)], ids=["ray", "mlflow"])
+def test_importing_anything_else_does_not_load_a_heavy_library(library, where):
+    """``--help``, ``--report``, ``--dry-run`` and refusals answer at once, and ``--sync`` starts no Ray."""
+    loads = {}
+    for module in modules():
+        for name, file in loaded_with(module).items():
+            if is_within(name, library):
+                loads[module] = f"{module} loads {library} through {file}"
+    assert [line for module, line in loads.items() if not module.startswith(where)] == []
+    assert loads, "the test must be able to see it"
 
 
 def test_imports_inside_the_project_are_absolute():
     """A relative import would slip past the rules above."""
-    for file in FILES:
+    for file in product():
         for node in ast.walk(syntax(file)):
             assert not (isinstance(node, ast.ImportFrom) and node.level), f"{file}:{node.lineno}"
 
@@ -118,7 +117,7 @@ def printing(tree: ast.Module) -> list[int]:
 
 
 def test_only_the_command_lines_and_the_report_print():
-    offenders = {file: printing(syntax(file)) for file in FILES if file not in MAY_PRINT}
+    offenders = {file: printing(syntax(file)) for file in product() if not file.startswith(MAY_PRINT)}
     assert {file: lines for file, lines in offenders.items() if lines} == {}
 
 
@@ -134,6 +133,19 @@ def test_only_the_command_lines_and_the_report_print():
 )
 def test_every_way_to_import_is_seen(text, expected):
     assert imports(ast.parse(text)) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("def f():\n    import ray", set()),
+        ("class A:\n    import ray", {"ray"}),
+        ("try:\n    import ray\nexcept ImportError:\n    pass", {"ray"}),
+        ("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import ray", {"typing.TYPE_CHECKING"}),
+    ],
+)
+def test_what_importing_a_file_imports_is_told_from_what_calling_it_does(text, expected):
+    assert imports(ast.parse(text), inside_functions=False) == expected
 
 
 def test_every_way_to_print_is_seen():
