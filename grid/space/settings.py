@@ -141,12 +141,6 @@ def read_group(flat: Mapping[str, Any], name: str) -> Any:
     return spec(**{key: flat[f"{name}.{key}"] for key in field_types(spec)})
 
 
-def unflatten(flat: Mapping[str, Any]) -> Settings:
-    """The inverse of ``flatten``; raises KeyError for a missing setting."""
-    names = [item.name for item in dataclasses.fields(Settings)]
-    return Settings(**{name: read_group(flat, name) if name in groups() else flat[name] for name in names})
-
-
 def resolve(base: Flat, chosen: Flat) -> Flat:
     """Flat settings with the ``chosen`` axis values set; ``{"equalize": False}`` takes that group out."""
     flat = {**base, **chosen}

@@ -202,11 +202,6 @@ class Pack:
         return str(self.attributes["origin"])
 
     @property
-    def origin_detail(self) -> dict:
-        """How it was made and split."""
-        return json.loads(str(self.attributes["origin_detail"]))
-
-    @property
     def input_size(self) -> int:
         """Side of the pictures in pixels."""
         return int(self.attributes["input_size"])
@@ -234,12 +229,6 @@ class Pack:
     def scenes(self, split: str) -> Tensor:
         """The scene number of every picture, int32 [N]."""
         return torch.from_numpy(self._read(split, "scene", None))
-
-    def sources(self, split: str) -> list[str]:
-        """Where every picture is from: a file name, or the number of a rendered view."""
-        self.size(split)
-        with h5py.File(self.path, "r") as file:
-            return [text.decode() for text in file[split]["source"][:]]
 
     def _read(self, split: str, name: str, indices: Sequence[int] | None) -> np.ndarray:
         size = self.size(split)

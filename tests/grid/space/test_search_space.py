@@ -8,8 +8,9 @@ import pytest
 
 from grid.paths import SEARCH_SPACES
 from grid.space.search_space import SearchSpace, load_space
-from grid.space.settings import Settings, flatten, unflatten
+from grid.space.settings import Settings, flatten
 from quant.recipe import EqualizeSpec
+from tests.grid.space.specs import unflatten
 
 
 @pytest.fixture

@@ -18,7 +18,6 @@ from grid.space.settings import (
     read_group,
     resolve,
     setting_types,
-    unflatten,
 )
 from model.network.depth_network import NetworkSpec
 from model.training import TrainSpec
@@ -36,6 +35,7 @@ from quant.recipe import (
     QatSpec,
     RoundingSpec,
 )
+from tests.grid.space.specs import unflatten
 
 fractions = st.floats(0, 1, allow_nan=False)
 cell_settings = st.builds(

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from grid.paths import SEARCH_SPACES
 from grid.space.search_space import SearchSpace, load_space
-from grid.space.settings import setting_types, unflatten
+from grid.space.settings import setting_types
 from model.errors import InputError
 from quant.recipe import METHODS, QatSpec
+from tests.grid.space.specs import unflatten
 
 
 @pytest.fixture

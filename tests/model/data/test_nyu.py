@@ -1,5 +1,7 @@
 """NYUv2 in its three layouts: the same picture in, whatever the layout; split by place."""
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -21,6 +23,7 @@ from tests.model.data.nyu_files import (
     save_depth,
     write_rows,
 )
+from tests.model.data.pack_files import sources
 
 
 def test_all_layouts_give_the_same_picture_the_same_way_up(tmp_path):
@@ -92,10 +95,10 @@ def test_one_place_only_is_split_in_the_order_of_its_frames_and_said(tmp_path):
     write_rows(root, "train", rows[::-1])
     path = prepare_pack(str(root), tmp_path / "packs", SPEC, lambda done, total, text: said.append(text))
     pack = Pack(path)
-    assert [name.split("/")[-1] for name in pack.sources("val")] == ["19.png.jpg", "20.png.jpg"]
+    assert [name.split("/")[-1] for name in sources(pack, "val")] == ["19.png.jpg", "20.png.jpg"]
     assert pack.size("train") == 18
     assert "one place only" in said[0]
-    assert "one place only" in pack.origin_detail["note"]
+    assert "one place only" in json.loads(pack.attributes["origin_detail"])["note"]
 
 
 def test_the_test_split_is_that_of_the_data(tmp_path):

@@ -22,6 +22,7 @@ from tests.model.data.nyu_files import (
     save_depth,
     write_rows,
 )
+from tests.model.data.pack_files import sources
 
 
 def test_a_frame_almost_without_depth_is_bad(tmp_path):
@@ -103,7 +104,7 @@ def test_skip_bad_leaves_out_a_broken_row_and_counts_it(tmp_path, breaks, messag
     root = kaggle(tmp_path / "kaggle")
     breaks(root)
     pack = packed(root, tmp_path, PackSpec(input_size=32, skip_bad=True))
-    names = pack.sources("train") + pack.sources("val")
+    names = sources(pack, "train") + sources(pack, "val")
     assert pack.skipped == 1
     assert len(names) == 14
     assert not any("kitchen_0001_out/3." in name for name in names)

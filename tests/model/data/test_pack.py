@@ -10,6 +10,7 @@ import torch
 from model.data.pack import Pack, PackSpec, prepare_pack
 from model.data.rooms import render as rooms
 from model.errors import InputError
+from tests.model.data.pack_files import sources
 
 SPEC = PackSpec(input_size=32, rooms_train=6, rooms_val=2, rooms_test=5)
 
@@ -38,7 +39,7 @@ def test_a_pack_holds_the_asked_pictures_at_the_asked_sizes(pack):
     assert depth.shape == (6, 1, 8, 8)
     assert depth.dtype == torch.float32
     assert pack.scenes("train").tolist() == [0, 0, 0, 0, 1, 1]
-    assert pack.sources("test")[4] == "rooms/test/1/0"
+    assert sources(pack, "test")[4] == "rooms/test/1/0"
 
 
 def test_the_file_has_the_documented_layout(path):
