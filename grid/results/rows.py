@@ -19,8 +19,8 @@ def result_rows(plan: Plan, store: StageStore, failures: Mapping[str, str]) -> l
 
     A cell whose int8 network has the hash of an earlier one says ``same_as``: it is the same arithmetic.
     """
-    varied = _varied(plan)
-    rows = [_row(cell, store, failures) | _further(cell, varied) for cell in plan.cells]
+    axes = further_axes(plan)
+    rows = [cell_row(cell, axes, store, failures) for cell in plan.cells]
     first: dict[str, str] = {}
     for row in rows:
         if row["graph_hash"]:
@@ -28,11 +28,16 @@ def result_rows(plan: Plan, store: StageStore, failures: Mapping[str, str]) -> l
             row["same_as"] = None if row["same_as"] == row["cell"] else row["same_as"]
     left_out = {"status": "excluded", "same_as": None, "graph_hash": None}
     return rows + [
-        {**_settings(cell), **left_out, "reason": cell.excluded, **_further(cell, varied)} for cell in plan.excluded
+        {**_settings(cell), **left_out, "reason": cell.excluded, **_further(cell, axes)} for cell in plan.excluded
     ]
 
 
-def _varied(plan: Plan) -> list[str]:
+def cell_row(cell: Cell, axes: list[str], store: StageStore, failures: Mapping[str, str]) -> Row:
+    """The row of one cell of a grid with these ``further_axes``, as if no other had the same network."""
+    return _row(cell, store, failures) | _further(cell, axes)
+
+
+def further_axes(plan: Plan) -> list[str]:
     """Settings beside the standard columns in which the cells of this grid differ: its further axes."""
     values: dict[str, set[object]] = {}
     for cell in (*plan.cells, *plan.excluded):
@@ -44,7 +49,7 @@ def _varied(plan: Plan) -> list[str]:
 def settings_by_place(plan: Plan) -> tuple[Row, dict[str, Row]]:
     """What all cells of a grid have in common, and by cell what tells it from the others: one value an axis."""
     cells = (*plan.cells, *plan.excluded)
-    axes = (*_STANDARD, "network.encoder", *_varied(plan))
+    axes = (*_STANDARD, "network.encoder", *further_axes(plan))
     own = {cell.name: {key: value for key, value in _chosen(cell).items() if key in axes} for cell in cells}
     common = dict(cells[0].settings) if cells else {}
     for cell in cells:
@@ -96,7 +101,7 @@ def commands(plan: Plan, command: str) -> dict[str, str]:
 
     A cell of this name is then in the results; float baselines stand beside it as in the grid.
     """
-    varied = [key for key in (*_STANDARD, *_varied(plan)) if key != "seed"]
+    varied = [key for key in (*_STANDARD, *further_axes(plan)) if key != "seed"]
     seeds = {cell.settings["seed"] for cell in plan.cells}
     found = {}
     for cell in plan.cells:

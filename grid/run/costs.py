@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from itertools import islice
 
 from grid.planning import stage_table
-from grid.planning.plan import Flat, Node, Plan
+from grid.planning.plan import Node, Plan
+from grid.space.settings import Flat
 from grid.storage.result_store import StageStore
 
 _MOST_RECORDS = 500

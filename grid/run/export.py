@@ -1,8 +1,8 @@
 """A cell's network as a file for a phone: the file, a card that says what it is, and a script that runs it."""
 
-import hashlib
 import json
 import shutil
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,29 +15,37 @@ from grid.planning.plan import Cell
 from grid.run.files import RunFiles, pack_of
 from grid.storage.result_store import StageStore
 from model.errors import InputError
+from model.files import file_sha256
 from model.images import IMAGENET_MEAN, IMAGENET_STD, MAX_DEPTH_M
 from model.metrics import depth_metrics
 from model.training import Progress, predict
 from quant.artifact import load_network, read_form
 from quant.engines.catalog import PACKAGES, is_exported, missing
 from quant.engines.exported import ExportedNetwork, export, file_name
-from quant.fake_quantize import Quantizer
+from quant.fake_quantize import FakeQuantize
 from quant.prepare import quantizers
 
 CARD, SCRIPT = "card.json", "run.py"
 
 
-def export_cell(storage: Path, run_cell: str, engine: str, out: Path, progress: Progress = lambda info: None) -> Path:
-    """Write the network of ``RUN/CELL`` for ``engine`` into ``out``; returns the network's file.
+def export_cell(
+    files: RunFiles,
+    store: StageStore,
+    name: str,
+    engine: str,
+    out: Path,
+    progress: Progress = lambda info: None,
+) -> Path:
+    """Write the network of the cell ``name`` of a run for ``engine`` into ``out``; returns the network's file.
 
     The recipe's integers and scales go into the file as they are. Its figures on the card are measured with that file
-    on the run's test images. Raises InputError where the run, the cell or the engine is not there.
+    on the run's test images. Raises InputError where the cell or the engine is not there.
     """
     reason = missing(engine)
     if not is_exported(engine) or reason:
         expected = f"one of {', '.join(PACKAGES)}"
         raise InputError("--engine", reason or f"{engine!r} has no file of its own", expected)
-    cell, context, store = _find(storage, run_cell)
+    cell = _finished_cell(files, store, name)
     source = _source(cell, store)
     form = read_form(source)
     network = load_network(source)
@@ -53,13 +61,18 @@ def export_cell(storage: Path, run_cell: str, engine: str, out: Path, progress: 
         export(network, engine, form.network.input_size, file)
     card = {
         "cell": cell.name,
-        "run": context["run"],
+        "run": files.name,
         "engine": {"name": engine, **{name: version(name) for name in PACKAGES[engine]}, "torch": torch.__version__},
-        "file": {"name": file.name, "sha256": _sha256(file), "bytes": file.stat().st_size, "holds": _sizes(network)},
+        "file": {
+            "name": file.name,
+            "sha256": file_sha256(file),
+            "bytes": file.stat().st_size,
+            "holds": _sizes(network),
+        },
         "scheme": _scheme(network, form.granularity),
         "input": _input(network, form.network.input_size),
         "output": _output(network, form.network.output_size),
-        "metrics": _metrics(storage, context, engine, file, progress),
+        "metrics": _metrics(store.root, files.context, engine, file, progress),
         "recipe": cell.relevant,
     }
     (out / CARD).write_text(json.dumps(card, indent=1) + "\n")
@@ -67,19 +80,17 @@ def export_cell(storage: Path, run_cell: str, engine: str, out: Path, progress: 
     return file
 
 
-def _find(storage: Path, run_cell: str) -> tuple[Cell, dict[str, Any], StageStore]:
-    run, _, name = run_cell.partition("/")
-    files = RunFiles.load(storage / run)
+def _finished_cell(files: RunFiles, store: StageStore, name: str) -> Cell:
     for cell in files.plan.cells:
         if cell.name == name:
-            store = StageStore(storage)
             absent = [stage for stage, node in cell.nodes.items() if not store.verify(node)]
             if absent:
                 raise InputError(
                     "--export", f"{name} lacks its stage {absent[0]}", "a finished cell", "Resume the run."
                 )
-            return cell, dict(files.context), store
-    raise InputError("--export", f"{run} has no cell {name!r}", ", ".join(cell.name for cell in files.plan.cells))
+            return cell
+    known = [cell.name for cell in files.plan.cells]
+    raise InputError("--export", f"{files.name} has no cell {name!r}", ", ".join(known))
 
 
 def _source(cell: Cell, store: StageStore) -> Path:
@@ -117,7 +128,7 @@ def _levels(network: nn.Module, first: bool) -> dict[str, float] | None:
         return None
     nodes = [node for node in network.graph.nodes if node.op == "call_module"]
     found = [network.get_submodule(str(node.target)) for node in nodes]
-    activations = [module for module in found if isinstance(module, Quantizer) and module.mode != "off"]
+    activations = [module for module in found if isinstance(module, FakeQuantize) and module.mode != "off"]
     if not activations:
         return None
     quantizer = activations[0 if first else -1]
@@ -135,7 +146,7 @@ def _sizes(network: nn.Module) -> dict[str, int]:
 
 
 def _metrics(
-    storage: Path, context: dict[str, Any], engine: str, file: Path, progress: Progress
+    storage: Path, context: Mapping[str, Any], engine: str, file: Path, progress: Progress
 ) -> dict[str, Any] | None:
     pack = pack_of(storage, context)
     if pack is None:
@@ -144,8 +155,3 @@ def _metrics(
     with torch.inference_mode():
         prediction = predict(network, images, device=torch.device("cpu"), progress=progress)
     return {"test_images": len(images), "data": context["origin"], **depth_metrics(prediction, pack.depth("test"))}
-
-
-def _sha256(file: Path) -> str:
-    with open(file, "rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

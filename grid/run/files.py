@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,10 @@ from typing import Any
 from grid.paths import PUBLISHED_RESULTS
 from grid.planning.plan import Cell, Plan
 from grid.planning.stage_table import stage_names
-from grid.report.html import write_html
-from grid.report.report import write_report, write_results_csv
-from grid.results.recommend import Target
+from grid.report.inputs import ReportInputs
+from grid.report.report import write_report
+from grid.results.recommend import DEFAULT, Target, parse_target
+from grid.results.results_csv import write_results_csv
 from grid.results.rows import Row, commands, history, result_rows
 from grid.space.settings import groups, setting_types
 from grid.space.values import Entry
@@ -22,6 +23,7 @@ from grid.stages.output_files import LATENCIES, SAMPLES
 from grid.storage.result_store import StageStore
 from model.data.pack import Pack
 from model.errors import InputError
+from model.files import write_atomically
 
 FILE = "plan.json"
 _CONTEXT = {"run", "command", "origin", "test_images"}
@@ -56,9 +58,7 @@ class RunFiles:
             "cells": [_written(cell, common) for cell in self.plan.cells],
             "excluded": [_written(cell, common) for cell in self.plan.excluded],
         }
-        aside = self.folder / f".{FILE}"
-        aside.write_text(json.dumps(document, separators=(",", ":")))
-        aside.replace(self.folder / FILE)
+        write_atomically(self.folder / FILE, json.dumps(document, separators=(",", ":")))
 
     @classmethod
     def load(cls, folder: Path) -> "RunFiles":
@@ -80,14 +80,21 @@ class RunFiles:
             problem = f"cannot be read ({type(error).__name__}: {str(error)[:200]})"
             raise InputError(str(folder / FILE), problem, "the file that a run of this version leaves") from None
 
+    @property
+    def name(self) -> str:
+        """The name of the run."""
+        return str(self.context["run"])
+
     def rows(self, store: StageStore) -> list[Row]:
-        """All rows as they are now, with their MLflow run."""
-        rows = result_rows(self.plan, store, self.failures)
+        """All rows as they are now, with their MLflow run; reads the records of all stages."""
+        return self.with_mlflow_runs(result_rows(self.plan, store, self.failures))
+
+    def with_mlflow_runs(self, rows: Iterable[Row]) -> list[Row]:
+        """These rows with their MLflow run as it is now."""
         return [{**row, "mlflow_run_id": self.mlflow_runs.get(row["cell"])} for row in rows]
 
-    def write(self, store: StageStore, target: Target | None) -> list[Path]:
-        """Write results.csv and both reports from the store; returns all files of the run that are worth keeping."""
-        rows = self.rows(store)
+    def write(self, rows: list[Row], store: StageStore, target: Target | None) -> list[Path]:
+        """Write results.csv and both reports; returns all files of the run that are worth keeping."""
         cells = {cell.name: cell for cell in self.plan.cells}
         ok = [row["cell"] for row in rows if row["status"] == "ok"]
         timed = [row["cell"] for row in rows if row["status"] == "ok" and row["graph_hash"]]
@@ -98,20 +105,19 @@ class RunFiles:
             return {cell: path for cell, path in paths.items() if path.exists()}
 
         histories = {cell: history(cells[cell], store) for cell in int8 if "finetune" in cells[cell].nodes}
-        report = write_report(
-            self.folder,
+        inputs = ReportInputs(
             rows,
             self.context,
-            PUBLISHED_RESULTS,
-            files(ok, "evaluate", SAMPLES),
-            {row["cell"]: Path(row["analysis"]) for row in rows if row.get("analysis") and not row.get("same_as")},
-            target=target,
+            target or parse_target(DEFAULT),
+            published=PUBLISHED_RESULTS,
+            samples=files(ok, "evaluate", SAMPLES),
+            analyses={row["cell"]: Path(row["analysis"]) for row in rows if row.get("analysis") and not row["same_as"]},
             histories=histories,
             latencies=files(timed, "profile", LATENCIES),
             commands=commands(self.plan, str(self.context["command"])),
         )
+        report, page = write_report(self.folder, inputs)
         table = write_results_csv(rows, self.folder / "results.csv")
-        page = write_html(report, rows)
         return [report, page, table, self.folder / "plan.txt", self.folder / FILE, *self.folder.glob("*.png")]
 
 

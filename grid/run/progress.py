@@ -1,4 +1,4 @@
-"""The live table: which cell is in which phase, with the time that is left."""
+"""What a run shows of itself: a live table on a terminal, elsewhere lines that say how much is left."""
 
 import sys
 import time
@@ -9,17 +9,30 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from grid.planning.plan import Cell, Node, Plan
+from grid.planning.users import users_by_node, users_named
 from grid.run.costs import Costs, duration
 from grid.storage.result_store import StageStore
 
 _PLAIN_EVERY_S = 15.0
 _LOOK_EVERY_S = 2.0
+_LOOK_SHARE = 0.02
+"""Of the driver's time, at most, goes into estimates of the time that is left."""
+_AROUND_TABLE = 8
+"""Lines of a terminal that the table leaves for its frame and for what is printed above it."""
+_LONGEST_REASON = 60
+
+
+def say(console: Console, text: str) -> None:
+    """Print a text as it is, above a live table."""
+    console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
+    sys.stdout.flush()
 
 
 class Progress:
-    """Shows a plan while it runs: a live table on a terminal, a line a finished stage elsewhere."""
+    """A listener that shows a plan while it runs; an event costs what hangs on its node, not what the grid holds."""
 
     def __init__(
         self,
@@ -33,11 +46,14 @@ class Progress:
         self.plan, self.trials = plan, trials
         self.costs = costs or Costs(store, 0)
         self.console = console or Console(stderr=False)
+        self.users = users_by_node(plan)
         self.done = {node.id for node in plan.nodes if store.has(node.id)}
         self.to_do = len(plan.nodes) - len(self.done)
-        self.finished_here = 0
+        self.cell_done = {cell.name: sum(node in self.done for node in cell.nodes.values()) for cell in plan.cells}
+        self.ok = sum(self.cell_done[cell.name] == len(cell.nodes) for cell in plan.cells)
         self.running: dict[str, tuple[Node, float, dict[str, Any]]] = {}
-        self.failures: dict[str, str] = {}
+        self.lost: set[str] = set()
+        self.failed_cells: dict[str, tuple[str, bool]] = {}
         self.left_s = self.look_again = 0.0
         self.live: Live | None = None
         self.last_plain = 0.0
@@ -62,68 +78,107 @@ class Progress:
         self.running[node.id] = (node, since, info)
         if not self.live and time.monotonic() - self.last_plain > _PLAIN_EVERY_S:
             self.last_plain = time.monotonic()
-            self._say(f"  {node.stage} {self._cells_of(node)}: {_describe(info)}")
+            self._line(f"{node.stage} {self._for(node)}: {_described(info)}")
 
     def finished(self, node: Node) -> None:
         """The node is in the store."""
         _, since, _ = self.running.pop(node.id, (node, time.monotonic(), {}))
-        self.done.add(node.id)
-        self.finished_here += 1
+        if node.id not in self.done:
+            self.done.add(node.id)
+            for cell in self.users.get(node.id, ()):
+                self.cell_done[cell.name] += 1
+                self.ok += self.cell_done[cell.name] == len(cell.nodes)
         self.costs.learn(node)
         if not self.live:
-            seconds = time.monotonic() - since
-            self._say(f"[{len(self.done)}/{len(self.plan.nodes)}] {node.stage} {self._cells_of(node)}: {seconds:.0f} s")
+            self._line(f"{node.stage} {self._for(node)}: {time.monotonic() - since:.0f} s")
 
     def retried(self, node: Node, reason: str) -> None:
-        """An attempt came to nothing."""
+        """The attempt failed and will be retried."""
         self.running.pop(node.id, None)
-        self._say(f"AGAIN  {self._cells_of(node)}: {reason}")
+        self._line(f"AGAIN  {self._for(node)}: {reason}")
 
-    def failed(self, node: Node, reason: str) -> None:
-        """The node will not be in the store."""
+    def failed(self, node: Node, reason: str, inherited: bool) -> None:
+        """The node will not be in the store; a reason is printed once, for the node that has it from nobody."""
         self.running.pop(node.id, None)
-        self.failures[node.id] = reason
-        if node.stage in reason.split(":")[0]:
-            self._say(f"FAILED {self._cells_of(node)}: {reason}")
+        self.lost.add(node.id)
+        for cell in self.users.get(node.id, ()):
+            self.failed_cells.setdefault(cell.name, (reason, inherited))
+        if not inherited:
+            self._line(f"FAILED {self._for(node)}: {reason}")
 
-    def _say(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
-        sys.stdout.flush()
+    def _line(self, text: str) -> None:
+        if self.live:
+            return say(self.console, text)
+        done, of = len(self.done), len(self.plan.nodes)
+        left = f", about {duration(self._time_left())} left" if done + len(self.lost) < of else ""
+        say(self.console, f"[{done}/{of}{left}] {text}")
 
-    def _cells_of(self, node: Node) -> str:
-        names = [cell.name for cell in self.plan.cells if node.id in cell.nodes.values()]
-        return names[0] if len(names) == 1 else f"for {len(names)} cells" if names else "as reference"
+    def _for(self, node: Node) -> str:
+        """``fp32``, ``for 6 cells`` or ``for the float reference``."""
+        cells = self.users.get(node.id, ())
+        return users_named(cells) if len(cells) == 1 else f"for {users_named(cells)}"
+
+    # ---- the table
 
     def _table(self) -> Table:
-        title = f"{len(self.done)} of {len(self.plan.nodes)} stages done, {self._left()}"
-        table = Table(title=title, title_justify="left", expand=False)
+        title = f"{len(self.done)} of {len(self.plan.nodes)} stages done, {self._now()}"
+        cells = self._shown_cells()
+        hidden = len(self.plan.cells) - len(cells)
+        more = f"and {hidden} more cells; of all, {self.ok} are ok and {len(self.failed_cells)} failed"
+        table = Table(
+            title=title, title_justify="left", caption=more if hidden else None, caption_justify="left", expand=False
+        )
         for column in ("cell", "done", "phase", "progress"):
             table.add_column(column, no_wrap=True)
-        for cell in self.plan.cells:
-            table.add_row(*self._line(cell))
+        for cell in cells:
+            table.add_row(cell.name, *self._row(cell))
         return table
 
-    def _line(self, cell: Cell) -> tuple[str, str, str, str]:
-        ids = list(cell.nodes.values())
-        done = f"{sum(one in self.done for one in ids)}/{len(ids)}"
-        failed = next((self.failures[one] for one in ids if one in self.failures), None)
-        if failed:
-            return cell.name, done, "[red]failed", failed[:60].replace("[", "(")
-        if all(one in self.done for one in ids):
-            return cell.name, done, "[green]ok", ""
+    def _shown_cells(self) -> list[Cell]:
+        """All cells where the terminal has room for them, else those that run and then those that failed last."""
+        room = max(self.console.height - _AROUND_TABLE, 1)
+        if len(self.plan.cells) <= room:
+            return list(self.plan.cells)
+        shown: dict[str, Cell] = {}
+        for node_id in self.running:
+            for cell in self.users.get(node_id, ())[:room]:
+                shown.setdefault(cell.name, cell)
+        failed = set(list(self.failed_cells)[-room:])
+        shown |= {cell.name: cell for cell in self.plan.cells if cell.name in failed and cell.name not in shown}
+        return list(shown.values())[:room]
+
+    def _row(self, cell: Cell) -> tuple[str, Text, Text]:
+        """Stages done, phase and progress of a cell."""
+        ids = cell.nodes.values()
+        done = f"{self.cell_done[cell.name]}/{len(ids)}"
+        if cell.name in self.failed_cells:
+            reason, inherited = self.failed_cells[cell.name]
+            reason = f"inherited: {reason}" if inherited else reason
+            return done, Text("failed", "red"), Text(reason[:_LONGEST_REASON])
+        if self.cell_done[cell.name] == len(ids):
+            return done, Text("ok", "green"), Text("")
         for one in ids:
             if one in self.running:
                 node, since, info = self.running[one]
-                return cell.name, done, node.stage, f"{time.monotonic() - since:.0f} s  {_describe(info)}"
-        return cell.name, done, "[dim]waiting", ""
+                return done, Text(node.stage), Text(f"{time.monotonic() - since:.0f} s  {_described(info)}")
+        return done, Text("waiting", "dim"), Text("")
 
-    def _left(self) -> str:
+    def _now(self) -> str:
         counts = Counter(node.stage for node, _, _ in self.running.values())
         now = ", ".join(f"{count} {stage}" for stage, count in counts.items()) or "starting"
-        if time.monotonic() > self.look_again:
-            self.look_again = time.monotonic() + _LOOK_EVERY_S
+        left_s = self._time_left()
+        return f"{now}; about {duration(left_s)} left" if left_s else now
+
+    # ---- the time that is left
+
+    def _time_left(self) -> float:
+        """Seconds, by an estimate that is renewed now and then."""
+        began = time.monotonic()
+        if began > self.look_again:
             self.left_s = self._left_seconds()
-        return f"{now}; about {duration(self.left_s)} left" if self.left_s else now
+            ended = time.monotonic()
+            self.look_again = ended + max(_LOOK_EVERY_S, (ended - began) / _LOOK_SHARE)
+        return self.left_s
 
     def _left_seconds(self) -> float:
         done = [min(time.monotonic() - since, self.costs.seconds(node)) for node, since, _ in self.running.values()]
@@ -132,10 +187,10 @@ class Progress:
 
     def _waiting(self) -> list[str]:
         """Ids of the stages that are neither done nor given up."""
-        return [node.id for node in self.plan.nodes if node.id not in self.done and node.id not in self.failures]
+        return [node.id for node in self.plan.nodes if node.id not in self.done and node.id not in self.lost]
 
 
-def _describe(info: dict[str, Any]) -> str:
+def _described(info: dict[str, Any]) -> str:
     parts = []
     if "epoch" in info:
         parts.append(f"epoch {info['epoch']:.0f}/{info.get('epochs', 0):.0f}")

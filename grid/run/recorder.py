@@ -126,9 +126,7 @@ class Recorder:
         encoder = str(cell.settings["network.encoder"])
         own = self.files.context.get(f"{encoder}.sha256")
         source = kept_file(self.store.root, encoder, str(own)) if own else None
-        return ModelArtifact(
-            self.store.path(cell.nodes["convert"]), example, row["graph_hash"], source, cell.relevant
-        )
+        return ModelArtifact(self.store.path(cell.nodes["convert"]), example, row["graph_hash"], source, cell.relevant)
 
     def _record_all(self, rows: Sequence[Row]) -> None:
         cells = {cell.name: cell for cell in (*self.files.plan.cells, *self.files.plan.excluded)}

@@ -1,12 +1,12 @@
-"""Who is told what happens to the nodes of a plan."""
+"""Who hears what happens to the nodes of a plan; nothing here needs Ray."""
 
 from typing import Any, Protocol
 
 from grid.planning.plan import Node
 
 
-class Observer(Protocol):
-    """Told by the driver about every node, in the driver's process."""
+class Listener(Protocol):
+    """Hears of every node from the driver, in the driver's process."""
 
     def started(self, node: Node) -> None:
         """A worker has begun."""
@@ -18,7 +18,42 @@ class Observer(Protocol):
         """The node is in the store."""
 
     def retried(self, node: Node, reason: str) -> None:
-        """An attempt came to nothing; the node will be tried again."""
+        """The attempt failed and will be retried."""
 
-    def failed(self, node: Node, reason: str) -> None:
-        """The node will not be in the store; ``reason`` is one line and names the log."""
+    def failed(self, node: Node, reason: str, inherited: bool) -> None:
+        """The node will not be in the store.
+
+        ``reason`` is one line and names the log; where it is ``inherited``, it is that of a node that this one needs.
+        """
+
+
+class Listeners:
+    """One listener that passes every event on to several, in their order."""
+
+    def __init__(self, *listeners: Listener) -> None:
+        self.listeners = listeners
+
+    def started(self, node: Node) -> None:
+        """A worker has begun."""
+        for listener in self.listeners:
+            listener.started(node)
+
+    def progressed(self, node: Node, info: dict[str, Any]) -> None:
+        """News from within a stage."""
+        for listener in self.listeners:
+            listener.progressed(node, info)
+
+    def finished(self, node: Node) -> None:
+        """The node is in the store."""
+        for listener in self.listeners:
+            listener.finished(node)
+
+    def retried(self, node: Node, reason: str) -> None:
+        """The attempt failed and will be retried."""
+        for listener in self.listeners:
+            listener.retried(node, reason)
+
+    def failed(self, node: Node, reason: str, inherited: bool) -> None:
+        """The node will not be in the store."""
+        for listener in self.listeners:
+            listener.failed(node, reason, inherited)

@@ -9,7 +9,8 @@ from ray.util.metrics import Gauge
 
 from grid.planning.names import cells_of, names_by_key
 from grid.planning.plan import Cell, Node, Plan
-from grid.scheduling.listener import Observer
+from grid.planning.stage_table import stage_named
+from grid.planning.users import users_by_node
 
 REFRESH_S = 5.0
 """Ray forgets a gauge that was not set during its last two reports, which it makes every ten seconds."""
@@ -28,30 +29,22 @@ METRICS: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
 }
 """Descriptions and tags by name; Ray puts ``ray_`` before the names."""
-_BATCHES = {"train": "train", "finetune": "qat"}
-"""Stages that count batches, with their group of settings."""
-_PICTURES = ("calibrate", "evaluate")
-"""Stages that count pictures. What others count are layers."""
-
 _Series = tuple[str, tuple[str, ...]]
 
 
 class GridMetrics:
-    """An observer that keeps the metrics of one run, and passes everything on to ``then``.
+    """A listener that keeps the metrics of one run.
 
     Events only change what is known; ``refresh``, which the driver calls all the time, sets the gauges. A series
     that ends is set to 0 once, and then forgotten by Ray.
     """
 
-    def __init__(self, plan: Plan, done: Collection[str], train_images: int, then: Observer) -> None:
+    def __init__(self, plan: Plan, done: Collection[str], train_images: int) -> None:
         """``done``: ids of the nodes in the store; ``train_images``: size of the split that is trained on."""
-        self.then, self.train_images = then, train_images
+        self.train_images = train_images
         self.names = names_by_key(plan)
         self.stages = {node.id: "done" if node.id in done else "waiting" for node in plan.nodes}
-        self.users: dict[str, list[Cell]] = {}
-        for cell in plan.cells:
-            for one in cell.nodes.values():
-                self.users.setdefault(one, []).append(cell)
+        self.users = users_by_node(plan)
         self.cells = {cell.key: self._state(cell) for cell in plan.cells}
         self.shown = plan.cells if len(plan.cells) <= MOST_CELLS else ()
         self.running: dict[str, tuple[Node, Throughput]] = {}
@@ -63,32 +56,27 @@ class GridMetrics:
         """A worker has begun."""
         self.running[node.id] = (node, Throughput())
         self._change(node, "running")
-        self.then.started(node)
 
     def progressed(self, node: Node, info: dict[str, Any]) -> None:
         """News from within a stage."""
         images = images_seen(node, info, self.train_images)
         if images is not None and node.id in self.running:
             self.running[node.id][1].hear(images, int(info.get("steps", 0)), time.monotonic())
-        self.then.progressed(node, info)
 
     def finished(self, node: Node) -> None:
         """The node is in the store."""
         self.running.pop(node.id, None)
         self._change(node, "done")
-        self.then.finished(node)
 
     def retried(self, node: Node, reason: str) -> None:
-        """An attempt came to nothing."""
+        """The attempt failed and will be retried."""
         self.running.pop(node.id, None)
         self._change(node, "waiting")
-        self.then.retried(node, reason)
 
-    def failed(self, node: Node, reason: str) -> None:
+    def failed(self, node: Node, reason: str, inherited: bool) -> None:
         """The node will not be in the store."""
         self.running.pop(node.id, None)
         self._change(node, "failed")
-        self.then.failed(node, reason)
 
     def refresh(self, now: bool = False) -> None:
         """Set all gauges, every ``REFRESH_S`` seconds or at once."""
@@ -164,13 +152,13 @@ def images_seen(node: Node, info: dict[str, Any], train_images: int) -> int | No
 
     Training counts batches by epoch, of ``train_images`` pictures or fewer where its settings say so.
     """
-    if node.stage in _PICTURES:
+    stage = stage_named(node.stage)
+    if stage.counts_images:
         return int(info["step"])
-    group = _BATCHES.get(node.stage)
-    if group is None:
+    if stage.trains is None:
         return None
-    in_epoch = min(int(node.settings[f"{group}.images_per_epoch"] or train_images), train_images)
+    in_epoch = min(int(node.settings[f"{stage.trains}.images_per_epoch"] or train_images), train_images)
     if "step" not in info:  # an epoch has ended
         return int(info["epoch"]) * in_epoch
-    seen = int(info["step"]) * int(node.settings[f"{group}.batch_size"] or 1)
+    seen = int(info["step"]) * int(node.settings[f"{stage.trains}.batch_size"] or 1)
     return (int(info["epoch"]) - 1) * in_epoch + min(seen, in_epoch)

@@ -9,7 +9,9 @@ from ray.tune.search import Searcher
 
 from grid.planning.names import names_by_key, trial_name
 from grid.planning.plan import Node, Plan
-from grid.scheduling.listener import Observer
+from grid.planning.users import users_by_node, users_named
+from grid.scheduling.listener import Listener
+from grid.scheduling.node_queue import NodeQueue
 from grid.scheduling.resources import Resources, has_few_cores
 from grid.stages.watchdog import hung_log
 from grid.storage.result_store import StageStore
@@ -29,30 +31,33 @@ class DriverOnly:
 class TrieSearcher(DriverOnly, Searcher):
     """Suggests a node once all its inputs are in the store; knows what has failed and what hangs on it."""
 
-    def __init__(self, plan: Plan, store: StageStore, resources: Resources, observer: Observer) -> None:
+    def __init__(
+        self, plan: Plan, store: StageStore, resources: Resources, listener: Listener, train_images: int
+    ) -> None:
         super().__init__(metric="training_iteration", mode="max")
-        self.store, self.resources, self.observer = store, resources, observer
-        there = store.verify_all(node.id for node in plan.nodes)
-        self.waiting = {node.id: node for node in plan.nodes if node.id not in there}
+        self.store, self.resources, self.listener = store, resources, listener
+        done = store.verify_all(node.id for node in plan.nodes)
+        self.queue = NodeQueue(plan, done, train_images)
         self.running: dict[str, Node] = {}
         self.reasons: dict[str, str] = {}
         self.failures: dict[str, str] = {}
         self.attempts: Counter[str] = Counter()
         self.deaths: dict[str, str] = {}
         self.stopped: str | None = None
-        self.depth, self.names = _work_behind(plan), names_by_key(plan)
+        self.names = names_by_key(plan)
+        self.users = users_by_node(plan)
         self.started: set[str] = set()
         self.idle: dict[str, Path] = {}
         self.starting = self.workers = self.freed = 0
         self.calls = Path()
 
     def keep_workers(self, count: int, calls: Path) -> None:
-        """Start so many workers and keep them: those without a stage wait, each until its file in ``calls`` is gone.
+        """Keep ``count`` workers alive; idle ones wait until their call file in ``calls`` is removed.
 
         A worker takes seconds to start, and Tune stops those for which no trial waits. It also gives a trial that waits
         for its new worker the first idle one, and stops the new one: stages that are short would all run on one.
         """
-        self.starting = self.workers = min(count, _MOST_KEPT, len(self.waiting))
+        self.starting = self.workers = min(count, _MOST_KEPT, len(self.queue.waiting))
         self.calls = calls
 
     def on_trial_start(self, trial_id: str) -> None:
@@ -67,7 +72,7 @@ class TrieSearcher(DriverOnly, Searcher):
 
     def is_done(self) -> bool:
         """Whether nothing is left to run, or nothing more may run."""
-        return not self.running and (not self.waiting or self.stopped is not None)
+        return not self.running and (not self.queue.waiting or self.stopped is not None)
 
     def stop(self, reason: str) -> None:
         """Start no further stage: the storage cannot be written to. Those that run may end."""
@@ -90,7 +95,6 @@ class TrieSearcher(DriverOnly, Searcher):
         if node is None:
             kept = len(self.running) + len(self.idle)
             return self._idle(trial_id) if not self._called() and kept < self.workers else None
-        del self.waiting[node.id]
         self.running[trial_id] = node
         self._call_idle()
         return {
@@ -100,7 +104,7 @@ class TrieSearcher(DriverOnly, Searcher):
             "resources": self.resources.of(node, ray.cluster_resources()),
         }
 
-    def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False) -> None:
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """A worker is free; its node is judged by the store."""
         node = self.running.pop(trial_id, None)
         self.started.discard(trial_id)
@@ -113,9 +117,10 @@ class TrieSearcher(DriverOnly, Searcher):
     def _judge(self, node: Node) -> None:
         """Report the node as done if it is in the store; otherwise fail it and all that needs it."""
         if self.store.verify(node.id):  # with a remote, this also fetches it
-            self.observer.finished(node)
+            self.queue.done(node.id)
+            self.listener.finished(node)
         elif self.stopped:
-            self.waiting[node.id] = node  # no fault of its own
+            self.queue.put_back(node)  # no fault of its own
         else:
             self._fail(node, self.reason(node))
 
@@ -144,7 +149,7 @@ class TrieSearcher(DriverOnly, Searcher):
     def _call_idle(self) -> None:
         """Call as many waiting workers as there are stages for, but none before all are up; all if no stage is left."""
         waiting = [call for call in self.idle.values() if call.exists()]
-        if not self.waiting or self.stopped:
+        if not self.queue.waiting or self.stopped:
             wanted = len(waiting)
         elif self.starting or any(one not in self.started for one in self.idle):
             wanted = 0
@@ -155,50 +160,34 @@ class TrieSearcher(DriverOnly, Searcher):
             self.freed += 1
 
     def _fail(self, node: Node, reason: str) -> None:
+        """Fail a node for a reason of its own, and all that waits for it for the same."""
         self.failures[node.id] = reason
-        self.observer.failed(node, reason)
-        for other in list(self.waiting.values()):
-            if other.id in self.waiting and any(upstream == node.id for _, upstream in other.inputs):
-                del self.waiting[other.id]
-                self._fail(other, reason)
+        self.listener.failed(node, reason, inherited=False)
+        inherited = f"needs {node.stage} of {users_named(self.users.get(node.id, ()))}, which failed: {reason}"
+        lost = [node.id]
+        while lost:
+            for other in list(self.queue.users(lost.pop())):
+                self.queue.remove(other.id)
+                self.failures[other.id] = inherited
+                self.listener.failed(other, reason, inherited=True)
+                lost.append(other.id)
 
     def _fail_stuck(self) -> None:
         """Nothing runs and nothing is ready: results were found damaged, and taken out, while the grid ran."""
-        for node in list(self.waiting.values()):
-            lost = [one for _, one in node.inputs if one not in self.waiting and not self.store.has(one)]
-            if node.id in self.waiting and lost:
-                del self.waiting[node.id]
+        for node in list(self.queue.waiting.values()):
+            lost = [one for _, one in node.inputs if one not in self.queue.waiting and not self.store.has(one)]
+            if node.id in self.queue.waiting and lost:
+                self.queue.remove(node.id)
                 self._fail(node, f"{node.stage}: its input {lost[0]} is no longer in the store; --resume computes it")
 
     def _next(self) -> Node | None:
-        """Of the ready nodes the one with the longest chain behind it; measurements last on small machines."""
-        ready = [node for node in self.waiting.values() if self._is_ready(node)]
-        if has_few_cores(ray.cluster_resources()):
-            others = [node for node in ready if node.stage != "profile"]
-            if self.running or any(node.stage != "profile" for node in self.waiting.values()):
-                ready = others
-        return max(ready, key=lambda node: self.depth[node.id], default=None)
-
-    def _is_ready(self, node: Node) -> bool:
-        """Whether the inputs are there: what waits or runs is not, and the disk is not asked thousands of times."""
-        inputs = {upstream for _, upstream in node.inputs}
-        running = (one.id for one in self.running.values())
-        return inputs.isdisjoint(self.waiting) and inputs.isdisjoint(running) and all(map(self.store.has, inputs))
+        """The most urgent node that is ready; on small machines measurements come when nothing else is left."""
+        quiet = not self.running and not self.queue.work_left
+        may_measure = quiet or not has_few_cores(ray.cluster_resources())
+        return self.queue.take(may_measure, lambda node: all(self.store.has(one) for _, one in node.inputs))
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the store is the only truth."""
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing: the store is the only truth."""
-
-
-def _work_behind(plan: Plan) -> dict[str, int]:
-    """For every node a weight of the longest chain from it to an end; training counts far more than the rest."""
-    weights = {"train": 1000, "finetune": 100, "equalize": 10, "calibrate": 10, "round": 10, "correct_bias": 10}
-    behind: dict[str, int] = {}
-    for node in reversed(plan.nodes):
-        own = behind.get(node.id, 0) + weights.get(node.stage, 1)
-        behind[node.id] = own
-        for _, upstream in node.inputs:
-            behind[upstream] = max(behind.get(upstream, 0), own)
-    return behind

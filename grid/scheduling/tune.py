@@ -33,15 +33,17 @@ from ray.tune.experiment import Trial
 
 from grid.paths import CODE
 from grid.planning.plan import Node, Plan
+from grid.planning.stage_table import PROFILER
 from grid.scheduling.cores import own_cores
-from grid.scheduling.listener import Observer
+from grid.scheduling.listener import Listener, Listeners
 from grid.scheduling.metrics import GridMetrics
+from grid.scheduling.outcome import RunOutcome
 from grid.scheduling.profiler import Profilers
 from grid.scheduling.resources import FEW_CORES as FEW_CORES
 from grid.scheduling.resources import Resources
 from grid.scheduling.searcher import IDLE, DriverOnly, TrieSearcher
 from grid.scheduling.worker import stage_trial
-from grid.stages.run import Context
+from grid.stages.work import Context
 from grid.storage.disk import storage_problem
 from model.data.pack import Pack
 
@@ -95,23 +97,11 @@ def cluster(resources: Resources) -> Iterator[Dashboard]:
         ray.shutdown()
 
 
-@dataclass(frozen=True)
-class Ended:
-    """How a plan ended: reasons by failed node id, and why it stopped before all was tried, if it did.
-
-    ``ray_died``: that Ray of ours did, and another one may go on.
-    """
-
-    failures: dict[str, str]
-    stopped: str | None = None
-    ray_died: bool = False
-
-
 class RayDied(RuntimeError):
     """No node is left of the Ray that was started here; its trials would wait for ever."""
 
 
-def run_plan(plan: Plan, context: Context, resources: Resources, observer: Observer) -> Ended:
+def run_plan(plan: Plan, context: Context, resources: Resources, listener: Listener) -> RunOutcome:
     """Compute every node of ``plan`` that the store lacks, inside ``cluster``.
 
     The store is the only truth: nodes found in it do not run, an interrupted run leaves what it finished, and
@@ -119,12 +109,14 @@ def run_plan(plan: Plan, context: Context, resources: Resources, observer: Obser
     storage cannot be written to any more, or Ray itself fails, the run stops and says so.
     """
     store = context.stages()
-    searcher = TrieSearcher(plan, store, resources, observer)
+    train_images = Pack(context.pack).size("train")
+    searcher = TrieSearcher(plan, store, resources, listener, train_images)
     if searcher.is_done():
-        return Ended(searcher.failures)
+        return RunOutcome(searcher.failures)
     nodes, names = {node.id: node for node in plan.nodes}, searcher.names
-    done = nodes.keys() - searcher.waiting.keys()
-    searcher.observer = metrics = GridMetrics(plan, done, Pack(context.pack).size("train"), observer)
+    done = nodes.keys() - searcher.queue.waiting.keys()
+    metrics = GridMetrics(plan, done, train_images)
+    searcher.listener = Listeners(metrics, listener)
     core_folder = context.storage / "cores"
     core_folder.mkdir(parents=True, exist_ok=True)
     calls = tempfile.TemporaryDirectory(prefix="calls-", dir=core_folder, ignore_cleanup_errors=True)
@@ -132,7 +124,7 @@ def run_plan(plan: Plan, context: Context, resources: Resources, observer: Obser
     if context.remote is None:  # workers are called through a folder that all of them see
         searcher.keep_workers(int(ray.cluster_resources().get("CPU", 1)) // resources.cpus_per_trial, Path(calls.name))
     cores = None if resources.address else own_cores()  # of a cluster, each machine knows its own
-    measures = any(node.stage == "profile" for node in plan.nodes)
+    measures = any(node.device == PROFILER for node in plan.nodes)
     profilers = Profilers(cores) if measures else None
     home = ray.get_runtime_context().get_node_id()
     trainable = partial(stage_trial, nodes=nodes, names=names, context=context, cores=cores, home=home)
@@ -156,18 +148,18 @@ def run_plan(plan: Plan, context: Context, resources: Resources, observer: Obser
             checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
         ),
     )
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what fails is told by the observer, without its traces
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the listener hears what fails, without its traces
     with _sigterm_as_interrupt(), calls, state:
         try:
             tuner.fit()
         except RayDied:
-            return Ended(searcher.failures, "Ray died", ray_died=True)
+            return RunOutcome(searcher.failures, "Ray died", ray_died=True)
         except Exception as error:
             searcher.stop(storage_problem(context.storage) or _driver_failure(context.storage, error))
     metrics.refresh(now=True)
     if profilers is not None:
         profilers.stop()
-    return Ended(searcher.failures, searcher.stopped)
+    return RunOutcome(searcher.failures, searcher.stopped)
 
 
 def _driver_failure(storage: Path, error: Exception) -> str:
@@ -205,7 +197,7 @@ class _Events(DriverOnly, tune.Callback):
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         self.searcher.on_trial_start(trial.trial_id)
         if trial.config["node"] != IDLE:
-            self.metrics.started(self.nodes[trial.config["node"]])
+            self.searcher.listener.started(self.nodes[trial.config["node"]])
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
@@ -218,13 +210,13 @@ class _Events(DriverOnly, tune.Callback):
         if "failure" in result:
             self.searcher.reasons[node.id] = result["failure"]
         if "progress" in result:
-            self.metrics.progressed(node, json.loads(result["progress"]))
+            self.searcher.listener.progressed(node, json.loads(result["progress"]))
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         node = self.nodes.get(trial.config["node"])
         if node is not None:
             self.searcher.deaths[node.id] = cause_of_death(trial)
-            self.metrics.retried(node, self.searcher.reason(node))
+            self.searcher.listener.retried(node, self.searcher.reason(node))
 
 
 def cause_of_death(trial: Trial) -> str:

@@ -234,14 +234,6 @@ def open_storage(storage: str) -> tuple[Path, Remote | None]:
     return local_root(storage), remote
 
 
-def run_folder(storage: str, run_name: str) -> Path:
-    """The local folder of a run, as it is in the URI now where the storage is one; it may not be there."""
-    root, remote = open_storage(storage)
-    if remote is not None:
-        remote.pull_folder(run_name)
-    return root / run_name
-
-
 def _record(data: bytes | None, node_id: str) -> dict[str, Any] | None:
     """A stage's record, if it is whole and names only files inside of it."""
     record = parsed_json(data)

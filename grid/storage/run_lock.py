@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from grid.storage.locks import locked
+from grid.storage.runs import run_folder
 from model.errors import InputError
 
 
@@ -20,7 +21,7 @@ def only_driver(storage: Path, run_name: str, *, new: bool = False) -> Iterator[
     with contextlib.ExitStack() as held:
         for number in itertools.count(1):
             name = run_name if number == 1 else f"{run_name}-{number}"
-            if new and (storage / name).exists():
+            if new and run_folder(storage, name).exists():
                 continue
             path = storage / "locks" / f"run-{name}.lock"
             try:

@@ -1,0 +1,80 @@
+"""What can be done with a storage instead of running a grid: one function for each flag."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from grid.report.terminal import summary
+from grid.results.recommend import parse_target, recommend
+from grid.run.files import RunFiles, pack_of
+from grid.run.mlflow_pages import open_pages
+from grid.run.options import Options
+from grid.storage.disk import require_writable
+from grid.storage.remote import open_storage
+from grid.storage.result_store import StageStore
+from grid.storage.run_lock import only_driver
+from grid.storage.runs import known_run, share_run
+from model.errors import InputError
+from model.network.user_network import register_network
+
+
+def report(options: Options) -> int:
+    """Make the report of a run again, from its folder and the stages in the store."""
+    target, (files, store) = parse_target(options.target), _finished("--report", str(options.report), options.storage)
+    require_writable(store.root)
+    rows = files.rows(store)
+    files.write(rows, store, target)
+    share_run(files.folder, store.root, store.remote)
+    print(summary(rows, recommend(rows, target), files.folder))
+    return 0
+
+
+def sync(options: Options) -> int:
+    """Write to MLflow what a run has and MLflow lacks, such as after its server was down."""
+    from grid.run.recorder import Recorder  # imports mlflow
+
+    name, target = str(options.sync), parse_target(options.target)
+    files, store = _finished("--sync", name, options.storage)
+    pack = pack_of(store.root, files.context)
+    if pack is None:
+        problem = f"has no packed data of {name} any more"
+        raise InputError(f"{store.root}/packs", problem, "what the run left there", f"--resume {name} makes it.")
+    with only_driver(store.root, name):
+        recorder = Recorder(files, store, pack, options.tracking_uri, target)
+        rows = recorder.finish(files.failures)
+        share_run(files.folder, store.root, store.remote)
+    if recorder.problem:
+        raise InputError("--sync", recorder.problem, "an MLflow store that can be written to")
+    print(f"{name}: {len(rows)} cells are in MLflow  {recorder.ui_command}")
+    return 0
+
+
+def export(options: Options) -> int:
+    """Write the network of a cell as a file for an engine, with its card and a script that runs it."""
+    from grid.run.export import CARD, SCRIPT, export_cell
+
+    run, _, cell = str(options.export).partition("/")
+    files, store = _finished("--export", run, options.storage)
+    out = Path(options.out)
+    if options.network:
+        register_network(Path(options.network))
+    file = export_cell(files, store, cell, options.engine, out)
+    card = json.loads((out / CARD).read_text())
+    print(f"{file}  {file.stat().st_size / 1e6:.2f} MB  sha256 {card['file']['sha256']}")
+    if card["metrics"]:
+        print(f"test SSIM  {card['metrics']['ssim']:.4f} over {card['metrics']['test_images']} pictures")
+    print(f"card       {out / CARD}\nrun it     python {out / SCRIPT} IMAGE")
+    return 0
+
+
+ACTIONS: dict[str, Callable[[Options], int]] = {"report": report, "sync": sync, "export": export, "ui": open_pages}
+"""By ``Options.action``; each returns the exit status and raises InputError."""
+
+
+def _finished(flag: str, name: str, storage: str) -> tuple[RunFiles, StageStore]:
+    """The files of a run and its store; with a storage by URI, all that this machine lacks of them is fetched."""
+    files, store = RunFiles.load(known_run(flag, name, storage)), StageStore(*open_storage(storage))
+    store.verify_all(node for cell in files.plan.cells for node in cell.nodes.values())
+    if store.remote is not None:
+        store.remote.pull_files("packs")
+    return files, store

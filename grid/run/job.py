@@ -1,0 +1,155 @@
+"""A grid that is ready to run: everything that it needs was read, checked and planned."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from grid.paths import ROOMS_CHECKPOINT
+from grid.planning.plan import Plan, make_plan
+from grid.results.recommend import Target, parse_target
+from grid.run.costs import Costs, duration
+from grid.run.options import Options, read_seeds
+from grid.run.plan_text import describe
+from grid.run.progress import say
+from grid.run.user_network import take_network
+from grid.scheduling.cores import own_cores
+from grid.space.search_space import SearchSpace, load_space
+from grid.stages.work import Context
+from grid.storage.copies import kept_copy
+from grid.storage.disk import require_writable
+from grid.storage.remote import open_storage
+from grid.storage.result_store import StageStore
+from grid.storage.runs import checked_run_name
+from model.data.pack import Pack, prepare_pack
+from model.errors import InputError
+from model.network.checkpoint import checkpoint_sha256, load_checkpoint
+from model.network.depth_network import NetworkSpec
+from model.network.user_network import register_network
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a run works on.
+
+    ``name`` is that of the run, for which a number is added where it ``is_new`` and taken. ``described`` is the plan
+    as text before the run.
+    """
+
+    options: Options
+    target: Target
+    plan: Plan
+    store: StageStore
+    pack: Pack
+    context: Context
+    name: str
+    is_new: bool
+    described: tuple[str, ...]
+    costs: Costs
+    console: Console
+
+    @property
+    def storage(self) -> Path:
+        """The folder of the storage on this machine."""
+        return self.store.root
+
+    @property
+    def trials(self) -> int:
+        """How many stages can run at a time on this machine."""
+        return max(len(own_cores()) // max(self.options.cpus_per_trial, 1), 1)
+
+    @property
+    def estimate(self) -> str:
+        """How long the stages that the store lacks will take."""
+        seconds = self.costs.wall_seconds(self.plan, self.to_do(), self.trials)
+        return f"about {duration(seconds)} on this machine, {self.trials} stages at a time"
+
+    def to_do(self) -> list[str]:
+        """Ids of the stages that the store lacks now."""
+        return [node.id for node in self.plan.nodes if not self.store.has(node.id)]
+
+    def say(self, text: str) -> None:
+        """Print a text, above the table of a run that is in progress."""
+        say(self.console, text)
+
+
+def prepare(options: Options) -> Job:
+    """Read, check and plan a grid, and pack its data; nothing is computed.
+
+    Only a dry run leaves no copies for workers in the storage. Raises InputError for whatever is wrong.
+    """
+    console = Console(highlight=False)
+    target = parse_target(options.target)
+    seeds = None if options.seeds is None else read_seeds(options.seeds)
+    storage, remote = open_storage(options.storage)
+    own = register_network(Path(options.network)) if options.network else None
+    space = load_space(options.grid, [*([f"network.encoder={own}"] if own else []), *options.overrides], seeds)
+    network = take_network(own, space.pack.input_size, storage) if own else None
+    checkpoint, checkpoint_network = _checkpoint(options, space)
+    store = StageStore(storage, remote)
+    require_writable(storage)
+    spec = dataclasses.replace(space.pack, skip_bad=space.pack.skip_bad or options.skip_bad)
+    pack = Pack(prepare_pack(options.data, storage / "packs", spec, _pack_progress(console)))
+    sha256 = checkpoint_sha256(checkpoint) if checkpoint else None
+    plan = make_plan(space, sha256, pack.fingerprint, checkpoint_network)
+    if options.checkpoint and checkpoint_network and not any(node.stage == "load" for node in plan.nodes):
+        problem = f"holds the network {dataclasses.asdict(checkpoint_network)}, which no cell of this grid has"
+        raise InputError(str(checkpoint), problem, "a checkpoint of the grid's network, or --checkpoint none")
+    store.verify_all(node.id for node in plan.nodes)  # a damaged result is missing, in the plan that is shown as well
+    given = options.resume or options.run_name
+    name = given or f"{space.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    stall_s = options.stall_minutes * 60 if options.stall_minutes > 0 else None
+    context = Context(storage, pack.path, checkpoint, network=network, stall_s=stall_s, remote=remote)
+    return Job(
+        options=options,
+        target=target,
+        plan=plan,
+        store=store,
+        pack=pack,
+        context=context if options.dry_run else _provided(context),
+        name=name if options.dry_run else checked_run_name(name),
+        is_new=given is None,
+        described=tuple(describe(plan, store)),
+        costs=Costs(store, pack.size("train")),
+        console=console,
+    )
+
+
+def _provided(context: Context) -> Context:
+    """The context with files that every worker reaches: a checkpoint of the storage's own, and uploads to its URI."""
+    storage, remote, checkpoint = context.storage, context.remote, context.checkpoint
+    context = dataclasses.replace(context, checkpoint=checkpoint and kept_copy(checkpoint, storage / "checkpoints"))
+    for file in filter(None, (context.pack, context.checkpoint, context.network)):
+        if remote is not None:
+            remote.push_file(file.relative_to(storage).as_posix())
+    return context
+
+
+def show(job: Job) -> None:
+    """Print the plan, and how long it will take."""
+    print("\n".join([*job.described, "", job.estimate]))
+
+
+def _checkpoint(options: Options, space: SearchSpace) -> tuple[Path | None, NetworkSpec | None]:
+    """The checkpoint to start from and its network, read once here so that a bad one fails before any work."""
+    given = options.checkpoint or (str(ROOMS_CHECKPOINT) if options.data == "rooms" else "none")
+    if given == "none":
+        return None, None
+    bare = NetworkSpec(str(space.base["network.encoder"]), space.pack.input_size)
+    _, spec, _ = load_checkpoint(Path(given), bare)
+    return Path(given).absolute(), spec
+
+
+def _pack_progress(console: Console) -> Callable[[int, int, str], None]:
+    """Prints packing progress: a rewritten line on a terminal, every tenth of the way elsewhere."""
+
+    def report(done: int, total: int, text: str) -> None:
+        if console.is_terminal:
+            print(f"\r{text}: {done}/{total} ", end="" if done < total else "\n", flush=True)
+        elif done == total or done % max(total // 10, 1) == 0:
+            print(f"{text}: {done}/{total}", flush=True)
+
+    return report
