@@ -81,7 +81,8 @@ def grid(folder: Path) -> int:
     from grid.run.progress import Progress
     from grid.run.recorder import Recorder, run_context
     from grid.scheduling.cores import own_cores
-    from grid.scheduling.tune import FEW_CORES, Context, Resources, cluster, run_plan
+    from grid.scheduling.resources import FEW_CORES
+    from grid.scheduling.tune import Context, Resources, cluster, run_plan
     from grid.space.search_space import load_space
     from grid.storage.result_store import StageStore
     from model.data.pack import Pack, prepare_pack

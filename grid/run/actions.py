@@ -5,7 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from grid.report.terminal import summary
-from grid.results.recommend import parse_target, recommend
+from grid.results.recommend import recommend
+from grid.results.target import parse_target
 from grid.run.files import RunFiles, pack_of
 from grid.run.mlflow_pages import open_pages
 from grid.run.options import Options

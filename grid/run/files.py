@@ -14,9 +14,9 @@ from grid.planning.plan import Cell, Plan
 from grid.planning.stage_table import stage_names
 from grid.report.inputs import ReportInputs
 from grid.report.report import write_report
-from grid.results.recommend import DEFAULT, Target, parse_target
 from grid.results.results_csv import write_results_csv
 from grid.results.rows import Row, commands, history, result_rows
+from grid.results.target import DEFAULT, Target, parse_target
 from grid.space.settings import groups, setting_types
 from grid.space.values import Entry
 from grid.stages.output_files import LATENCIES, SAMPLES

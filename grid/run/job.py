@@ -10,7 +10,7 @@ from rich.console import Console
 
 from grid.paths import ROOMS_CHECKPOINT
 from grid.planning.plan import Plan, make_plan
-from grid.results.recommend import Target, parse_target
+from grid.results.target import Target, parse_target
 from grid.run.costs import Costs, duration
 from grid.run.options import Options, read_seeds
 from grid.run.plan_text import describe

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from grid.results.recommend import DEFAULT
+from grid.results.target import DEFAULT
 from grid.run.saved_command import FILE, read_arguments
 from grid.secrets import MASK, masked
 from grid.space.search_space import is_name

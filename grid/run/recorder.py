@@ -10,8 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from grid.planning.plan import Cell, Plan
-from grid.results.recommend import Target
 from grid.results.rows import Row, history, settings_by_place
+from grid.results.target import Target
 from grid.run.files import RunFiles
 from grid.run.user_network import kept_file
 from grid.secrets import masked

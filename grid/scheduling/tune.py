@@ -39,7 +39,6 @@ from grid.scheduling.listener import Listener, Listeners
 from grid.scheduling.metrics import GridMetrics
 from grid.scheduling.outcome import RunOutcome
 from grid.scheduling.profiler import Profilers
-from grid.scheduling.resources import FEW_CORES as FEW_CORES
 from grid.scheduling.resources import Resources
 from grid.scheduling.searcher import IDLE, DriverOnly, TrieSearcher
 from grid.scheduling.worker import stage_trial

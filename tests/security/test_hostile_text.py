@@ -6,6 +6,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
+from grid.report.sanitize import harmless
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
@@ -13,8 +14,7 @@ from markdown_it import MarkdownIt
 from grid.report import figures
 from grid.report.html import write_html
 from grid.report.report import write_report
-from grid.report.sanitize import harmless
-from grid.results.recommend import parse_target
+from grid.results.target import parse_target
 from grid.stages.analysis_files import CSV, ERRORS, RANGES
 from tests.grid.report.report_rows import context, grid_rows, histories_of, latency_files, row
 

@@ -12,7 +12,7 @@ from grid.report import latencies as latency_figure
 from grid.report import learning_curves as learning_figure
 from grid.report.report import RESULT_COLUMNS, write_report, write_results_csv
 from grid.results import ranking
-from grid.results.recommend import parse_target
+from grid.results.target import parse_target
 from tests.grid.report.report_rows import (
     changed,
     context,

@@ -13,7 +13,8 @@ from grid.report.html import write_html
 from grid.report.report import write_report
 from grid.report.terminal import summary
 from grid.results.ranking import SIZE, is_latency
-from grid.results.recommend import parse_target, recommend
+from grid.results.recommend import recommend
+from grid.results.target import parse_target
 from tests.grid.report.report_rows import changed, context, grid_rows, latency_files
 
 OLD, NEW = "Old CPU @ 2.20GHz", "New CPU"

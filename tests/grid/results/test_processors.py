@@ -7,7 +7,8 @@ import pytest
 from grid.results import ranking
 from grid.results.processors import by_processor, is_elsewhere
 from grid.results.ranking import LATENCY, SIZE, SSIM, processor_of
-from grid.results.recommend import parse_target, recommend
+from grid.results.recommend import recommend
+from grid.results.target import parse_target
 from grid.stages.measure import cpu_model
 from tests.grid.report.report_rows import figures_of, row
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from grid.results.recommend import METRICS, parse_target, recommend
+from grid.results.recommend import recommend
+from grid.results.target import METRICS, parse_target
 from model.errors import InputError
 from tests.grid.report.report_rows import figures_of, row
 

@@ -6,8 +6,8 @@ import shlex
 import pytest
 
 from grid.planning.plan import Plan, make_plan
-from grid.results.recommend import parse_target
 from grid.results.rows import commands
+from grid.results.target import parse_target
 from grid.run.files import FILE, RunFiles
 from grid.space.search_space import load_space
 from grid.storage.result_store import StageStore
