@@ -1,17 +1,23 @@
-# make grid: the default grid on the built-in data.  make test: the tests, but for make faults.  make bench: all benchmarks.
-# Each sets up the environment on first use.
+# make grid: the default grid on the built-in data.  make test: the tests that take minutes; make test-all: and those that
+# take longer.  make bench: all benchmarks.  Each sets up the environment on first use.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+# Two processes; tests that share what takes long to make run in one of them (tests/conftest.py).
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
-.PHONY: grid test faults bench lint pins audit engines checkpoint clean
+.PHONY: grid test test-all faults bench lint pins audit engines checkpoint clean
 
 grid: $(VENV)/.installed
 	$(BIN)/python runner.py --grid full $(ARGS)
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
+
+# And all others but those of make faults; Hypothesis generates ten times as many inputs.
+test-all: test
+	$(PYTEST) -m "(slow or hypothesis) and not long" --hypothesis-profile all
 
 # Half an hour of faults: 50 kills, a cluster that loses a node, several drivers, a server that hangs.
 faults: $(VENV)/.installed

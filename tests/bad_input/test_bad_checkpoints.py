@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from model.network.checkpoint import SUFFIXES, load_checkpoint
 from model.network.depth_network import NetworkSpec, build_network
 from tests.bad_input.answers import handled, refusal
+from tests.generated import generated
 
 EXAMPLES = 150
 SPEC = NetworkSpec(input_size=64)
@@ -287,7 +288,7 @@ def small(request, tmp_path_factory, state) -> Iterator[tuple[Path, bytes]]:
 
 @pytest.mark.filterwarnings("ignore")
 @given(place=st.floats(0, 1), junk=st.binary(min_size=1, max_size=9), cut=st.floats(0, 1))
-@settings(max_examples=EXAMPLES, deadline=None)
+@generated(EXAMPLES)
 def test_a_checkpoint_damaged_anywhere_is_told(small, place, junk, cut):
     path, whole = small
     at = int(place * len(whole))

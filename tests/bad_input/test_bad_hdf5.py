@@ -8,12 +8,13 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from model.data.nyu_frames import Entry, read_frame
 from model.data.pack import Pack, PackSpec, prepare_pack
 from tests.bad_input.answers import handled, refusal
+from tests.generated import generated
 from tests.model.data.nyu_files import fastdepth, kaggle, matlab, metres, packed, picture
 
 EXAMPLES = 200
@@ -246,7 +247,7 @@ def frame(tmp_path_factory) -> tuple[Path, bytes]:
 
 
 @given(place=st.floats(0, 1), junk=st.binary(max_size=16), cut=st.floats(0, 1))
-@settings(max_examples=EXAMPLES, deadline=None)
+@generated(EXAMPLES)
 def test_a_frame_cut_or_overwritten_anywhere_is_read_or_told(frame, place, junk, cut):
     path, whole = frame
     at = int(place * 2400) if cut > 0.6 else int(place * len(whole))  # the tables of the file stand at its beginning

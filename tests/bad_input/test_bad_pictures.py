@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from model.data.nyu_frames import MOST_PIXELS, Entry, read_frame
 from model.data.pack import PackSpec
 from tests.bad_input.answers import handled, refusal
+from tests.generated import generated
 from tests.model.data.nyu_files import HEIGHT, WIDTH, kaggle, list_file, metres, packed, picture, read_rows, write_rows
 
 EXAMPLES = 200
@@ -247,7 +248,7 @@ def frame(tmp_path_factory) -> Entry:
 
 
 @given(place=st.integers(0, 4000), cut=st.integers(0, 4000), junk=st.binary(max_size=12), of_depth=st.booleans())
-@settings(max_examples=2 * EXAMPLES, deadline=None)
+@generated(2 * EXAMPLES)
 def test_a_picture_damaged_anywhere_is_read_or_told(frame, place, cut, junk, of_depth):
     colour, depth = JPEG, PNG8
     if of_depth:

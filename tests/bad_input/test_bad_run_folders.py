@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import runner
@@ -19,6 +19,7 @@ from grid.run.saved_command import read_arguments, read_facts
 from grid.space.search_space import load_space
 from grid.storage.result_store import StageStore
 from tests.bad_input.answers import handled, refusal
+from tests.generated import generated
 
 EXAMPLES = 250
 CONTEXT = {"run": "made", "command": "python runner.py", "origin": "rooms", "data_fingerprint": "0", "test_images": 4}
@@ -142,7 +143,7 @@ def store(tmp_path_factory) -> StageStore:
 
 
 @given(data=st.data(), value=junk)
-@settings(max_examples=EXAMPLES, deadline=None)
+@generated(EXAMPLES)
 def test_a_plan_changed_anywhere_gives_rows_or_is_told(store, plan, data, value):
     document: Any = copy.deepcopy(plan)
     place, depth = document, data.draw(st.integers(1, 5))
@@ -223,7 +224,7 @@ def test_the_arguments_that_a_run_saves_are_read(tmp_path):
 
 
 @given(arguments=st.dictionaries(st.sampled_from(sorted(DEFAULTS)), junk, max_size=3) | junk)
-@settings(max_examples=EXAMPLES, deadline=None)
+@generated(EXAMPLES)
 def test_any_arguments_are_taken_as_options_or_told(store, arguments):
     (store.root / "run.json").write_text(json.dumps({"arguments": arguments}))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from grid.planning.plan import make_plan
@@ -18,6 +18,7 @@ from grid.space.settings import groups, setting_types
 from grid.space.values import data_types
 from grid.space.yaml_reader import read_yaml
 from tests.bad_input.answers import handled, refusal
+from tests.generated import generated
 
 MARK = Path("ran-by-yaml")
 EXAMPLES = 500
@@ -257,14 +258,14 @@ texts = st.lists(st.sampled_from(WORDS) | st.text(string.printable, max_size=3),
 
 
 @given(text=texts | st.text(max_size=60))
-@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@generated(EXAMPLES, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_text_is_a_grid_or_refused(file, text):
     file.write_bytes(text.encode("utf-8", errors="surrogatepass"))
     handled(lambda: make_plan(load_space(file), None, "0" * 16))
 
 
 @given(text=texts)
-@settings(max_examples=EXAMPLES, deadline=None)
+@generated(EXAMPLES)
 def test_any_text_is_yaml_or_a_value_error(text):
     with contextlib.suppress(ValueError):  # anything else is a crash
         value, twice = read_yaml(text)
