@@ -13,13 +13,14 @@ import pytest
 from grid.planning.plan import Plan
 from grid.results.rows import result_rows
 from grid.scheduling import tune as schedule
-from grid.scheduling.tune import Ended, Resources, cluster, run_plan
+from grid.scheduling.outcome import RunOutcome
+from grid.scheduling.tune import Resources, run_plan
 from grid.storage.result_store import StageStore
 from tests.faults.ailing import ailing_stage_trial, attempts, stage_trial_on_a_full_disk
 from tests.grid.scheduling.test_tune import Events
 from tests.grid.tiny import space_of, unmeasured, world, written
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(500)]
+pytestmark = pytest.mark.timeout(500)
 AXES = "{method: [ptq], seed: [2, 3, 4, 5, 6, 7]}"
 ILL = {3: "raises", 4: "runs_out_of_memory", 5: "is_killed", 6: "hangs", 7: "loses_a_file"}
 TRIES = {3: 1, 4: 2, 5: 2, 6: 2, 7: 2}
@@ -32,20 +33,20 @@ class Ran:
 
     plan: Plan
     store: StageStore
-    ended: Ended
+    ended: RunOutcome
     rows: dict[int, dict[str, Any]]
     logs: dict[int, str]
     tried: list[str]
     before: dict[str, int]
-    again: Ended
+    again: RunOutcome
     tried_again: list[str]
-    stopped: Ended
+    stopped: RunOutcome
     stopped_events: Events
     stopped_rows: dict[int, dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory) -> Ran:
+def ill_grid(ray_cluster, tmp_path_factory) -> Ran:
     here = world(tmp_path_factory)
     folder = tmp_path_factory.mktemp("failing")
     plan = unmeasured(here.plan(space_of(folder, AXES, overrides=("fuse_bn=true", "equalize=false", "rounding=false"))))
@@ -54,11 +55,11 @@ def ran(tmp_path_factory) -> Ran:
     context, resources = dataclasses.replace(here.context(folder), stall_s=8.0), Resources(retries=1)
     full = tmp_path_factory.mktemp("full")
 
-    def rows(store: StageStore, ended: Ended) -> dict[int, dict[str, Any]]:
+    def rows(store: StageStore, ended: RunOutcome) -> dict[int, dict[str, Any]]:
         found = {row["cell"]: row for row in result_rows(plan, store, ended.failures)}
         return {seed: found[cell.name] for seed, cell in cells.items()}
 
-    with pytest.MonkeyPatch.context() as patch, cluster(resources):
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(schedule, "stage_trial", partial(ailing_stage_trial, ill=ill))
         ended = run_plan(plan, context, resources, Events())
         store = StageStore(folder)
@@ -90,9 +91,9 @@ def calibrate(ran: Ran, seed: int) -> str:
     )
 
 
-def test_every_ill_cell_is_a_failed_row_and_the_other_is_ok(ran):
-    assert {seed: row["status"] for seed, row in ran.rows.items()} == {2: "ok"} | dict.fromkeys(ILL, "failed")
-    assert ran.ended.stopped is None
+def test_every_ill_cell_is_a_failed_row_and_the_other_is_ok(ill_grid):
+    assert {seed: row["status"] for seed, row in ill_grid.rows.items()} == {2: "ok"} | dict.fromkeys(ILL, "failed")
+    assert ill_grid.ended.stopped is None
 
 
 @pytest.mark.parametrize(
@@ -105,35 +106,35 @@ def test_every_ill_cell_is_a_failed_row_and_the_other_is_ok(ran):
         (7, "calibrate: FileNotFoundError: "),
     ],
 )
-def test_the_reason_says_what_happened_and_how_often_it_was_tried(ran, seed, reason):
-    assert ran.rows[seed]["reason"].startswith(reason)
-    assert ("(2 times)" in ran.rows[seed]["reason"]) == (TRIES[seed] == 2)
+def test_the_reason_says_what_happened_and_how_often_it_was_tried(ill_grid, seed, reason):
+    assert ill_grid.rows[seed]["reason"].startswith(reason)
+    assert ("(2 times)" in ill_grid.rows[seed]["reason"]) == (TRIES[seed] == 2)
 
 
 @pytest.mark.parametrize("seed", [3, 4, 6, 7])
-def test_the_reason_names_a_log_that_shows_where(ran, seed):
-    assert f"in {ILL[seed]}" in ran.logs[seed], "the stack, down to the function that failed or hung"
+def test_the_reason_names_a_log_that_shows_where(ill_grid, seed):
+    assert f"in {ILL[seed]}" in ill_grid.logs[seed], "the stack, down to the function that failed or hung"
 
 
-def test_retries_are_bounded_and_an_error_of_the_stages_own_is_not_retried(ran):
-    counted = Counter(ran.tried)
-    assert {seed: counted[calibrate(ran, seed)] for seed in ILL} == TRIES
-    assert counted[calibrate(ran, 2)] == 1
+def test_retries_are_bounded_and_an_error_of_the_stages_own_is_not_retried(ill_grid):
+    counted = Counter(ill_grid.tried)
+    assert {seed: counted[calibrate(ill_grid, seed)] for seed in ILL} == TRIES
+    assert counted[calibrate(ill_grid, 2)] == 1
 
 
-def test_going_on_computes_what_failed_and_what_is_behind_it_and_nothing_else(ran):
-    assert ran.again == Ended({})
-    assert not set(ran.tried_again) & ran.before.keys()
-    assert {calibrate(ran, seed) for seed in ILL} <= set(ran.tried_again)
-    assert Counter(ran.tried_again).most_common(1)[0][1] == 1
-    after = written(ran.store.root)
-    assert {node: after[node] for node in ran.before} == ran.before
+def test_going_on_computes_what_failed_and_what_is_behind_it_and_nothing_else(ill_grid):
+    assert ill_grid.again == RunOutcome({})
+    assert not set(ill_grid.tried_again) & ill_grid.before.keys()
+    assert {calibrate(ill_grid, seed) for seed in ILL} <= set(ill_grid.tried_again)
+    assert Counter(ill_grid.tried_again).most_common(1)[0][1] == 1
+    after = written(ill_grid.store.root)
+    assert {node: after[node] for node in ill_grid.before} == ill_grid.before
 
 
-def test_a_full_disk_stops_the_grid_and_is_no_fault_of_a_cell(ran):
-    assert ran.stopped.stopped is not None
-    assert "No space left on device" in ran.stopped.stopped
-    assert ran.stopped.failures == {}
-    assert ran.stopped_events.reasons == {}
-    assert "failed" not in {row["status"] for row in ran.stopped_rows.values()}
-    assert json.dumps([row["reason"] for row in ran.stopped_rows.values()]).count("--resume") >= len(ILL)
+def test_a_full_disk_stops_the_grid_and_is_no_fault_of_a_cell(ill_grid):
+    assert ill_grid.stopped.stopped is not None
+    assert "No space left on device" in ill_grid.stopped.stopped
+    assert ill_grid.stopped.failures == {}
+    assert ill_grid.stopped_events.reasons == {}
+    assert "failed" not in {row["status"] for row in ill_grid.stopped_rows.values()}
+    assert json.dumps([row["reason"] for row in ill_grid.stopped_rows.values()]).count("--resume") >= len(ILL)

@@ -14,7 +14,6 @@ from grid.planning.plan import Node, Plan
 from grid.scheduling import metrics as ray_metrics
 from grid.scheduling.metrics import METRICS, REFRESH_S, STATES, WINDOW_S, GridMetrics, Throughput, images_seen
 from grid.stages.run import run_node
-from tests.grid.scheduling.test_tune import Events
 from tests.grid.tiny import ROOT, space_of, world
 
 AXES = "{method: [ptq, qat, ptq+qat], fuse_bn: [false, true]}"
@@ -64,7 +63,7 @@ def plan(tmp_path, tmp_path_factory) -> Plan:
 
 @pytest.fixture
 def metrics(plan, clock) -> GridMetrics:
-    return GridMetrics(plan, (), TRAIN_IMAGES, Events())
+    return GridMetrics(plan, (), TRAIN_IMAGES)
 
 
 def shown(metrics: GridMetrics, name: str) -> dict[tuple[str, ...], float]:
@@ -84,7 +83,7 @@ def node_of(plan: Plan, cell: str, stage: str) -> Node:
 
 def test_before_anything_runs_all_waits_but_what_is_in_the_store(plan, clock):
     fp32 = next(cell for cell in plan.cells if cell.name == "fp32")
-    metrics = GridMetrics(plan, set(fp32.nodes.values()), TRAIN_IMAGES, Events())
+    metrics = GridMetrics(plan, set(fp32.nodes.values()), TRAIN_IMAGES)
     assert shown(metrics, "cells") == {("waiting",): 7.0, ("running",): 0.0, ("done",): 1.0, ("failed",): 0.0}
     assert shown(metrics, "stages")["done",] == 3.0
     ratios = shown(metrics, "cell_done_ratio")
@@ -100,7 +99,11 @@ def test_whatever_happens_cells_and_stages_are_counted_by_what_their_nodes_did(p
         node = draw.choice(plan.nodes)
         state = draw.choice(["running", "done", "failed"])
         states[node.id] = state
-        act = {"running": metrics.started, "done": metrics.finished, "failed": lambda one: metrics.failed(one, "")}
+        act = {
+            "running": metrics.started,
+            "done": metrics.finished,
+            "failed": lambda one: metrics.failed(one, "", False),
+        }
         act[state](node)
         expected = Counter(expected_state([states[one] for one in cell.nodes.values()]) for cell in plan.cells)
         assert shown(metrics, "cells") == {(one,): float(expected[one]) for one in STATES}
@@ -133,18 +136,6 @@ def test_the_phase_of_a_cell_is_one_while_it_runs_and_zero_behind_it(plan, metri
     assert set(phases.values()) == {0.0}
 
 
-def test_every_event_is_passed_on(plan, metrics):
-    node = node_of(plan, "fp32", "train")
-    news = {"epoch": 1, "epochs": 1, "step": 1, "steps": 3, "loss": 0.5}
-    metrics.started(node)
-    metrics.progressed(node, news)
-    metrics.finished(node)
-    metrics.failed(node, "it broke")
-    assert metrics.then.seen == [(what, node.id) for what in ("started", "finished", "failed")]  # type: ignore[attr-defined]
-    assert metrics.then.news == [news]  # type: ignore[attr-defined]
-    assert metrics.then.reasons == {node.id: "it broke"}  # type: ignore[attr-defined]
-
-
 # ---- what it costs, and how Ray keeps it
 
 
@@ -170,7 +161,7 @@ def test_the_news_that_are_kept_do_not_grow_with_the_length_of_a_stage():
 
 def test_a_large_grid_is_counted_without_a_series_a_cell(plan, clock, monkeypatch):
     monkeypatch.setattr(ray_metrics, "MOST_CELLS", len(plan.cells) - 1)
-    metrics = GridMetrics(plan, (), TRAIN_IMAGES, Events())
+    metrics = GridMetrics(plan, (), TRAIN_IMAGES)
     metrics.started(node_of(plan, "fp32", "train"))
     assert shown(metrics, "cells")["running",] == len(plan.cells)
     assert shown(metrics, "cell_done_ratio") == shown(metrics, "cell_phase") == {}
@@ -199,7 +190,7 @@ def test_training_is_counted_in_pictures_of_batches_that_may_be_smaller_at_the_e
 
 def test_a_stage_that_ended_leaves_no_rate_behind_however_it_ended(plan, metrics, clock):
     node = node_of(plan, "per_channel-qat", "finetune")
-    for end in (metrics.finished, lambda one: metrics.failed(one, "it broke")):
+    for end in (metrics.finished, lambda one: metrics.failed(one, "it broke", False)):
         metrics.started(node)
         for step in (1, 2):
             metrics.progressed(node, {"epoch": 1, "step": step, "steps": 2})
@@ -288,7 +279,7 @@ def test_what_stages_really_report_adds_up_to_the_pictures_that_they_see(tmp_pat
         "evaluate of 1": (4, 4),
         "calibrate of 1": (4, 4),
         "finetune of 2": (0, 2 * 3),
-        "evaluate of 2": (4, 2 * 4),
+        "evaluate of 3": (4, 2 * 4),
     }, "the four test rooms, twice for an int8 network: itself and its simulation"
 
 

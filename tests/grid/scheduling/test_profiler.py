@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import h5py
@@ -20,7 +19,6 @@ from model.network.depth_network import NetworkSpec, build_network
 from quant.artifact import Form, save_network
 
 SIZE = 64
-ROOT = Path(__file__).resolve().parents[3]
 needs_affinity = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system pins no processes")
 
 
@@ -111,20 +109,16 @@ def test_cores_are_free_after_a_failed_measurement(tmp_path, context):
         pass
 
 
-@pytest.mark.slow
-def test_the_actor_measures_a_real_network_into_the_store_without_claiming_a_cpu(context, monkeypatch):
-    monkeypatch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+def test_the_actor_measures_a_real_network_into_the_store_without_claiming_a_cpu(ray_cluster, context):
     import ray
 
-    ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False)
+    profilers = Profilers(own_cores())
     try:
-        profilers = Profilers(own_cores())
         actor = profiler_of(profilers.home)
         record = ray.get(actor.run.remote(profile_node(), context), timeout=120)
-        assert ray.available_resources().get("CPU") == 1.0
+        assert ray.available_resources().get("CPU") == ray.cluster_resources()["CPU"]
     finally:
-        ray.shutdown()
+        profilers.stop()
     metrics = record["metrics"]
     assert metrics["pairs"] >= 5
     assert metrics["latency_ratio_low"] <= metrics["latency_ratio"] <= metrics["latency_ratio_high"]

@@ -21,8 +21,9 @@ from grid.planning.plan import Node, Plan
 from grid.scheduling import profiler
 from grid.scheduling import tune as schedule
 from grid.scheduling.cores import own_cores
+from grid.scheduling.outcome import RunOutcome
 from grid.scheduling.searcher import IDLE
-from grid.scheduling.tune import Dashboard, Ended, Resources, TrieSearcher, cluster, run_plan
+from grid.scheduling.tune import Dashboard, Resources, TrieSearcher, run_plan
 from grid.storage.result_store import StageStore
 from model.errors import InputError
 from tests.grid import tiny
@@ -33,10 +34,11 @@ FULL = "{method: [ptq, qat, ptq+qat], granularity: [per_channel, per_tensor], fu
 
 @dataclass
 class Events:
-    """An observer that remembers."""
+    """A listener that remembers."""
 
     seen: list[tuple[str, str]] = field(default_factory=list)
     reasons: dict[str, str] = field(default_factory=dict)
+    own: set[str] = field(default_factory=set)
     reasons_again: dict[str, str] = field(default_factory=dict)
     news: list[dict[str, Any]] = field(default_factory=list)
 
@@ -53,9 +55,10 @@ class Events:
         self.seen.append(("retried", node.id))
         self.reasons_again[node.id] = reason
 
-    def failed(self, node: Node, reason: str) -> None:
+    def failed(self, node: Node, reason: str, inherited: bool) -> None:
         self.seen.append(("failed", node.id))
         self.reasons[node.id] = reason
+        self.own |= {node.id} if not inherited else set()
 
     def times(self, kind: str) -> Counter:
         return Counter(node for what, node in self.seen if what == kind)
@@ -117,15 +120,15 @@ def machine(store, monkeypatch) -> Callable[..., Machine]:
     def make(plan: Plan, cpus: float = 2, gpus: float = 0, resources: Resources | None = None) -> Machine:
         total = {"CPU": float(cpus)} | ({"GPU": float(gpus)} if gpus else {})
         monkeypatch.setattr(schedule.ray, "cluster_resources", lambda: total)
-        searcher = TrieSearcher(plan, store, resources or Resources(), Events())
+        searcher = TrieSearcher(plan, store, resources or Resources(), Events(), train_images=12)
         return Machine(searcher, plan, store, cpus)
 
     return make
 
 
 def events_of(machine: Machine) -> Events:
-    assert isinstance(machine.searcher.observer, Events)
-    return machine.searcher.observer
+    assert isinstance(machine.searcher.listener, Events)
+    return machine.searcher.listener
 
 
 # ---- what may run when
@@ -208,7 +211,13 @@ def test_a_failed_node_fails_all_behind_it_and_nothing_else(machine, plan, store
             else:
                 tune.end(name)
     assert set(tune.searcher.failures) == behind
-    assert set(tune.searcher.failures.values()) == {"stage: it broke"}
+    reasons = dict(tune.searcher.failures)
+    assert reasons.pop(doomed.id) == "stage: it broke"
+    assert all(
+        re.fullmatch(rf"needs {doomed.stage} of .+, which failed: stage: it broke", one) for one in reasons.values()
+    )
+    assert events_of(tune).reasons == dict.fromkeys(behind, "stage: it broke")
+    assert events_of(tune).own == {doomed.id}
     assert {node.id for node in plan.nodes if store.has(node.id)} == {node.id for node in plan.nodes} - behind
     assert not behind - {doomed.id} & set(tune.order)
     assert events_of(tune).times("failed") == Counter(behind)
@@ -274,7 +283,7 @@ def test_a_worker_that_died_without_a_word_is_the_reason_then(machine, plan):
     tune = machine(plan)
     tune.fill()
     tune.end(min(tune.trials), fail=True)
-    assert set(tune.searcher.failures.values()) == {"load: its worker died"}
+    assert set(events_of(tune).reasons.values()) == {"load: its worker died"}
 
 
 def test_a_trial_that_another_run_has_finished_meanwhile_counts(machine, plan, store):
@@ -300,7 +309,8 @@ def test_the_longest_chain_goes_first(machine, plan, store):
     assert set(first[3:]) == {"evaluate", "profile"}
 
 
-def test_training_goes_before_calibration_alone_and_measuring_comes_last(machine, plan, store):
+def test_training_goes_before_calibration_alone_and_measuring_comes_last(machine, store, tmp_path, tmp_path_factory):
+    plan = world(tmp_path_factory).plan(space_of(tmp_path, FULL, overrides=("qat.images_per_epoch=1000",)))
     ready = ("load", "fuse", "equalize")
     for node in plan.nodes:
         if node.stage in ready:
@@ -420,25 +430,23 @@ AXES = "{method: [ptq, qat], qat.learning_rate: [1.0e-4, 1.0e+300]}"
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory) -> Any:
-    """One Ray session for all tests below: a cell fails by its learning rate, and a worker is killed once."""
+def ran(ray_cluster, tmp_path_factory) -> Ran:
+    """A cell fails by its learning rate, and a worker is killed once."""
     here = world(tmp_path_factory)
     folder = tmp_path_factory.mktemp("ray")
     plan = here.plan(space_of(folder, AXES, overrides=("fuse_bn=true",)))
     context = here.context(folder)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_metrics_report_interval_ms", "1000")
         patch.setattr(schedule, "stage_trial", tiny.sighted_stage_trial)
         patch.setattr(profiler, "Profiler", tiny.SightedProfiler)
-        with cluster(Resources()) as dashboard:
-            status = status_of(dashboard.url)
-            events, again = Events(), Events()
-            failures = run_plan(plan, context, Resources(cpus_per_trial=1), events).failures
-            metrics = scraped(dashboard.metrics_urls[0], f'cells{{.*state="done".*}} {len(plan.cells) - 1}.0')
-            before = written(folder)
-            failures_again = run_plan(plan, context, Resources(min(2, len(own_cores()))), again).failures
+        status = status_of(ray_cluster.url)
+        events, again = Events(), Events()
+        failures = run_plan(plan, context, Resources(cpus_per_trial=1), events).failures
+        metrics = scraped(ray_cluster.metrics_urls[0], f'cells{{.*state="done".*}} {len(plan.cells) - 1}.0')
+        before = written(folder)
+        failures_again = run_plan(plan, context, Resources(min(2, len(own_cores()))), again).failures
     store = StageStore(folder)
-    return Ran(plan, store, events, failures, dashboard, status, metrics, before, again, failures_again)
+    return Ran(plan, store, events, failures, ray_cluster, status, metrics, before, again, failures_again)
 
 
 def status_of(url: str) -> int:
@@ -470,7 +478,6 @@ def broken(ran: Ran) -> dict[str, str]:
 pytestmark = pytest.mark.timeout(300)
 
 
-@pytest.mark.slow
 def test_a_grid_on_ray_ends_with_every_node_in_the_store_but_those_behind_the_failed_one(ran):
     there = {node.id for node in ran.plan.nodes if ran.store.verify(node.id)}
     assert {node.id for node in ran.plan.nodes} - there == set(broken(ran).values())
@@ -484,11 +491,11 @@ def test_a_reason_is_one_line_that_names_stage_error_and_log(ran):
     assert "Traceback" in log.read_text()
     cell = next(cell.name for cell in ran.plan.cells if broken(ran)["finetune"] in cell.nodes.values())
     assert log.parent == ran.store.root / "logs" / cell
-    assert set(ran.failures.values()) == {reason}
-    assert ran.events.reasons == ran.failures
+    assert ran.events.reasons == dict.fromkeys(ran.failures, reason)
+    assert ran.events.own == {broken(ran)["finetune"]}
 
 
-def test_the_observer_is_told_once_that_a_node_started_and_ended(ran):
+def test_the_listener_hears_once_that_a_node_started_and_ended(ran):
     ids = {node.id for node in ran.plan.nodes}
     assert ran.events.times("finished") == Counter(ids - set(broken(ran).values()))
     assert ran.events.times("failed") == Counter(set(broken(ran).values()))
@@ -568,13 +575,13 @@ def test_the_metrics_of_the_node_tell_prometheus_how_the_grid_ended(ran):
         assert found["cell_done_ratio", cell.name] == pytest.approx(sum(here) / len(here))
 
 
-def test_a_whole_store_needs_no_ray(tmp_path, tmp_path_factory):
+def test_a_whole_store_needs_no_ray(tmp_path, tmp_path_factory, monkeypatch):
     here = world(tmp_path_factory)
     plan = here.plan(space_of(tmp_path, "{method: [ptq]}"))
     for node in plan.nodes:
         put(StageStore(tmp_path), node)
-    assert not schedule.ray.is_initialized()
-    assert run_plan(plan, here.context(tmp_path), Resources(), Events()) == Ended({})
+    monkeypatch.setattr(schedule, "ray", None)
+    assert run_plan(plan, here.context(tmp_path), Resources(), Events()) == RunOutcome({})
 
 
 def test_records_are_json_that_other_tools_can_read(ran):
