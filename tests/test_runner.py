@@ -24,7 +24,7 @@ import torch
 
 import runner
 from grid.planning.plan import Plan
-from grid.report.report import RESULT_COLUMNS
+from grid.results.results_csv import RESULT_COLUMNS
 from grid.run.options import STORE_NAMES, parse, saved
 from grid.scheduling.tune import Dashboard, Ended, Observer, Resources, TrieSearcher
 from grid.stages.run import Context, run_node

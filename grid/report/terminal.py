@@ -15,7 +15,7 @@ _FIGURES = (
 )
 
 
-def summary(rows: Sequence[Row], found: Recommendation, folder: Path) -> str:
+def summary(rows: Sequence[Row], answer: Recommendation, folder: Path) -> str:
     """The text for a run whose files are in ``folder``; of several processors each latency names its own."""
     width = max([4, *(len(row["cell"]) for row in rows)])
     names = processors(rows)
@@ -23,21 +23,21 @@ def summary(rows: Sequence[Row], found: Recommendation, folder: Path) -> str:
     head = f"{'cell':{width}} {'status':9} {'SSIM':>7} {'SQNR dB':>8} {'MB':>6} {'ms':>7} {'x float':>8}"
     lines = [f"{head}  {'processor':{wide_name}}  note" if len(names) > 1 else f"{head}  note"]
     for row in rows:
-        shown = [
+        figures = [
             "–".rjust(wide) if row.get(key) is None else f"{row[key]:{wide}.{digits}f}"
             for key, wide, digits in _FIGURES
         ]
         note = f"same as {row['same_as']}" if row.get("same_as") else row["reason"] or ""
         if len(names) > 1:
             note = f"{processor_of(row) or '–':{wide_name}}  {note}"
-        lines.append(f"{row['cell']:{width}} {row['status']:9} {' '.join(shown)}  {note}".rstrip())
+        lines.append(f"{row['cell']:{width}} {row['status']:9} {' '.join(figures)}  {note}".rstrip())
     lines.append("")
-    for name, answer in found.by_processor.items():
-        lines += _answer(answer, f" on {name}")
-    lines += [*found.reasons, ""] if found.by_processor else [*_answer(found), ""]
+    for name, one in answer.by_processor.items():
+        lines += _answer(one, f" on {name}")
+    lines += [*answer.reasons, ""] if answer.by_processor else [*_answer(answer), ""]
     lines += [f"results    {folder / 'results.csv'}", f"report     {folder / 'report.html'} (and report.md)"]
     return "\n".join(lines)
 
 
-def _answer(found: Recommendation, where: str = "") -> list[str]:
-    return [f"{found.target}{where}: {found.cell or 'no cell'}", *(f"  {reason}" for reason in found.reasons)]
+def _answer(answer: Recommendation, where: str = "") -> list[str]:
+    return [f"{answer.target}{where}: {answer.cell or 'no cell'}", *(f"  {reason}" for reason in answer.reasons)]

@@ -88,7 +88,7 @@ def figures_alone(plan: Plan, context) -> dict[str, dict[str, str]]:
     for node in plan.nodes:
         if node.stage != "profile":
             run_node(node, context)
-    from grid.report.report import write_results_csv
+    from grid.results.results_csv import write_results_csv
     from grid.results.rows import result_rows
 
     file = write_results_csv(result_rows(plan, StageStore(context.storage), {}), Path(context.storage) / "results.csv")

@@ -1,8 +1,8 @@
 "use strict";
 // Tables are sorted by a click on a header; figures as numbers, missing ones last.
 function figure(cell) {
-  const found = cell.textContent.replace(/[*≈\s]/g, "").match(/^[-+]?\d+(\.\d+)?(e[-+]?\d+)?/i);
-  return found ? Number(found[0]) : NaN;
+  const text = cell.dataset.figure;
+  return text === undefined ? NaN : Number(text.replace("inf", "Infinity"));
 }
 
 function compare(first, second, numeric, sign) {

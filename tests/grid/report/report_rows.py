@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from grid.report.report import RESULT_COLUMNS
+from grid.results.results_csv import RESULT_COLUMNS
 
 GAIN = {"ptq": 0.0, "qat": 0.006, "ptq+qat": 0.009}
 

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from grid.planning.plan import Cell, Plan
-from grid.report.report import RESULT_COLUMNS, write_results_csv
+from grid.results.results_csv import RESULT_COLUMNS, write_results_csv
 from grid.results.rows import history, result_rows
 from grid.storage.result_store import StageStore
 from tests.grid.tiny import CELLS, Computed, computed, put, space_of, world

@@ -14,23 +14,33 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 History = Sequence[Mapping[str, float]]
-LEGEND = (
-    "Validation SSIM is that of the fake-quantized network with its ranges held; epoch 0 is the network before the "
-    "first step. A ring marks the highest SSIM. Curves that start far from the others are cut off at the edge. Cells "
-    "that share a training share a curve."
-)
+Curve = tuple[str, History]
 MOST_COLOURED = 10
 PANELS = (("train_loss", "train loss (down is better)", False), ("val_ssim", "validation SSIM (up is better)", True))
 
 
-def learning(histories: Mapping[str, History], path: Path) -> Path | None:
-    """Draw the ``train_loss`` and ``val_ssim`` of each cell over ``epoch``; None where there is no history.
+def learning_curves(histories: Mapping[str, History]) -> list[Curve]:
+    """Return the name and history of each training, the best first; cells with equal histories are one.
 
-    The ten best by SSIM have a colour and a name, further ones are grey. Epochs without a figure are left out.
+    Trainings without any ``val_ssim`` are left out.
     """
-    curves = _curves(histories)
-    if not curves:
-        return None
+    cells: dict[str, list[str]] = {}
+    by_key: dict[str, History] = {}
+    for cell, history in histories.items():
+        if len(_points(history, "val_ssim")[1]):
+            key = repr([sorted(row.items()) for row in history])
+            cells.setdefault(key, []).append(cell)
+            by_key[key] = history
+    ranked = sorted(by_key, key=lambda key: -max(_points(by_key[key], "val_ssim")[1]))
+    more = {key: f" and {len(names) - 1} more" if len(names) > 1 else "" for key, names in cells.items()}
+    return [(f"{cells[key][0]}{more[key]}", by_key[key]) for key in ranked]
+
+
+def draw_learning_curves(curves: Sequence[Curve], path: Path) -> None:
+    """Draw the ``train_loss`` and ``val_ssim`` of each curve over ``epoch``.
+
+    The first ten have a colour and a name, further ones are grey. Epochs without a figure are left out.
+    """
     named = curves[:MOST_COLOURED]
     figure, panels = pyplot.subplots(1, 2, figsize=(13, 4.6 + 0.2 * max(0, len(named) - 4)), layout="constrained")
     for axes, (column, label, higher) in zip(panels, PANELS, strict=True):
@@ -45,21 +55,6 @@ def learning(histories: Mapping[str, History], path: Path) -> Path | None:
     figure.legend(lines[::-1], names[::-1], loc="outside lower center", ncols=2, fontsize=9, frameon=False)
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
-    return path
-
-
-def _curves(histories: Mapping[str, History]) -> list[tuple[str, History]]:
-    """Name and history of each training, the best first; cells with equal histories are one."""
-    cells: dict[str, list[str]] = {}
-    found: dict[str, History] = {}
-    for cell, history in histories.items():
-        if len(_points(history, "val_ssim")[1]):
-            key = repr([sorted(row.items()) for row in history])
-            cells.setdefault(key, []).append(cell)
-            found[key] = history
-    ranked = sorted(found, key=lambda key: -max(_points(found[key], "val_ssim")[1]))
-    names = {key: cells[key][0] + (f" and {len(cells[key]) - 1} more" if len(cells[key]) > 1 else "") for key in found}
-    return [(names[key], found[key]) for key in ranked]
 
 
 def _points(history: History, column: str) -> tuple[np.ndarray, np.ndarray]:

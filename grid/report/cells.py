@@ -1,0 +1,57 @@
+"""Entries of tables, and names within sentences."""
+
+from typing import Any, Literal
+
+from grid.report.document import Cell, Code, Spans, spans
+from grid.report.formats import figure_text, ratio_text
+from grid.results.ranking import LATENCY, Row, value
+
+Mark = Literal["", "best", "tie"]
+
+
+def figure_cell(row: Row, column: str, mark: Mark = "") -> Cell:
+    """Return a figure as an entry of a table."""
+    return Cell((figure_text(row, column),), value(row, column), mark)
+
+
+def ratio_cell(row: Row, mark: Mark = "") -> Cell:
+    """Return the latency ratio with its interval as an entry of a table."""
+    return Cell((ratio_text(row),), value(row, LATENCY.column), mark)
+
+
+def count_cell(count: int) -> Cell:
+    """Return a number of things as an entry of a table."""
+    return Cell((str(count),), count)
+
+
+def text_cell(text: Any) -> Cell:
+    """Return text as an entry of a table."""
+    return Cell((str(text),))
+
+
+def name_cell(name: Any) -> Cell:
+    """Return a name as an entry of a table."""
+    return Cell((Code(str(name)),))
+
+
+def same_as(row: Row) -> Spans:
+    """Return which cell has the same network, or nothing."""
+    return ("same as ", Code(str(row["same_as"]))) if row.get("same_as") else ()
+
+
+def reason_of(row: Row) -> str:
+    """Return why a row has no figures."""
+    return str(row.get("reason") or "no reason given")
+
+
+def on_processor(name: str | None) -> str:
+    """Return where a latency was measured, as the end of a phrase; nothing without a name."""
+    return f" on {name}" if name else ""
+
+
+def in_sentence(names: list[Code], most: int = 3) -> Spans:
+    """Return the first names with commas between them, and how many more there are."""
+    listed: list[str | Code] = []
+    for name in names[:most]:
+        listed += [", ", name] if listed else [name]
+    return (*listed, *spans(f" and {len(names) - most} more" if len(names) > most else ""))

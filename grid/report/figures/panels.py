@@ -1,0 +1,173 @@
+"""The trade-off of accuracy against cost as data: sizes, and the latencies of each processor, for whatever draws it."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from grid.report.figures import colours
+from grid.report.formats import DASH, figure_text, ratio_text, setting_text
+from grid.results.processors import by_processor
+from grid.results.ranking import LATENCY, SIZE, SSIM, Measure, Row, compared, pareto_front, processor_of, value
+
+Shape = Literal["circle", "square", "diamond"]
+SHAPES: Mapping[str, Shape] = {"per_channel": "circle", "per_tensor": "square", "float": "diamond"}
+FRONT_OF_ALL, FRONT_OF_PLOT = "on the front of all three", "front of this plot"
+COST_LABELS = {SIZE: "size of the state dict, MB", LATENCY: "latency, multiple of the float network"}
+SSIM_LABEL = "test SSIM (up is better)"
+MOST_NUMBERED = 30
+_FACTS = (
+    ("test_ssim", "SSIM"), ("test_mse", "MSE"), ("test_abs_rel", "abs rel"), ("test_rmse_m", "RMSE m"),
+    ("test_delta1", "δ1"), ("sqnr_db", "SQNR dB"), ("simulated_ssim", "simulated SSIM"), ("size_mb", "size MB"),
+    ("latency_ms_p50", "p50 ms"), ("latency_ms_p90", "p90 ms"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Point:
+    """One cell: ``number`` is its line in the first results table (from 1), ``x`` its cost, ``y`` its SSIM.
+
+    ``interval`` is the 95 % interval of ``x``, ``group`` its method or engine, ``facts`` are lines of text about it.
+    """
+
+    number: int
+    name: str
+    x: float
+    y: float
+    interval: tuple[float, float] | None
+    group: str
+    shape: Shape
+    filled: bool
+    on_front: bool
+    facts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """SSIM against one cost; ``steps`` is the front of these two alone, by rising cost.
+
+    ``processor`` is that of the latencies, empty where there is but one, and for sizes.
+    """
+
+    measure: Measure
+    processor: str
+    points: tuple[Point, ...]
+    steps: tuple[tuple[float, float], ...]
+
+    @property
+    def x_label(self) -> str:
+        """The cost, its unit, and which way is better."""
+        return f"{COST_LABELS[self.measure]} (left is better)"
+
+
+@dataclass(frozen=True)
+class TradeOff:
+    """All panels, sizes first; the colour of each group; and the points that have a number and a line in the key."""
+
+    panels: tuple[Panel, ...]
+    colours: Mapping[str, str]
+    numbered: tuple[Point, ...]
+
+
+def trade_off(rows: Sequence[Row]) -> TradeOff | None:
+    """Return what the figure of accuracy against cost shows; None where nothing was measured.
+
+    Rows of several seeds are recipes, as in the first results table. In the panel of sizes a point is on the front of
+    SSIM, size and latency if it is on that of any processor. Of more than 30 cells those on the front and the best by
+    SSIM are numbered.
+    """
+    views = by_processor(rows)
+    lines = {name: plotted(compared(view)) for name, view in views.items()}
+    fronts = {name: _front(there) for name, there in lines.items()}
+    everywhere = {number: row for there in reversed(lines.values()) for number, row in there}
+    if not everywhere:
+        return None
+    several = len(views) > 1
+    groups = _groups(row for _, row in sorted(everywhere.items()))
+    sizes = _panel(SIZE, "", sorted(everywhere.items()), set().union(*fronts.values()), groups, several)
+    latencies = [
+        _panel(LATENCY, name if several else "", there, fronts[name], groups, several)
+        for name, there in lines.items()
+        if there
+    ]
+    return TradeOff((sizes, *latencies), dict(groups.values()), _numbered(sizes.points))
+
+
+def plotted(rows: Sequence[Row]) -> list[tuple[int, Row]]:
+    """Return the rows that have SSIM, size and latency, each with its line in the results table (from 1)."""
+    return [
+        (number, row)
+        for number, row in enumerate(rows, 1)
+        if row["status"] == "ok" and all(value(row, measure.column) is not None for measure in (SSIM, SIZE, LATENCY))
+    ]
+
+
+def _front(lines: Sequence[tuple[int, Row]]) -> set[str]:
+    return set(pareto_front([row for _, row in lines], (SSIM, SIZE, LATENCY)))
+
+
+def _groups(rows: Iterable[Row]) -> dict[str, tuple[str, str]]:
+    """The name and colour of each cell's group: its engine where rows have several, else its method."""
+    rows = list(rows)
+    if len({row.get("engine") for row in rows} - {None, ""}) > 1:
+        engines = {row["cell"]: row.get("engine") or "PyTorch, float" for row in rows}
+        return {cell: (name, colours.ENGINES.get(name, colours.OTHER)) for cell, name in engines.items()}
+    return {row["cell"]: (row["method"], colours.METHODS.get(row["method"], colours.OTHER)) for row in rows}
+
+
+def _panel(
+    measure: Measure,
+    processor: str,
+    lines: Sequence[tuple[int, Row]],
+    front: set[str],
+    groups: Mapping[str, tuple[str, str]],
+    several: bool,
+) -> Panel:
+    points = tuple(
+        Point(
+            number=number,
+            name=row["cell"],
+            x=float(row[measure.column]),
+            y=float(row[SSIM.column]),
+            interval=_interval(row) if measure is LATENCY else None,
+            group=groups[row["cell"]][0],
+            shape=SHAPES.get(row["granularity"] or "", SHAPES["float"]),
+            filled=bool(row["fuse_bn"]),
+            on_front=row["cell"] in front,
+            facts=_facts(row, several),
+        )
+        for number, row in lines
+    )
+    return Panel(measure, processor, points, tuple(_steps([(point.x, point.y) for point in points])))
+
+
+def _interval(row: Row) -> tuple[float, float] | None:
+    """The 95 % interval of the latency ratio; a bound that is missing is the ratio itself."""
+    low, high = (value(row, f"{LATENCY.column}_{end}") for end in ("low", "high"))
+    if low is None and high is None:
+        return None
+    middle = float(row[LATENCY.column])
+    return middle if low is None else low, middle if high is None else high
+
+
+def _facts(row: Row, several: bool) -> tuple[str, ...]:
+    names = ("fuse_bn", "granularity", "method", "engine")
+    recipe = ", ".join(f"{name} {setting_text(row.get(name))}" for name in names)
+    texts = ((title, figure_text(row, column)) for column, title in _FACTS)
+    where = f" on {processor_of(row)}" if several else ""
+    figures = (f"{title} {text}" for title, text in texts if text != DASH)
+    return (recipe, *figures, f"latency {ratio_text(row)} float{where}")
+
+
+def _steps(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The points (cost, SSIM) that no point of lower or equal cost reaches, by rising cost."""
+    steps: list[tuple[float, float]] = []
+    for x, y in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not steps or y > steps[-1][1]:
+            steps.append((x, y))
+    return steps
+
+
+def _numbered(points: Sequence[Point]) -> tuple[Point, ...]:
+    """Those on the front first, then the best by SSIM, in the order of the table."""
+    ranked = sorted(points, key=lambda point: (not point.on_front, -point.y))
+    return tuple(sorted(ranked[:MOST_NUMBERED], key=lambda point: point.number))

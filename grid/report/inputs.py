@@ -1,0 +1,32 @@
+"""What a report is made from."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from grid.results.ranking import Row
+from grid.results.target import DEFAULT, Target, parse_target
+
+
+@dataclass(frozen=True)
+class ReportInputs:
+    """The rows of a run, measured or not, and where the report finds what they do not hold.
+
+    ``context`` holds at least ``run``, ``origin`` (of the data) and ``test_images``; all of it is listed at the end.
+    ``target`` decides which cell is recommended. ``published`` is a CSV of another study's rows on NYUv2, which stand
+    beside ours only when the origin is one of NYUv2. The other mappings are by cell: ``samples`` to its
+    ``samples.npz``, ``analyses`` to the folder of its per-layer analysis, ``histories`` to the figures of each epoch,
+    ``latencies`` to its ``latencies.npy`` (seconds [pairs, 2] of candidate and float network), ``commands`` to the
+    command line that runs it again.
+    """
+
+    rows: Sequence[Row]
+    context: Mapping[str, Any]
+    target: Target = field(default_factory=lambda: parse_target(DEFAULT))
+    published: Path | None = None
+    samples: Mapping[str, Path] = field(default_factory=dict)
+    analyses: Mapping[str, Path] = field(default_factory=dict)
+    histories: Mapping[str, Sequence[Mapping[str, float]]] = field(default_factory=dict)
+    latencies: Mapping[str, Path] = field(default_factory=dict)
+    commands: Mapping[str, str] = field(default_factory=dict)

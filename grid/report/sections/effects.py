@@ -1,0 +1,85 @@
+"""What each axis does, from pairs of cells that are equal in all else."""
+
+import statistics
+from collections.abc import Sequence
+
+from grid.report.cells import count_cell, on_processor, text_cell
+from grid.report.document import Cell, Column, Paragraph, Section, Table, spans
+from grid.report.formats import DASH, setting_text
+from grid.report.inputs import ReportInputs
+from grid.results.processors import by_processor
+from grid.results.ranking import Effect, Row, effects, processors, several_seeds, verdict
+
+
+def axis_effects(inputs: ReportInputs) -> Section:
+    """Return how to read the differences, and their table."""
+    rows = inputs.rows
+    text = (
+        "Differences between int8 cells that are equal in every other axis. Pairs that turned out to be the same int8 "
+        "network are counted as identical: there the axis has no effect at all. With three pairs or more, the mean "
+        "difference of SSIM has a 95 % interval (Student's t over the pairs); one that contains 0 shows no effect that "
+        "all pairs share."
+    )
+    if not several_seeds(rows):
+        text += (
+            " With one seed the noise between runs is unknown: treat small differences as undecided, "
+            "or repeat with `--seeds 0,1,2`."
+        )
+    if len(processors(rows)) > 1:
+        text += " Latencies are compared on one processor: a pair that was timed on two has no difference there."
+    table = effects_table(rows)
+    none = Paragraph(("No two int8 cells differ in one axis alone.",))
+    return Section(("What each axis does",), (Paragraph(spans(text)), table if table.rows else none))
+
+
+def effects_table(rows: Sequence[Row]) -> Table:
+    """Return what each axis does: paired differences between cells equal in all else.
+
+    SSIM with the 95 % interval of the mean difference (from three pairs on), SQNR in dB, size in MB, latency in
+    float latencies, by processor.
+    """
+    views = by_processor(rows)
+    on_all = effects(rows)
+    timed = [effects(view) for view in views.values()] if len(views) > 1 else [on_all]
+    lines = [_line(effect, there) for effect, *there in zip(on_all, *timed, strict=True)]
+    wheres = [on_processor(name if len(views) > 1 else None) for name in views]
+    columns = [Column("axis", "name"), Column("step"), Column("pairs", "number"), Column("SSIM shows")]
+    columns += [Column("Δ SSIM mean [min, max]", "number"), Column("95 % of its mean", "number")]
+    columns += [Column(f"Δ {title} mean [min, max]", "number") for title in ("SQNR dB", "size MB")]
+    columns += [Column(f"Δ x float latency mean [min, max]{where}", "number") for where in wheres]
+    return Table(tuple(columns), tuple(lines))
+
+
+def _line(effect: Effect, timed: Sequence[Effect]) -> tuple[Cell, ...]:
+    interval = effect.ssim_interval
+    pairs = count_cell(effect.pairs)
+    if effect.identical:
+        pairs = Cell((f"{effect.pairs} ({effect.identical} identical)",), effect.pairs)
+    bounds = " … ".join(signed(bound, 4) for bound in interval) if interval else DASH
+    return (
+        text_cell(effect.axis),
+        text_cell(f"{setting_text(effect.start)} → {setting_text(effect.to)}"),
+        pairs,
+        text_cell(verdict(effect)),
+        span_cell(effect.ssim, 4),
+        Cell((bounds,), interval[0] if interval else None),
+        span_cell(effect.sqnr_db, 2),
+        span_cell(effect.size_mb, 3),
+        *(span_cell(one.latency_ratio, 2) for one in timed),
+    )
+
+
+def span_cell(differences: Sequence[float], digits: int) -> Cell:
+    """Return the mean of differences and, of several, the lowest and the highest; an en dash for none."""
+    if not differences:
+        return Cell((DASH,))
+    mean = statistics.fmean(differences)
+    text = signed(mean, digits)
+    if len(differences) > 1:
+        text += f" [{signed(min(differences), digits)}, {signed(max(differences), digits)}]"
+    return Cell((text,), mean)
+
+
+def signed(figure: float, digits: int) -> str:
+    """Return it with its sign; what rounds to nothing is +0, whichever side it comes from."""
+    return f"{round(figure, digits) + 0.0:+.{digits}f}"

@@ -1,0 +1,55 @@
+"""Figures that need more than the rows: predictions, latencies and learning curves."""
+
+from functools import partial
+
+from grid.report.document import Paragraph, Picture, Section
+from grid.report.figures.latencies import draw_latencies, latency_strips, most_cells
+from grid.report.figures.learning_curves import draw_learning_curves, learning_curves
+from grid.report.figures.predictions import draw_predictions, pictured
+from grid.report.inputs import ReportInputs
+from grid.results.ranking import processors
+
+
+def predictions(inputs: ReportInputs) -> Section | None:
+    """Return test pictures with the prediction and error of each network."""
+    rows = pictured(inputs.samples, inputs.rows)
+    if not rows:
+        return None
+    text = (
+        "Test pictures; all depth maps share one colour scale, all error maps another. "
+        "Cells that are the same network as another one are left out."
+    )
+    draw = partial(draw_predictions, inputs.samples, rows)
+    picture = Picture("samples.png", "Predictions and errors of each network", draw)
+    return Section(("Predictions",), (Paragraph((text,)), picture))
+
+
+def latencies(inputs: ReportInputs) -> Section | None:
+    """Return the ratios behind the median of each cell."""
+    strips = latency_strips(inputs.latencies, inputs.rows)
+    if not strips:
+        return None
+    several = " of each processor, which has its own panels" if len(processors(inputs.rows)) > 1 else ""
+    text = (
+        "Each point is one pair: candidate over float network, one run right after the other. Box: the middle half of "
+        "the pairs, line: 90 % of them; black bar: the median, which the tables show, with its 95 % interval. Left: "
+        "the ratio; right: its deviation from the cell's median. Points beyond the edge are not shown. Cells that are "
+        "the same network as another one are left out; so are those beyond the "
+        f"{most_cells(inputs.rows)} fastest{several}."
+    )
+    picture = Picture("latency.png", "Paired latency ratios of each cell", partial(draw_latencies, strips))
+    return Section(("Spread of the latencies",), (Paragraph((text,)), picture))
+
+
+def learning(inputs: ReportInputs) -> Section | None:
+    """Return loss and validation SSIM by epoch."""
+    curves = learning_curves(inputs.histories)
+    if not curves:
+        return None
+    text = (
+        "Validation SSIM is that of the fake-quantized network with its ranges fixed; epoch 0 is the network before "
+        "the first step. A ring marks the highest SSIM. Curves that start far from the others are cut off at the edge. "
+        "Cells that share a training share a curve."
+    )
+    picture = Picture("learning.png", "Loss and SSIM by epoch", partial(draw_learning_curves, curves))
+    return Section(("Learning curves",), (Paragraph((text,)), picture))

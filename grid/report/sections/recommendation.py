@@ -1,0 +1,126 @@
+"""Which cell to take, why, where its network is, and what else is worth a look."""
+
+from collections.abc import Sequence
+
+from grid.report.cells import in_sentence, on_processor
+from grid.report.document import Block, Code, Items, Paragraph, Section, Spans, Strong, spans
+from grid.report.formats import DASH, figure_text, ratio_text
+from grid.report.inputs import ReportInputs
+from grid.results.processors import by_processor
+from grid.results.ranking import (
+    LATENCY,
+    SIZE,
+    SSIM,
+    Measure,
+    Row,
+    best,
+    contenders,
+    is_int8,
+    over_seeds,
+    processor_of,
+    processors,
+    recipe_of,
+    seed_spread,
+    value,
+)
+from grid.results.recommend import Recommendation, front_of, recommend
+
+MOST_ON_FRONT = 12
+
+
+def recommendation(inputs: ReportInputs) -> Section:
+    """Return the answer to the target; with a target on latency and several processors each of them has its own."""
+    answer, views = recommend(inputs.rows, inputs.target), by_processor(inputs.rows)
+    blocks: list[Block] = []
+    if answer.by_processor:
+        blocks += [Paragraph(spans(reason)) for reason in answer.reasons]
+        for name, one in answer.by_processor.items():
+            there = (*_answer(one, views[name]), *_front(one.front, views[name]))
+            blocks.append(Section((f"On {name}",), there))
+    else:
+        blocks += _answer(answer, inputs.rows)
+        for name, view in views.items():
+            blocks += _front(front_of(view), view, on_processor(name if len(views) > 1 else None))
+    if claims := _claims(inputs.rows):
+        title = "By one figure alone"
+        items = Items(tuple(claims))
+        blocks += [Section((title,), (items,))] if answer.by_processor else [Paragraph((f"{title}:",)), items]
+    return Section(("Recommendation",), tuple(blocks))
+
+
+def _answer(answer: Recommendation, rows: Sequence[Row]) -> list[Block]:
+    """Which cell to take, and the reasons."""
+    target = Code(str(answer.target))
+    if answer.cell is None:
+        sentence: Spans = (Strong(("No cell to take",)), " for ", target, ".")
+    else:
+        chosen = next(row for row in over_seeds(rows) if row["cell"] == answer.cell)
+        figures = _figures(chosen, rows, _float_ssim(rows))
+        sentence = (Strong(("Take ", Code(answer.cell))), " for ", target, f": {figures}.")
+    lines = [spans(reason) for reason in answer.reasons] + (_models(rows, answer.cell) if answer.cell else [])
+    return [Paragraph(sentence), Items(tuple(lines))]
+
+
+def _models(rows: Sequence[Row], recipe: str) -> list[Spans]:
+    """Where the networks of a recipe are, one a seed."""
+    members = [row for row in rows if is_int8(row) and recipe_of(row["cell"]) == recipe]
+    places = [(f" (seed {row.get('seed')})" if len(members) > 1 else "", row.get("artifact")) for row in members]
+    return [(f"Its network{seed}: ", Code(str(place))) for seed, place in places if place]
+
+
+def _front(front: Sequence[str], rows: Sequence[Row], where: str = "") -> list[Block]:
+    """The cells on the Pareto front, the most accurate first; nothing without any."""
+    if not front:
+        return []
+    names = set(front)
+    members = [row for row in over_seeds(rows) if row["cell"] in names]
+    ordered = sorted(members, key=lambda row: -(value(row, SSIM.column) or 0.0))
+    lines: list[Spans] = [(Code(row["cell"]), f": {_figures(row, ordered)}") for row in ordered[:MOST_ON_FRONT]]
+    if len(ordered) > MOST_ON_FRONT:
+        lines.append((f"and {len(ordered) - MOST_ON_FRONT} more, ringed in the figure.",))
+    text = (
+        f"On the Pareto front of SSIM, size and latency{where} (no other int8 cell is better by more than a tie in one "
+        "of them and worse in none):"
+    )
+    return [Paragraph((text,)), Items(tuple(lines))]
+
+
+def _float_ssim(rows: Sequence[Row]) -> float | None:
+    floats = over_seeds(row for row in rows if row["method"] == "fp32")
+    return value(next((row for row in floats if not row["fuse_bn"]), {}), SSIM.column)
+
+
+def _figures(row: Row, rows: Sequence[Row], float_ssim: float | None = None) -> str:
+    """SSIM, size and latency of a row in words; the processor too, where latencies of ``rows`` are of several."""
+    ours = value(row, SSIM.column)
+    text = f"SSIM {figure_text(row, SSIM.column)}"
+    if ours is not None and float_ssim is not None:
+        text += f" (float {float_ssim:.4f}, {ours - float_ssim:+.4f})"
+    text += f", {figure_text(row, SIZE.column)} MB"
+    if ratio_text(row) == DASH:
+        return text
+    where = on_processor(processor_of(row) if len(processors(rows)) > 1 else None)
+    return f"{text}, {ratio_text(row)} the float latency{where}"
+
+
+def _claims(rows: Sequence[Row]) -> list[Spans]:
+    """The best cell by each figure alone, one sentence a figure that is known."""
+    views = by_processor(rows)
+    lines = [_best_line(measure, claim, rows) for measure, claim in ((SSIM, "Most accurate"), (SIZE, "Smallest"))]
+    lines += [_best_line(LATENCY, "Fastest", view, name if len(views) > 1 else "") for name, view in views.items()]
+    return [line for line in lines if line]
+
+
+def _best_line(measure: Measure, claim: str, rows: Sequence[Row], processor: str = "") -> Spans | None:
+    candidates = contenders(over_seeds(rows))
+    first_and_ties = best(candidates, measure, seed_spread(rows, measure.column))
+    if first_and_ties is None:
+        return None
+    names = {first_and_ties[0], *first_and_ties[1]}
+    tied = [row for row in candidates if row["cell"] in names]
+    # Among equally small or fast cells the interesting one is the most accurate.
+    row = max(tied, key=lambda row: value(row, SSIM.column) or 0.0)
+    figures = _figures(row, rows, _float_ssim(rows))
+    sentence: Spans = (f"{claim} int8{on_processor(processor)}: ", Code(row["cell"]), f", {figures}.")
+    others = [Code(other["cell"]) for other in tied if other is not row]
+    return (*sentence, f" A tie in {measure.name} with ", *in_sentence(others), ".") if others else sentence

@@ -1,0 +1,120 @@
+"""The tables of results: a line a cell, and a line a recipe where there are several seeds."""
+
+from collections.abc import Mapping, Sequence
+
+from grid.report.cells import (
+    Mark,
+    count_cell,
+    figure_cell,
+    name_cell,
+    on_processor,
+    ratio_cell,
+    reason_of,
+    same_as,
+    text_cell,
+)
+from grid.report.document import Cell, Column, Spans, Strong, Table, spans
+from grid.report.formats import DIGITS, figure_text, setting_text
+from grid.results.processors import by_processor
+from grid.results.ranking import (
+    LATENCY,
+    MEASURES,
+    RECIPE,
+    Measure,
+    Row,
+    axes_of,
+    best,
+    contenders,
+    over_seeds,
+    seed_spread,
+    several_seeds,
+    value,
+)
+
+MOST_OF_A_REASON = 120
+ACCURACY_AND_SIZE = tuple(measure for measure in MEASURES if not measure.of_processor)
+Marks = Mapping[tuple[str, str], Mark]
+
+
+def results_table(rows: Sequence[Row]) -> Table:
+    """Return the main table: one line a cell, the best int8 value of a column and its ties marked.
+
+    With several seeds those of ``seeds_table`` are marked, and none here. Each processor has columns of its own for
+    its latencies, with a best value of its own.
+    """
+    marked = not several_seeds(rows)
+    further = [axis for axis in axes_of(rows) if axis not in RECIPE]
+    columns = [Column("#", "number"), Column("cell", "name")]
+    columns += map(Column, ("fuse BN", "granularity", "method", *further))
+    columns += [Column(measure.title, "number") for measure in ACCURACY_AND_SIZE]
+    marks = _marks(contenders(rows), rows, ACCURACY_AND_SIZE) if marked else {}
+    lines = []
+    for number, row in enumerate(rows, 1):
+        cells = [count_cell(number), name_cell(row["cell"])]
+        cells += [text_cell(setting_text(row.get(key))) for key in (*RECIPE, *further)]
+        cells += [figure_cell(row, one.column, _mark(marks, row, one)) for one in ACCURACY_AND_SIZE]
+        lines.append(cells)
+    for where, view in processor_views(rows):
+        columns += [Column(f"p50 ms{where}", "number"), Column(f"x float [95 % CI]{where}", "number")]
+        marks = _marks(contenders(view), view, (LATENCY,)) if marked else {}
+        for cells, row in zip(lines, view, strict=True):
+            cells += [figure_cell(row, "latency_ms_p50"), ratio_cell(row, _mark(marks, row, LATENCY))]
+    rows_of_table = ((*cells, Cell(_note(row))) for cells, row in zip(lines, rows, strict=True))
+    return Table((*columns, Column("note")), tuple(rows_of_table))
+
+
+def seeds_table(rows: Sequence[Row]) -> Table:
+    """Return the table over seeds: mean and standard deviation of each recipe, best and ties marked."""
+    columns = [Column("#", "number"), Column("recipe", "name"), Column("seeds", "number")]
+    lines = [
+        [count_cell(number), name_cell(row["cell"]), count_cell(row["seeds"])]
+        for number, row in enumerate(over_seeds(rows), 1)
+    ]
+    shares = [("", rows, ACCURACY_AND_SIZE), *((where, view, (LATENCY,)) for where, view in processor_views(rows))]
+    for where, view, measures in shares:
+        columns += [Column(f"{measure.title}{where}", "number") for measure in measures]
+        merged = over_seeds(view)
+        marks = _marks(contenders(merged), view, measures)
+        for cells, row in zip(lines, merged, strict=True):
+            cells += [_mean_cell(row, measure, _mark(marks, row, measure)) for measure in measures]
+    return Table(tuple(columns), tuple(map(tuple, lines)))
+
+
+def processor_views(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
+    """Return the rows as each processor knows them, behind what its columns are called; of one alone, nothing."""
+    named = by_processor(rows)
+    return [(on_processor(name if len(named) > 1 else None), view) for name, view in named.items()]
+
+
+def _marks(candidates: Sequence[Row], rows: Sequence[Row], measures: Sequence[Measure]) -> Marks:
+    """The best value and its ties by (cell, column)."""
+    marks: dict[tuple[str, str], Mark] = {}
+    for measure in measures:
+        if first_and_ties := best(candidates, measure, seed_spread(rows, measure.column)):
+            first, ties = first_and_ties
+            marks[first, measure.column] = "best"
+            marks |= {(cell, measure.column): "tie" for cell in ties}
+    return marks
+
+
+def _mark(marks: Marks, row: Row, measure: Measure) -> Mark:
+    return marks.get((row["cell"], measure.column), "")
+
+
+def _mean_cell(row: Row, measure: Measure, mark: Mark) -> Cell:
+    """The mean over seeds with its standard deviation."""
+    text, deviation = figure_text(row, measure.column), value(row, f"{measure.column}_std")
+    if deviation is not None:
+        text += f" ± {deviation:.{DIGITS[measure.column]}f}"
+    return Cell((text,), value(row, measure.column), mark)
+
+
+def _note(row: Row) -> Spans:
+    """Why a row has no figures of its own, or nothing."""
+    if row.get("same_as"):
+        return same_as(row)
+    if row["status"] == "ok":
+        return spans(str(row.get("reason") or ""))
+    reason = " ".join(reason_of(row).split())
+    short = reason if len(reason) <= MOST_OF_A_REASON else f"{reason[: MOST_OF_A_REASON - 1]}…"
+    return (Strong((row["status"],)), ": ", *spans(short))

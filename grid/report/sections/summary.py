@@ -1,0 +1,37 @@
+"""What a run was: its cells and data before the first section, its facts and commands in the last ones."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from grid.report.document import Code, CodeBlock, Items, Paragraph, Section
+from grid.report.inputs import ReportInputs
+from grid.results.ranking import Row
+from grid.secrets import masked
+
+
+def opening(rows: Sequence[Row], context: Mapping[str, Any]) -> Paragraph:
+    """Return how many cells there are in which state, and what their figures are figures of."""
+    counts = Counter(row["status"] for row in rows)
+    order = sorted(counts, key=lambda status: (status != "ok", status))
+    states = ", ".join(f"{counts[status]} {status}" for status in order)
+    text = (
+        f"{len(rows)} cells: {states}. Data: {context['origin']}, {context['test_images']} test images. "
+        "All figures are for the network that ships (int8 on its engine, on the CPU), over all test images."
+    )
+    return Paragraph((text,))
+
+
+def provenance(inputs: ReportInputs) -> Section:
+    """Return the facts of the run, without passwords."""
+    facts = tuple((f"{name}: ", Code(masked(str(fact)))) for name, fact in inputs.context.items())
+    return Section(("How this was made",), (Items(facts),))
+
+
+def commands(inputs: ReportInputs) -> Section | None:
+    """Return the command of each cell as one block to copy from, without passwords."""
+    if not inputs.commands:
+        return None
+    lines = (f"# {' '.join(cell.split())}\n{masked(command)}" for cell, command in inputs.commands.items())
+    text = "Each command runs one cell of this grid; results that are already in the store are not computed again."
+    return Section(("Repeat a single cell",), (Paragraph((text,)), CodeBlock("\n".join(lines))))

@@ -1,0 +1,50 @@
+"""Whether the int8 figures can be trusted: simulated against real SSIM, and which network each cell is."""
+
+import statistics
+from collections.abc import Sequence
+
+from grid.report.cells import figure_cell, name_cell, same_as, text_cell
+from grid.report.document import Cell, Column, Paragraph, Section, Table
+from grid.report.formats import DASH, setting_text
+from grid.report.inputs import ReportInputs
+from grid.results.ranking import Row, is_int8, value
+
+
+def trust(inputs: ReportInputs) -> Section | None:
+    """Return how far simulation and int8 network are apart, with the table of what was checked."""
+    int8 = [row for row in inputs.rows if is_int8(row)]
+    if not int8:
+        return None
+    gaps = [abs(gap) for row in int8 if (gap := _gap(row)) is not None]
+    largest = f"largest gap {max(gaps):.4f}, mean {statistics.fmean(gaps):.4f}" if gaps else "not compared"
+    twins = sum(bool(row.get("same_as")) for row in inputs.rows)
+    text = (
+        f"SSIM of the fake-quantized simulation against the int8 network on its engine: {largest}. "
+        f"Cells that turned out to be the same int8 network as another cell: {twins}."
+    )
+    return Section(("Can the int8 figures be trusted?",), (Paragraph((text,)), trust_table(int8)))
+
+
+def trust_table(rows: Sequence[Row]) -> Table:
+    """Return what was checked of each int8 row."""
+    columns = [Column("cell", "name")]
+    columns += [Column(title, "number") for title in ("simulated SSIM", "int8 SSIM", "gap")]
+    return Table((*columns, Column("network hash"), Column("")), tuple(map(_line, rows)))
+
+
+def _line(row: Row) -> tuple[Cell, ...]:
+    gap = _gap(row)
+    return (
+        name_cell(row["cell"]),
+        figure_cell(row, "simulated_ssim"),
+        figure_cell(row, "test_ssim"),
+        Cell((DASH if gap is None else f"{gap:+.4f}",), gap),
+        text_cell(setting_text(row.get("graph_hash"))[:12]),
+        Cell(same_as(row)),
+    )
+
+
+def _gap(row: Row) -> float | None:
+    """Real minus simulated SSIM."""
+    real, simulated = value(row, "test_ssim"), value(row, "simulated_ssim")
+    return None if real is None or simulated is None else real - simulated
