@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from grid.space.values import shown
+from grid.space.values import abbreviated
 from model.errors import InputError
 
 FILE = "run.json"
@@ -32,7 +32,7 @@ def read_arguments(file: Path, defaults: Mapping[str, Any]) -> dict[str, Any]:
     arguments: dict[str, Any] = read_facts(file)["arguments"]
     for name, value in arguments.items():
         if name not in defaults or not _fits(value, defaults[name]):
-            problem = f"{name}={shown(value)} is not an argument of a run"
+            problem = f"{name}={abbreviated(value)} is not an argument of a run"
             raise InputError(str(file), problem, "the file that a run leaves", _HINT)
     return arguments
 

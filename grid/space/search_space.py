@@ -14,11 +14,11 @@ from grid.space.settings import Flat, Scalar, Settings, flatten, groups, resolve
 from grid.space.values import (
     WORDS,
     Entry,
+    abbreviated,
     axis_entries,
     data_types,
     nearest,
     nested_entries,
-    shown,
     spec_errors,
     unknown_key,
 )
@@ -145,7 +145,7 @@ def _read(path: Path, where: str, errors: list[InputError]) -> dict[Any, Any]:
         raise InputError(where, f"is not YAML ({error})", "a file like full.yaml") from error
     errors += [InputError(where, problem, "each key once") for problem in twice]
     if not isinstance(document, dict):
-        raise InputError(where, f"holds {shown(document)}", "a mapping with name, axes and settings")
+        raise InputError(where, f"holds {abbreviated(document)}", "a mapping with name, axes and settings")
     return document
 
 
@@ -179,7 +179,7 @@ def _override_(fixed: dict[str, Entry], axes: dict[str, list[Entry]], text: str,
     except ValueError:
         equals = ""
     if not equals:
-        errors.append(InputError("--set", f"{shown(text)} cannot be read", "key=value, such as qat.epochs=2"))
+        errors.append(InputError("--set", f"{abbreviated(text)} cannot be read", "key=value, such as qat.epochs=2"))
     elif key not in kinds:
         errors.append(unknown_key("--set", "", key, kinds))
     elif key in axes or (isinstance(value, list) and key in setting_types()):

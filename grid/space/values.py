@@ -38,7 +38,7 @@ class Entry:
     def error(self, problem: str, expected: str = "", hint: str = "", options: Iterable[str] = ()) -> InputError:
         """What is wrong with the value; without a ``hint``, the nearest of the ``options`` is one."""
         hint = hint or nearest(self.value, options)
-        return InputError(self.where, f"{self.at}={shown(self.value)} {problem}", expected, hint, options=options)
+        return InputError(self.where, f"{self.at}={abbreviated(self.value)} {problem}", expected, hint, options=options)
 
     def typed(self) -> "Entry":
         """The same entry with a value of its setting's type; raises InputError."""
@@ -67,7 +67,7 @@ class Entry:
         return self.error(error.problem, error.expected, error.hint, error.options)
 
 
-def shown(value: object) -> str:
+def abbreviated(value: object) -> str:
     """The value as a message shows it: its beginning where it is long."""
     return _beginning(repr(value))
 

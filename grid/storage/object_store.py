@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from grid.storage.uri import shown, split, without_secrets
+from grid.storage.uri import masked_uri, split, without_secrets
 from model.errors import InputError
 
 CHUNK = 8 << 20
@@ -105,20 +105,13 @@ class Objects:
         """Bytes of every object below ``folder``, by its path there."""
 
         def action(system: Any, base: str) -> dict[str, int]:
-            found = system.get_file_info(_selector(f"{base}/{folder}", recursive=True))
+            from pyarrow.fs import FileSelector
+
+            found = system.get_file_info(FileSelector(f"{base}/{folder}", recursive=True, allow_not_found=True))
             start = len(f"{base}/{folder}/")
             return {info.path[start:]: info.size for info in found if info.is_file}
 
         return self._retried(f"listing {folder}", action)
-
-    def folders(self) -> list[str]:
-        """Names of the folders directly below the URI."""
-
-        def action(system: Any, base: str) -> list[str]:
-            found = system.get_file_info(_selector(base, recursive=False))
-            return sorted(info.base_name for info in found if not info.is_file)
-
-        return self._retried("listing", action)
 
     def make_bucket(self) -> None:
         """Create the bucket of the URI, where its query allows that."""
@@ -135,7 +128,7 @@ class Objects:
                 took = time.monotonic() - started
                 if isinstance(error, _FINAL) or refused or no_bucket or delay is None or took > PATIENCE_S:
                     reason = without_secrets(str(error), self.uri)
-                    text = f"{shown(self.uri)}: {what} failed after {took:.0f} s ({reason})"
+                    text = f"{masked_uri(self.uri)}: {what} failed after {took:.0f} s ({reason})"
                     raise ObjectStoreError(text, reason, no_bucket, refused) from None
                 time.sleep(delay * (1 + secrets.randbelow(1000) / 1000))
         raise AssertionError("unreachable")
@@ -151,9 +144,9 @@ class Objects:
                 except (ArrowException, ValueError) as error:
                     problem = without_secrets(str(error), self.uri)
                     expected = "s3://bucket/prefix, or gs://, abfs://, hdfs://, file:///folder"
-                    raise InputError(f"--storage {shown(self.uri)}", problem, expected) from None
+                    raise InputError(f"--storage {masked_uri(self.uri)}", problem, expected) from None
                 if not base and system.type_name != "local":
-                    raise InputError(f"--storage {shown(self.uri)}", "names no bucket", "s3://bucket/prefix")
+                    raise InputError(f"--storage {masked_uri(self.uri)}", "names no bucket", "s3://bucket/prefix")
                 self._opened = os.getpid(), system, base.rstrip("/")
             return self._opened[1:]
 
@@ -164,12 +157,6 @@ def _patient(uri: str) -> str:
     if scheme in ("gs", "gcs") and "retry_limit_seconds" not in query:
         return uri + ("&" if query else "?") + "retry_limit_seconds=20"
     return uri
-
-
-def _selector(path: str, recursive: bool) -> Any:
-    from pyarrow.fs import FileSelector
-
-    return FileSelector(path, recursive=recursive, allow_not_found=True)
 
 
 def _chunks(file: Path, digest: Any) -> Iterable[bytes]:

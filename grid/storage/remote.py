@@ -9,7 +9,7 @@ from typing import Any
 from grid.storage.locks import locked
 from grid.storage.manifest import are_files, inside, is_sha256, parsed_json
 from grid.storage.object_store import Objects, ObjectStoreError
-from grid.storage.uri import is_uri, local_root, shown
+from grid.storage.uri import is_uri, local_root, masked_uri
 from model.errors import InputError
 from model.files import file_sha256, replacing
 
@@ -35,7 +35,7 @@ class Remote:
         return Remote, (self.uri, self._given)
 
     def __str__(self) -> str:
-        return shown(self.uri)
+        return masked_uri(self.uri)
 
     @property
     def root(self) -> Path:
@@ -217,10 +217,6 @@ class Remote:
             if not (file.is_file() and file_sha256(file) == sha256):
                 self._download(f"{name}/{relative}", file, sha256)
         return files is not None
-
-    def folders(self) -> list[str]:
-        """Names of the folders that were pushed."""
-        return [name for name in self.objects.folders() if self.objects.read(f"{name}/{_FOLDER_FILES}") is not None]
 
 
 def open_storage(storage: str) -> tuple[Path, Remote | None]:

@@ -25,12 +25,12 @@ def local_root(storage: str) -> Path:
     if not is_uri(storage):
         return Path(storage).absolute()
     cache = Path(os.environ.get(CACHE) or Path.home() / ".cache" / "quantization-grid").absolute()
-    whole = place(storage)
+    whole = identity(storage)
     readable = re.sub(r"[^A-Za-z0-9._]+", "-", whole.partition("?")[0])[:60].strip("-.")
     return cache / f"{readable}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
 
 
-def shown(uri: str) -> str:
+def masked_uri(uri: str) -> str:
     """The URI without its secrets, fit to be shown."""
     scheme, user, rest, query = split(uri)
     return masked(f"{scheme}://{f'{MASK}@' if user else ''}{rest}{'?' if query else ''}{query}")
@@ -40,14 +40,14 @@ def without_secrets(text: str, uri: str) -> str:
     """A text about the URI (an error of a library) without the URI's secrets, on one line."""
     _, user, _, query = split(uri)
     hidden = [*user.split(":"), user, *re.findall(r"(?:key|token|secret|password)[^=&]*=([^&]+)", query)]
-    text = text.replace(uri, shown(uri))
+    text = text.replace(uri, masked_uri(uri))
     for secret in sorted(filter(None, hidden), key=len, reverse=True):
         for form in (secret, unquote(secret)):
             text = re.sub(rf"(?<!\w){re.escape(form)}(?!\w)", MASK, text)
     return " ".join(masked(text).split())
 
 
-def place(uri: str) -> str:
+def identity(uri: str) -> str:
     """What tells one storage from another: the URI without secrets, user names and options."""
     scheme, user, rest, query = split(uri)
     container = f"{user.partition(':')[0]}@" if scheme.startswith("abfs") and user else ""

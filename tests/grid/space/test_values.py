@@ -118,7 +118,7 @@ ERRORS = [
 
 
 @pytest.mark.parametrize(("text", "expected"), ERRORS, ids=[text[:40] for text, _ in ERRORS])
-def test_what_is_wrong_is_told_with_its_place_its_value_and_what_was_expected(mine, text, expected):
+def test_what_is_wrong_is_reported_with_its_place_its_value_and_what_was_expected(mine, text, expected):
     found = messages(mine, text)
     assert len(found) == 1
     assert found[0].startswith(f"mine.yaml: {expected}")
@@ -141,18 +141,18 @@ def test_what_is_wrong_is_told_with_its_place_its_value_and_what_was_expected(mi
         ("data.rooms_train=0", "--set: data.rooms_train=0 is out of range; expected between 1 and 1000000."),
     ],
 )
-def test_a_wrong_override_is_told_as_such(mine, override, expected):
+def test_a_wrong_override_is_reported_as_such(mine, override, expected):
     found = messages(mine, "name: mine", override)
     assert len(found) == 1
     assert found[0].startswith(expected)
 
 
 @pytest.mark.parametrize(("seeds", "value"), [([1, 1], "seed[1]=1"), ([-4], "seed[0]=-4"), ([], "seed=[]")])
-def test_wrong_seeds_are_told(mine, seeds, value):
+def test_wrong_seeds_are_reported(mine, seeds, value):
     assert messages(mine, "name: mine", seeds=seeds)[0].startswith(f"--seeds: {value}")
 
 
-def test_an_unknown_search_space_is_told_with_those_that_there_are(tmp_path):
+def test_an_unknown_search_space_is_reported_with_those_that_there_are(tmp_path):
     known = ", ".join(sorted(file.stem for file in SEARCH_SPACES.glob("*.yaml")))
     with pytest.raises(
         InputError, match=rf"--grid: 'ful' is not a search space; expected one of {known}, .*mean full\?"
@@ -162,7 +162,7 @@ def test_an_unknown_search_space_is_told_with_those_that_there_are(tmp_path):
         load_space(tmp_path / "nowhere.yaml")
 
 
-def test_a_file_that_is_no_text_is_told(tmp_path):
+def test_a_file_that_is_no_text_is_reported(tmp_path):
     (tmp_path / "mine.yaml").write_bytes(b"name: \xff\xfe")
     with pytest.raises(InputError, match=r"mine\.yaml: is not YAML .*0xff"):
         load_space(tmp_path / "mine.yaml")
@@ -188,7 +188,7 @@ def test_everything_wrong_is_shown_at_once(mine):
         assert sum(value in line for line in found) == 1, value
 
 
-def test_two_axes_that_do_not_fit_each_other_are_told_before_anything_runs(mine, monkeypatch):
+def test_two_axes_that_do_not_fit_each_other_are_reported_before_anything_runs(mine, monkeypatch):
     def check(self: QatSpec) -> None:
         if self.freeze_bn_after < self.freeze_ranges_after:
             value = repr(self.freeze_bn_after)

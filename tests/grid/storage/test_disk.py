@@ -50,7 +50,7 @@ def test_the_probe_is_larger_than_a_stage_of_the_default_network():
     assert float_network_bytes + prediction_bytes < PROBE_BYTES
 
 
-def test_the_room_that_stages_need_is_told_by_those_that_are_there(tmp_path):
+def test_the_room_that_stages_need_is_reported_by_those_that_are_there(tmp_path):
     store = StageStore(tmp_path)
     assert needed_mb(store, 3) == 15.0
     for name in ("aa", "bb"):

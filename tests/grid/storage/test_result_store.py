@@ -111,7 +111,7 @@ def test_a_record_that_is_not_there_is_an_error(store):
         store.record("ab12")
 
 
-def test_a_storage_that_cannot_be_written_to_is_told_to_the_user(tmp_path):
+def test_a_storage_that_cannot_be_written_to_is_reported_to_the_user(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"file/results: cannot be written to .*--storage"):
         StageStore(tmp_path / "file" / "results")

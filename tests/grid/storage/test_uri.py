@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from grid.storage.uri import is_uri, local_root, place, shown, without_secrets
+from grid.storage.uri import identity, is_uri, local_root, masked_uri, without_secrets
 
 SECRETS = [
     "s3://AKID:hush@bucket/prefix",
@@ -23,9 +23,9 @@ def cache(tmp_path, monkeypatch) -> Path:
 
 @pytest.mark.parametrize("uri", SECRETS)
 def test_a_uri_is_shown_and_kept_without_its_secrets(uri, cache):
-    for text in (shown(uri), str(local_root(uri)), place(uri), without_secrets(f"cannot parse '{uri}'", uri)):
+    for text in (masked_uri(uri), str(local_root(uri)), identity(uri), without_secrets(f"cannot parse '{uri}'", uri)):
         assert not any(secret in text for secret in ("AKID", "hush", "hu/sh", "hu%2Fsh", "hu-sh"))
-    assert "bucket" in shown(uri)
+    assert "bucket" in masked_uri(uri)
     assert local_root(uri) == local_root("s3://bucket/prefix")  # other credentials, same storage
     assert local_root(uri).parent == cache
     assert local_root(uri).name.startswith("s3-bucket-prefix-")
