@@ -25,7 +25,7 @@ from model.metrics import depth_loss
 from quant.calibrate import calibrate
 from quant.graph import fuse_bn
 from quant.prepare import quant_convs, quantizers
-from quant.qat.finetune import prepare_cold
+from quant.qat.finetune import prepare_for_qat
 from quant.qat.range_adam import RangeAdam, range_units
 from quant.recipe import CalibrateSpec
 
@@ -49,7 +49,7 @@ def main() -> None:
 def _measure(images: Tensor, depth: Tensor, device: str, goal: float) -> None:
     network, images, depth = float_network().to(device), images.to(device), depth.to(device)
     trained = copy.deepcopy(network).train()
-    follow = prepare_cold(network, "per_channel", CalibrateSpec()).train()
+    follow = prepare_for_qat(network, "per_channel", CalibrateSpec()).train()
     frozen = calibrate(network, "per_channel", CalibrateSpec(), images).train()
     for conv in (*quant_convs(follow).values(), *quant_convs(frozen).values()):
         conv.freeze_bn_()  # the default, qat.freeze_bn_after: 0

@@ -19,6 +19,7 @@ from model.network.depth_network import NetworkSpec, build_network
 from quant.engines import qnnpack
 from quant.engines.catalog import is_exported
 from quant.engines.exported import ExportedNetwork, file_name
+from quant.fake_quantize import current_mode
 from quant.graph import fuse_bn, trace
 from quant.prepare import prepare, quantizers
 from quant.scaled_silu import scale_silus
@@ -100,7 +101,7 @@ def load_network(folder: str | Path) -> nn.Module:
     for quantizer in named.values():
         quantizer.set_mode("freeze")
     for name, mode in _read_description(folder)["modes"].items():
-        named[name].set_mode(mode)
+        named[name].set_mode(current_mode(mode))
     if form.form == "prepared":
         _load_tensors_(prepared, folder, _FLOAT_TENSORS)
         return prepared

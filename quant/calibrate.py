@@ -1,13 +1,13 @@
-"""Calibration: run un-augmented images through the float function and set all quantizer ranges from what is seen."""
+"""Calibration: run un-augmented images through the float function and set all quantizer ranges from what it gives."""
 
-from collections.abc import Callable
 from typing import Protocol
 
 import torch
 from torch import Tensor, fx
 
-from quant.prepare import activation_readers, prepare, quant_convs, quantizers
-from quant.ranges import Reader, make_estimator
+from model.progress import Progress, ignore_progress
+from quant.prepare import elementwise_consumers, prepare, quant_convs, quantizers
+from quant.ranges import ElementwiseConsumer, make_observer
 from quant.recipe import CalibrateSpec
 from quant.scaled_silu import ScaledSiLU
 from quant.state import require_state
@@ -29,7 +29,7 @@ def calibrate(
     granularity: str,
     spec: CalibrateSpec,
     images: Images,
-    progress: Callable[[dict[str, float]], None] = lambda info: None,
+    progress: Progress = ignore_progress,
 ) -> fx.GraphModule:
     """A prepared copy of the float ``network``, in eval mode, its quantizers frozen at the calibrated ranges.
 
@@ -41,26 +41,26 @@ def calibrate(
     device = next(network.parameters()).device
     prepared = prepare(network, granularity).to(device).eval()
     set_weight_ranges_(prepared, spec.weight_range)
-    followers = activation_readers(prepared)
+    activations = elementwise_consumers(prepared)
     for name, quantizer in quantizers(prepared).items():
-        reader = _reader(followers.get(name))
-        estimator = None if quantizer.weight else make_estimator(spec.activation_range, spec.percentile, reader)
-        quantizer.set_mode("calibrate", estimator)
+        consumer = _consumer(activations.get(name))
+        observer = None if quantizer.weight else make_observer(spec.activation_range, spec.percentile, consumer)
+        quantizer.set_mode("calibrate", observer)
     require_state(prepared, "calibrate")
     for start in range(0, len(images), spec.batch_size):
         prepared(images[start : start + spec.batch_size].to(device))
         progress({"step": min(start + spec.batch_size, len(images)), "steps": len(images)})
     for quantizer in quantizers(prepared).values():
-        if quantizer.estimator is not None:
-            quantizer.set_range(*(limit.to(quantizer.low.device) for limit in quantizer.estimator.limits()))
+        if quantizer.observer is not None:
+            quantizer.set_range(*(limit.to(quantizer.low.device) for limit in quantizer.observer.limits()))
         quantizer.set_mode("freeze")
     return prepared
 
 
-def _reader(activation: torch.nn.Module | None) -> Reader | None:
+def _consumer(activation: torch.nn.Module | None) -> ElementwiseConsumer | None:
     if isinstance(activation, ScaledSiLU):
-        return activation.reader()
-    return None if activation is None else Reader(lambda values, kinds: activation(values))
+        return activation.consumer()
+    return None if activation is None else ElementwiseConsumer(lambda values, kinds: activation(values))
 
 
 @torch.no_grad()

@@ -1,21 +1,28 @@
-"""The quantizer: observes ranges, simulates int8 rounding, and holds the scale and zero point."""
+"""Fake quantization: observes ranges, simulates int8 rounding, and holds the scale and zero point."""
 
 import torch
 from torch import Tensor, nn
 
-from quant.learned_range import LearnedRange
-from quant.ranges import Estimator, affine_qparams, symmetric_qparams, weight_limits
-from quant.straight_through import StraightThrough
+from quant.learnable_fake_quantize import LearnableFakeQuantize
+from quant.ranges import RangeObserver, affine_qparams, symmetric_qparams, weight_limits
+from quant.straight_through import straight_through
 
-MODES = ("off", "calibrate", "follow", "freeze", "learn")
-"""off: passes values through. calibrate: gathers statistics, passes through. follow: quantizes with ranges that
-follow the data. freeze: quantizes with fixed ranges. learn: quantizes with ranges that are parameters."""
+MODES = ("off", "calibrate", "moving_average", "freeze", "learn")
+"""off: passes values through. calibrate: gathers statistics, passes through. moving_average: quantizes with the moving
+average of the batches' ranges (a weight with its own range). freeze: quantizes with fixed ranges. learn: quantizes with
+ranges that are parameters."""
+_FORMER_MODES = {"follow": "moving_average"}
 
 _AVERAGING = 0.05
 
 
-class Quantizer(nn.Module):
-    """Fake quantization of one tensor with a straight-through gradient.
+def current_mode(mode: str) -> str:
+    """Today's name of a quantizer mode as older files have it."""
+    return _FORMER_MODES.get(mode, mode)
+
+
+class FakeQuantize(nn.Module):
+    """Fake quantization of one tensor with a straight-through gradient (``torch.ao.quantization.FakeQuantize``).
 
     Activations are quint8 affine per tensor. Weights are qint8 symmetric in [-127, 127], per output channel when
     ``channels`` is given. ``fixed`` sets scale and zero point once for all; ``limit`` caps the upper end (a clamp
@@ -42,8 +49,8 @@ class Quantizer(nn.Module):
         self.fixed = fixed is not None
         self.limit = limit
         self.mode = "off"
-        self.estimator: Estimator | None = None
-        self.learned: LearnedRange | None = None
+        self.observer: RangeObserver | None = None
+        self.learned: LearnableFakeQuantize | None = None
         scale, zero_point = fixed or (1.0, 0)
         size = (channels or 1,)
         self.register_buffer("scale", torch.full(size, float(scale)))
@@ -51,25 +58,25 @@ class Quantizer(nn.Module):
         self.register_buffer("low", torch.full(size, float("inf")))
         self.register_buffer("high", torch.full(size, float("-inf")))
 
-    def set_mode(self, mode: str, estimator: Estimator | None = None) -> None:
-        """Change the mode; a fixed quantizer only ever freezes. ``estimator`` gathers statistics in calibrate.
+    def set_mode(self, mode: str, observer: RangeObserver | None = None) -> None:
+        """Change the mode; a fixed quantizer only ever freezes. ``observer`` gathers statistics in calibrate.
 
         ``learn`` makes parameters of the range as it stands; leaving it keeps what they have become.
         """
         if mode not in MODES:
             raise ValueError(f"quantizer mode {mode!r} is unknown; expected one of {', '.join(MODES)}")
-        if self.fixed and mode in ("follow", "learn"):
+        if self.fixed and mode in ("moving_average", "learn"):
             mode = "freeze"
         if mode == "learn" and self.learned is None:
             limits = (self.quant_min, self.quant_max)
-            self.learned = LearnedRange(
+            self.learned = LearnableFakeQuantize(
                 self.scale, self.zero_point, *limits, per_channel=self.per_channel, limit=self.limit
             )
         elif mode != "learn" and self.learned is not None:
             self._keep_learned(self.learned)
             self.learned = None
         self.mode = mode
-        self.estimator = estimator if mode == "calibrate" and not self.fixed else None
+        self.observer = observer if mode == "calibrate" and not self.fixed else None
 
     @torch.no_grad()
     def set_range(self, low: Tensor, high: Tensor) -> None:
@@ -88,7 +95,7 @@ class Quantizer(nn.Module):
             self.zero_point.copy_(zero_point)
 
     @torch.no_grad()
-    def _keep_learned(self, learned: LearnedRange) -> None:
+    def _keep_learned(self, learned: LearnableFakeQuantize) -> None:
         learned.project_()
         self.scale.copy_(learned.scale)
         self.zero_point.copy_(learned.zero_point.round())
@@ -105,22 +112,21 @@ class Quantizer(nn.Module):
         if self.mode == "off":
             return x
         if self.mode == "calibrate":
-            if self.estimator is not None:
-                self.estimator.update(x.detach())
+            if self.observer is not None:
+                self.observer.update(x.detach())
             return x
         if self.learned is not None:
-            return self.learned(x)
-        if self.mode == "follow" and self.weight:
+            learned: Tensor = self.learned(x)
+            return learned
+        if self.mode == "moving_average" and self.weight:
             # Known exactly: the range of this very weight.
             self.set_range_from_weight(x, "minmax")
-        elif self.mode == "follow":
-            self._follow_(x)
-        result = StraightThrough.apply(x, self.scale, self.zero_point, (self.quant_min, self.quant_max))
-        assert isinstance(result, Tensor)
-        return result
+        elif self.mode == "moving_average":
+            self._average_(x)
+        return straight_through(x, self.scale, self.zero_point, (self.quant_min, self.quant_max))
 
     @torch.no_grad()
-    def _follow_(self, x: Tensor) -> None:
+    def _average_(self, x: Tensor) -> None:
         """Move the range towards that of this batch; the first batch sets it."""
         low, high = (value.reshape(1) for value in x.aminmax())
         if torch.isfinite(self.low):
@@ -134,6 +140,6 @@ class Quantizer(nn.Module):
         return scaled.clamp(self.quant_min, self.quant_max).to(torch.int32)
 
     def extra_repr(self) -> str:
-        """Shown in the printed network."""
+        """Kind, granularity and mode, for the printed network."""
         kind = "weight" if self.weight else "activation"
         return f"{kind}, {'per_channel' if self.per_channel else 'per_tensor'}, mode={self.mode}"

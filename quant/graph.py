@@ -20,7 +20,7 @@ class UnsupportedNetworkError(ValueError):
 
 
 @dataclass(frozen=True)
-class ConvSite:
+class ConvBlock:
     """One convolution with what belongs to it: BatchNorm (live) and a clamp activation, in graph order."""
 
     conv: fx.Node
@@ -29,7 +29,7 @@ class ConvSite:
 
     @property
     def last(self) -> fx.Node:
-        """The node whose output is the site's output."""
+        """The node whose output is the block's output."""
         return self.activation or self.bn or self.conv
 
 
@@ -80,9 +80,9 @@ def _only_user(graph_module: fx.GraphModule, node: fx.Node, kinds: tuple[type, .
     return user if isinstance(module_of(graph_module, user), kinds) else None
 
 
-def conv_sites(graph_module: fx.GraphModule) -> list[ConvSite]:
+def conv_blocks(graph_module: fx.GraphModule) -> list[ConvBlock]:
     """All convolutions in execution order, each with its BatchNorm and its clamp activation."""
-    sites: list[ConvSite] = []
+    blocks: list[ConvBlock] = []
     seen: set[nn.Module] = set()
     for node in graph_module.graph.nodes:
         conv = module_of(graph_module, node)
@@ -95,8 +95,8 @@ def conv_sites(graph_module: fx.GraphModule) -> list[ConvSite]:
         seen.add(conv)
         bn = _only_user(graph_module, node, (nn.BatchNorm2d,))
         activation = _only_user(graph_module, bn or node, ACTIVATIONS)
-        sites.append(ConvSite(node, bn, activation))
-    return sites
+        blocks.append(ConvBlock(node, bn, activation))
+    return blocks
 
 
 def is_interpolate(graph_module: fx.GraphModule, node: fx.Node) -> bool:
@@ -145,10 +145,10 @@ def fold(weight: Tensor, bias: Tensor | None, bn: nn.BatchNorm2d | None) -> tupl
 def fuse_bn(network: nn.Module) -> fx.GraphModule:
     """Fold every Conv-BatchNorm pair into one convolution with bias; the float function stays the same."""
     graph_module = trace(network)
-    for site in conv_sites(graph_module):
-        if site.bn is None:
+    for block in conv_blocks(graph_module):
+        if block.bn is None:
             continue
-        conv, bn = module_of(graph_module, site.conv), module_of(graph_module, site.bn)
+        conv, bn = module_of(graph_module, block.conv), module_of(graph_module, block.bn)
         assert isinstance(conv, nn.Conv2d)
         assert isinstance(bn, nn.BatchNorm2d)
         weight, bias = fold(conv.weight, conv.bias, bn)
@@ -156,6 +156,6 @@ def fuse_bn(network: nn.Module) -> fx.GraphModule:
             nn.Parameter(weight),
             nn.Parameter(bias if bias is not None else torch.zeros(len(weight))),
         )
-        site.bn.replace_all_uses_with(site.conv)
-        graph_module.graph.erase_node(site.bn)
+        block.bn.replace_all_uses_with(block.conv)
+        graph_module.graph.erase_node(block.bn)
     return finish(graph_module)

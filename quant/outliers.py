@@ -1,8 +1,8 @@
-"""Which calibration pictures are like the others: a few on which the float network itself runs wild set no ranges.
+"""Which calibration images are typical: those with extreme activations in the float network set no ranges.
 
-A network in training normalizes by the batch; with running statistics a rare picture can drive its activations many
-times as high as any other, and the prediction is lost in float already. Ranges wide enough for it would cost all
-other pictures their resolution.
+A network in training normalizes by the batch. With running statistics a rare image can drive its activations many times
+as high as any other, so that its prediction is lost in float already. Ranges wide enough for it would cost all other
+images their resolution.
 """
 
 import torch
@@ -13,16 +13,16 @@ from quant.graph import trace
 
 
 class _Largest(fx.Interpreter):
-    """Keeps the largest magnitude of every value for each picture."""
+    """Keeps the largest magnitude of every value for each image."""
 
     def __init__(self, graph_module: fx.GraphModule) -> None:
         super().__init__(graph_module)
-        self.found: list[Tensor] = []
+        self.largest: list[Tensor] = []
 
     def run_node(self, n: fx.Node) -> object:
         value = super().run_node(n)
         if isinstance(value, Tensor) and value.dim() == 4 and n.op != "output":
-            self.found.append(value.abs().amax((1, 2, 3)))
+            self.largest.append(value.abs().amax((1, 2, 3)))
         return value
 
 
@@ -43,7 +43,7 @@ def typical_images(network: nn.Module, images: Images, ratio: float, batch_size:
     for start in range(0, len(images), batch_size):
         run = _Largest(graph_module)
         run.run(images[start : start + batch_size].to(device))
-        rows.append(torch.stack(run.found, 1))
+        rows.append(torch.stack(run.largest, 1))
     largest = torch.cat(rows)  # (images, values)
     if not torch.isfinite(largest).all():
         wrong = (~torch.isfinite(largest)).any(1).nonzero().flatten().tolist()

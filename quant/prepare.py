@@ -1,14 +1,15 @@
-"""From a float network to one with quantizers at every place where the int8 network rounds."""
+"""From a float network to one with fake quantization wherever the int8 network rounds."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from quant.fake_quantize import Quantizer
+from model.errors import require_one_of
+from quant.fake_quantize import FakeQuantize
 from quant.graph import (
-    ConvSite,
+    ConvBlock,
     bn_factor,
-    conv_sites,
+    conv_blocks,
     finish,
     fold,
     is_linear_in_place,
@@ -16,7 +17,7 @@ from quant.graph import (
     set_module,
     trace,
 )
-from quant.recipe import GRANULARITIES, require_one_of
+from quant.recipe import GRANULARITIES
 from quant.scaled_silu import ScaledSiLU
 
 _ELEMENTWISE = (ScaledSiLU, nn.SiLU, nn.Hardswish, nn.GELU, nn.Sigmoid, nn.Hardsigmoid)
@@ -41,7 +42,7 @@ class QuantConv(nn.Module):
         """None: no activation; inf: ReLU; 6: ReLU6."""
         self.bn_frozen = False
         channels = conv.out_channels if granularity == "per_channel" else None
-        self.weight_quantizer = Quantizer(weight=True, channels=channels)
+        self.weight_quantizer = FakeQuantize(weight=True, channels=channels)
 
     def folded(self) -> tuple[Tensor, Tensor | None]:
         """Float weight and bias with BatchNorm folded in."""
@@ -105,43 +106,43 @@ def prepare(network: nn.Module, granularity: str) -> fx.GraphModule:
     """
     require_one_of("granularity", granularity, GRANULARITIES)
     graph_module = trace(network)
-    sites = {site.conv: site for site in conv_sites(graph_module)}
+    blocks = {block.conv: block for block in conv_blocks(graph_module)}
     names: dict[fx.Node, str] = {}
     graph_module.add_module("quantizers", nn.Module())
     for node in list(graph_module.graph.nodes):
-        if node.op in ("output", "get_attr") or any(node in (s.bn, s.activation) for s in sites.values()):
+        if node.op in ("output", "get_attr") or any(node in (s.bn, s.activation) for s in blocks.values()):
             continue
-        if node in sites:
-            _swap_conv(graph_module, sites[node], granularity)
-            _insert(graph_module, node, names, Quantizer(limit=_limit(graph_module, node)))
+        if node in blocks:
+            _swap_conv(graph_module, blocks[node], granularity)
+            _insert(graph_module, node, names, FakeQuantize(limit=_limit(graph_module, node)))
         elif is_linear_in_place(graph_module, node):
             _insert(graph_module, node, names, share=_shared_name(node, names))
         elif isinstance(module_of(graph_module, node), nn.Sigmoid) or node.target is torch.sigmoid:
-            _insert(graph_module, node, names, Quantizer(fixed=_SIGMOID_QPARAMS))
+            _insert(graph_module, node, names, FakeQuantize(fixed=_SIGMOID_QPARAMS))
         else:
-            _insert(graph_module, node, names, Quantizer())
+            _insert(graph_module, node, names, FakeQuantize())
     return finish(graph_module)
 
 
-def _swap_conv(graph_module: fx.GraphModule, site: ConvSite, granularity: str) -> None:
-    conv, bn = module_of(graph_module, site.conv), module_of(graph_module, site.bn)
-    activation = module_of(graph_module, site.activation)
+def _swap_conv(graph_module: fx.GraphModule, block: ConvBlock, granularity: str) -> None:
+    conv, bn = module_of(graph_module, block.conv), module_of(graph_module, block.bn)
+    activation = module_of(graph_module, block.activation)
     limit = None if activation is None else 6.0 if isinstance(activation, nn.ReLU6) else float("inf")
     assert isinstance(conv, nn.Conv2d)
     assert bn is None or isinstance(bn, nn.BatchNorm2d)
-    set_module(graph_module, str(site.conv.target), QuantConv(conv, bn, limit, granularity))
-    for absorbed in (site.activation, site.bn):
+    set_module(graph_module, str(block.conv.target), QuantConv(conv, bn, limit, granularity))
+    for absorbed in (block.activation, block.bn):
         if absorbed is not None:
-            absorbed.replace_all_uses_with(site.conv)
+            absorbed.replace_all_uses_with(block.conv)
             graph_module.graph.erase_node(absorbed)
-    if site.bn is not None:  # it lives in the QuantConv now; its old place would wake it in train() and save it twice
-        graph_module.delete_submodule(str(site.bn.target))
+    if block.bn is not None:  # it lives in the QuantConv now; its old place would wake it in train() and save it twice
+        graph_module.delete_submodule(str(block.bn.target))
 
 
 def _limit(graph_module: fx.GraphModule, node: fx.Node) -> float | None:
     module = module_of(graph_module, node)
-    limited = isinstance(module, QuantConv) and module.limit is not None and module.limit != float("inf")
-    return module.limit if limited else None  # type: ignore[union-attr, return-value]
+    limit = module.limit if isinstance(module, QuantConv) else None
+    return None if limit == float("inf") else limit
 
 
 def _shared_name(node: fx.Node, names: dict[fx.Node, str]) -> str:
@@ -154,7 +155,7 @@ def _insert(
     graph_module: fx.GraphModule,
     node: fx.Node,
     names: dict[fx.Node, str],
-    quantizer: Quantizer | None = None,
+    quantizer: FakeQuantize | None = None,
     share: str | None = None,
 ) -> None:
     name = share or f"quantizers.{node.name}"
@@ -166,9 +167,9 @@ def _insert(
     names[node] = names[call] = name
 
 
-def quantizers(network: nn.Module) -> dict[str, Quantizer]:
+def quantizers(network: nn.Module) -> dict[str, FakeQuantize]:
     """All quantizers by name, activations and weights."""
-    return {name: module for name, module in network.named_modules() if isinstance(module, Quantizer)}
+    return {name: module for name, module in network.named_modules() if isinstance(module, FakeQuantize)}
 
 
 def quant_convs(network: nn.Module) -> dict[str, QuantConv]:
@@ -176,14 +177,14 @@ def quant_convs(network: nn.Module) -> dict[str, QuantConv]:
     return {name: module for name, module in network.named_modules() if isinstance(module, QuantConv)}
 
 
-def activation_readers(prepared: fx.GraphModule) -> dict[str, nn.Module]:
-    """Quantizers whose value is read by one elementwise activation (SiLU and its kin) alone: name -> activation."""
-    users: dict[str, list[nn.Module | None]] = {}
+def elementwise_consumers(prepared: fx.GraphModule) -> dict[str, nn.Module]:
+    """Quantizers whose value has one consumer, an elementwise activation (SiLU and its kin): name -> activation."""
+    consumers: dict[str, list[nn.Module | None]] = {}
     for node in prepared.graph.nodes:
-        if isinstance(module_of(prepared, node), Quantizer):  # several nodes where the quantizer is shared
-            users.setdefault(str(node.target), []).extend(module_of(prepared, user) for user in node.users)
+        if isinstance(module_of(prepared, node), FakeQuantize):  # several nodes where the quantizer is shared
+            consumers.setdefault(str(node.target), []).extend(module_of(prepared, user) for user in node.users)
     return {
-        name: readers[0]
-        for name, readers in users.items()
-        if len(readers) == 1 and isinstance(readers[0], _ELEMENTWISE)
+        name: modules[0]
+        for name, modules in consumers.items()
+        if len(modules) == 1 and isinstance(modules[0], _ELEMENTWISE)
     }

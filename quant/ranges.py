@@ -12,14 +12,14 @@ from torch import Tensor
 _BINS = 4096
 _LEVELS = 255
 _COUNTED = 2**16
-"""Of a larger batch a histogram counts about so many values, evenly spread: the error is a mean over all of them."""
+"""Of a larger batch a histogram counts about this many values, evenly spread: the error is a mean over all of them."""
 _WIDE, _FINE = (torch.linspace(*ends, 12, dtype=torch.float64) for ends in ((0.05, 1.0), (0.95, 1.05)))
 _SEARCHES = (_WIDE, _WIDE, _FINE)
 """Fractions of the ends that are tried, one search after the other."""
 _EPS = 1e-9
 
 
-class Estimator(Protocol):
+class RangeObserver(Protocol):
     """Gathers statistics of one activation over the calibration batches."""
 
     def update(self, x: Tensor) -> None:
@@ -42,8 +42,8 @@ def symmetric_qparams(low: Tensor, high: Tensor, quant_max: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Reader:
-    """The elementwise activation that alone reads a value NxCxHxW: ``function`` of (values, kinds).
+class ElementwiseConsumer:
+    """The elementwise activation that is the only consumer of a value NxCxHxW: ``function`` of (values, kinds).
 
     Where it differs between channels (``quant.scaled_silu``), ``kinds`` (C,) says by number which one each takes.
     """
@@ -52,20 +52,20 @@ class Reader:
     kinds: Tensor | None = None
 
 
-def make_estimator(method: str, percentile: float, reader: Reader | None = None) -> Estimator:
-    """The estimator for ``minmax``, ``moving_average``, ``percentile`` (of both tails), ``histogram`` or ``mse``.
+def make_observer(method: str, percentile: float, consumer: ElementwiseConsumer | None = None) -> RangeObserver:
+    """The observer for ``minmax``, ``moving_average``, ``percentile`` (of both tails), ``histogram`` or ``mse``.
 
-    ``histogram`` is the range of least squared error (L2). ``mse`` as well, but where an elementwise ``reader`` (SiLU)
-    alone reads the values, the error is taken behind it.
+    ``histogram`` is the range of least squared error (L2). ``mse`` is too, but where an elementwise ``consumer`` (SiLU)
+    is the only one, the error is taken behind it.
     """
     if method == "minmax":
-        return MinMax()
+        return MinMaxObserver()
     if method == "moving_average":
-        return MovingAverage()
-    return Histogram(percentile if method == "percentile" else None, reader if method == "mse" else None)
+        return MovingAverageObserver()
+    return HistogramObserver(percentile if method == "percentile" else None, consumer if method == "mse" else None)
 
 
-class MinMax:
+class MinMaxObserver:
     """Smallest and largest value seen."""
 
     def __init__(self) -> None:
@@ -81,7 +81,7 @@ class MinMax:
         return self.low, self.high
 
 
-class MovingAverage:
+class MovingAverageObserver:
     """Averages of the batches' smallest and largest values, the latest weighing 0.1."""
 
     def __init__(self) -> None:
@@ -97,22 +97,22 @@ class MovingAverage:
     def limits(self) -> tuple[Tensor, Tensor]:
         """The averages."""
         if self.low is None or self.high is None:
-            raise ValueError("a quantizer saw no calibration batch")
+            raise ValueError("a quantizer has seen no calibration batch")
         return self.low, self.high
 
 
-class Histogram:
-    """A histogram that widens as needed; the range is cut at a percentile, or where the squared error is least.
+class HistogramObserver:
+    """A histogram that widens as needed; the range ends at a percentile, or where the squared error is least.
 
     The squared error is that of rounding and clipping all seen values to 255 levels (as in the L2 range setting of
-    arXiv:2106.08295, section 3.1), searched over the upper end, then the lower, ever finer. Where only an activation
-    function ``reader`` reads the values the error is measured behind it: SiLU flattens its negative side, on which
-    a range would be wasted. Channels between which it differs are counted apart.
+    arXiv:2106.08295, section 3.1), searched over the upper end, then the lower, ever finer. Where an activation
+    function is the only ``consumer`` of the values the error is measured behind it: SiLU flattens its negative side, on
+    which a range would be wasted. Channels between which it differs are counted apart.
     """
 
-    def __init__(self, percentile: float | None, reader: Reader | None = None) -> None:
+    def __init__(self, percentile: float | None, consumer: ElementwiseConsumer | None = None) -> None:
         self.percentile = percentile
-        self.reader = reader or Reader(lambda values, kinds: values)
+        self.consumer = consumer or ElementwiseConsumer(lambda values, kinds: values)
         self.counts: Tensor | None = None  # (kinds, bins)
         self.low = self.high = 0.0
 
@@ -123,7 +123,7 @@ class Histogram:
         low, high = (float(end) for end in counted.aminmax())
         if not math.isfinite(high - low):
             raise FloatingPointError(f"a calibration batch holds values from {low} to {high}")
-        kinds = self.reader.kinds
+        kinds = self.consumer.kinds
         if self.counts is None:
             self.low, self.high = min(low, 0.0), max(high, _EPS)
             self.counts = torch.zeros(1 if kinds is None else int(kinds.max()) + 1, _BINS, dtype=torch.float64)
@@ -150,7 +150,7 @@ class Histogram:
     def limits(self) -> tuple[Tensor, Tensor]:
         """The range by percentile or by least squared error."""
         if self.counts is None:
-            raise ValueError("a quantizer saw no calibration batch")
+            raise ValueError("a quantizer has seen no calibration batch")
         filled = self.counts.sum(0).nonzero().flatten()
         width = (self.high - self.low) / _BINS
         low = self.low + width * float(filled[0])
@@ -183,10 +183,10 @@ class Histogram:
         return low, high
 
     def _moments(self) -> list[Tensor]:
-        """Of the values behind the reader the number, sum and sum of squares below every edge (kinds, bins + 1)."""
+        """Of the values behind the consumer the number, sum and sum of squares below every edge (kinds, bins + 1)."""
         assert self.counts is not None
         kinds = torch.arange(len(self.counts))[:, None]
-        value = self.reader.function(self.centres()[None], kinds)
+        value = self.consumer.function(self.centres()[None], kinds)
         return [F.pad((self.counts * value**power).cumsum(1), (1, 0)) for power in range(3)]
 
     def _errors(self, low: Tensor, high: Tensor, moments: list[Tensor]) -> Tensor:
@@ -197,7 +197,7 @@ class Histogram:
         edges = (((levels[:, 1:] - 0.5) * scale[:, None] - self.low) / width - 0.5).ceil().clamp(0, _BINS).long()
         edges = torch.cat([torch.zeros_like(edges[:, :1]), edges, torch.full_like(edges[:, :1], _BINS)], 1)
         kinds = torch.arange(len(moments[0]))[:, None, None]
-        level = self.reader.function(levels * scale[:, None], kinds)
+        level = self.consumer.function(levels * scale[:, None], kinds)
         count, sums, squares = (moment[:, edges].diff() for moment in moments)
         return (count * level**2 - 2.0 * sums * level + squares).sum((0, 2))
 

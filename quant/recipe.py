@@ -40,7 +40,7 @@ class EqualizeSpec:
 
 @dataclass(frozen=True)
 class CalibrateSpec:
-    """How quantizer ranges are found: number of images, and the range observer of activations and weights.
+    """How quantizer ranges are set: number of images, and the range observer of activations and weights.
 
     Images whose activations reach more than ``outlier_ratio`` times as far as the median image's are left out.
     """
@@ -63,7 +63,7 @@ class CalibrateSpec:
 
 @dataclass(frozen=True)
 class BiasCorrectionSpec:
-    """Bias correction (Nagel et al. 2019, arXiv:1906.04721): take out the mean error that rounding leaves.
+    """Bias correction (Nagel et al. 2019, arXiv:1906.04721): remove the mean error that rounding leaves.
 
     ``fast`` corrects each layer alone from the float network's means; ``sequential`` one layer after the other, each
     with its predecessors quantized and corrected. ``images``: how many of the calibration images, all at once.
@@ -79,7 +79,7 @@ class BiasCorrectionSpec:
 
 @dataclass(frozen=True)
 class MixedPrecisionSpec:
-    """Sites that stay in float (Pandey et al. 2023, arXiv:2302.05397): those that make the most noise alone.
+    """Sites that stay in float (Pandey et al. 2023, arXiv:2302.05397): those that alone make the most noise.
 
     The ``float_sites`` worst ones; where a target is set, as few of the worst as reach it instead: ``target_sqnr_db``
     of the output, and ``max_ssim_loss`` against the float network. Ranked and measured on ``images`` of the
@@ -100,7 +100,7 @@ class MixedPrecisionSpec:
 
 @dataclass(frozen=True)
 class AnalyzeSpec:
-    """Per-layer analysis: the error of each quantizer alone and up to each one, on so many calibration images."""
+    """Per-layer analysis: the error of each quantizer alone and up to each one, on ``images`` calibration images."""
 
     images: int = 8
 
@@ -110,11 +110,11 @@ class AnalyzeSpec:
 
 @dataclass(frozen=True)
 class RoundingSpec:
-    """Learned rounding of weights (the aim of AdaRound, Nagel et al. 2020, arXiv:2004.10568).
+    """Learned rounding of weights: OPTQ (arXiv:2210.17323) towards the float network's outputs (arXiv:2504.02692).
 
-    ``images``: how many of the calibration images it looks at, all held in memory. ``places``: how many outputs of
-    a layer, drawn from all images. ``damping``: what is added to the inputs' variances, in parts of them, so that
-    errors which inputs seen here cancel stay small for others.
+    ``images``: how many of the calibration images it uses, all held in memory. ``places``: how many outputs of a layer
+    it samples, over all images. ``damping``: the fraction of the inputs' variances that is added to them, so that
+    errors which these inputs cancel stay small for others.
     """
 
     images: int = 64
@@ -132,9 +132,9 @@ class QatSpec:
     """Quantization-aware training (Jacob et al. 2018, arXiv:1712.05877; schedule of arXiv:1806.08342).
 
     ``images_per_epoch`` 0 means all. ``learning_rate`` is in ranges: the fraction of its quantizer's range that a
-    weight moves in a step at most. ``schedule`` lets it fall along a cosine, or by the plateau of validation SSIM.
-    ``observe_batches``: a cold start first watches as many batches. ``freeze_ranges_after`` and ``freeze_bn_after``
-    are fractions of the steps. ``learned_scales``: ranges are parameters instead of following or frozen.
+    weight moves in a step at most. ``schedule`` lowers it along a cosine, or at plateaus of validation SSIM.
+    ``observe_batches``: a cold start first observes this many batches. ``freeze_ranges_after`` and ``freeze_bn_after``
+    are fractions of the steps. ``learned_scales``: ranges are parameters instead of moving averages or frozen.
     ``distillation`` is the weight of the float network's prediction in the target, 0 to 1.
     """
 

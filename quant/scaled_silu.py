@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from quant.graph import finish, module_of, set_module
-from quant.ranges import Reader
+from quant.ranges import ElementwiseConsumer
 
 STEPS_PER_OCTAVE = 8
 
@@ -24,7 +24,7 @@ class ScaledSiLU(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.inplace = False
-        """Whether the input is overwritten, which spares new memory; only where nothing else reads it."""
+        """Whether the input is overwritten, which saves an allocation; only where nothing else reads it."""
         self.register_buffer("exponent", torch.zeros(channels, 1, 1, dtype=torch.int8))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -38,11 +38,11 @@ class ScaledSiLU(nn.Module):
         """The scale f of each channel, (C, 1, 1)."""
         return torch.exp2(self.exponent / STEPS_PER_OCTAVE)
 
-    def reader(self) -> Reader:
-        """The function for the search of a range in front of it: one kind a scale that a channel has."""
-        exponents, kinds = self.exponent.flatten().cpu().unique(return_inverse=True)
+    def consumer(self) -> ElementwiseConsumer:
+        """The function that a range in front of it is searched for: one kind for each scale that a channel has."""
+        exponents, kinds = torch.unique(self.exponent.flatten().cpu(), return_inverse=True)
         slopes = torch.exp2(exponents.double() / -STEPS_PER_OCTAVE)
-        return Reader(lambda x, kind: x * torch.sigmoid(x * slopes[kind]), kinds)
+        return ElementwiseConsumer(lambda x, kind: x * torch.sigmoid(x * slopes[kind]), kinds)
 
     @torch.no_grad()
     def scale_(self, steps: Tensor) -> None:

@@ -8,16 +8,20 @@ from torch import nn
 from quant.prepare import quant_convs, quantizers
 
 PHASES = ("calibrate", "finetune", "evaluate")
+_RECORDED_MODES = {"moving_average": "follow"}
+"""Records keep this mode's former name, so that old and new ones have the same keys."""
 
 
 class QuantizerStateError(AssertionError):
-    """A phase was entered with quantizers, BatchNorm or dropout in a state that would make its result a lie."""
+    """Quantizers, BatchNorm or dropout are in a state in which a phase's result would be wrong."""
 
 
 def quantizer_state(network: nn.Module) -> dict[str, int | bool]:
     """Counts of quantizers by mode (weights and activations apart), train mode, live BatchNorm and dropout."""
-    found = quantizers(network).values()
-    modes = Counter(f"{'weight' if q.weight else 'activation'}_{q.mode}" for q in found)
+    modes = Counter(
+        f"{'weight' if q.weight else 'activation'}_{_RECORDED_MODES.get(q.mode, q.mode)}"
+        for q in quantizers(network).values()
+    )
     norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     dropouts = [m for m in network.modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.p > 0]
     return {
@@ -34,11 +38,11 @@ def require_state(network: nn.Module, phase: str, kept_float: Collection[str] = 
 
     Calibration: eval mode, every activation observed, nothing quantized. Fine-tuning: train mode, every quantizer
     quantizing but those named in ``kept_float``, which may be off (mixed precision). Evaluation: eval mode, nothing
-    observing or following, dropout and batch statistics off. Raises QuantizerStateError naming the first offenders.
+    observing or averaging, dropout and batch statistics off. Raises QuantizerStateError naming the first offenders.
     """
     if phase not in PHASES:
         raise ValueError(f"phase {phase!r} is unknown; expected one of {', '.join(PHASES)}")
-    quantizing = ("follow", "freeze", "learn")
+    quantizing = ("moving_average", "freeze", "learn")
     wanted = {"calibrate": ("calibrate",), "finetune": quantizing, "evaluate": ("freeze", "off")}[phase]
     state = quantizer_state(network)
     wrong = [
@@ -55,6 +59,6 @@ def require_state(network: nn.Module, phase: str, kept_float: Collection[str] = 
     if state["dropout_live"] and phase != "finetune":
         wrong.append(f"{state['dropout_live']} dropout layers are live")
     if wrong:
-        shown = "; ".join(wrong[:3]) + (f"; and {len(wrong) - 3} more" if len(wrong) > 3 else "")
-        raise QuantizerStateError(f"{phase} cannot start: {shown}. Expected quantizers in {' or '.join(wanted)}.")
+        reasons = "; ".join(wrong[:3]) + (f"; and {len(wrong) - 3} more" if len(wrong) > 3 else "")
+        raise QuantizerStateError(f"{phase} cannot start: {reasons}. Expected quantizers in {' or '.join(wanted)}.")
     return state

@@ -8,7 +8,7 @@ from torch import nn
 from grid.stages.analysis_files import write_analysis
 from grid.stages.calibration_images import CalibrationImages, calibrated_on, check_images, drawn_images
 from grid.stages.work import Outcome, StageError, Work
-from quant.analysis.mixed_precision import mix
+from quant.analysis.mixed_precision import keep_worst_float
 from quant.analysis.site_errors import analyze
 from quant.artifact import load_network, read_form, save_network
 from quant.bias_correction import correct_bias
@@ -16,7 +16,7 @@ from quant.calibrate import calibrate
 from quant.engines import qnnpack
 from quant.engines.catalog import is_exported
 from quant.engines.exported import ExportedNetwork, export, file_name
-from quant.qat.finetune import finetune, prepare_cold
+from quant.qat.finetune import finetune, prepare_for_qat
 from quant.state import quantizer_state, require_state
 from quant.weight_rounding.rounding import learn_rounding
 
@@ -61,7 +61,7 @@ def choose_float_sites(work: Work) -> Outcome:
     network, form = load_network(work.inputs["network"]), read_form(work.inputs["network"])
     spec = work.group("mixed_precision")
     images = CalibrationImages(work.pack, spec.images, int(work.node.settings["seed"] or 0))
-    mixed, mixture = mix(
+    mixed, chosen = keep_worst_float(
         network,  # type: ignore[arg-type]
         spec,
         images,
@@ -70,8 +70,8 @@ def choose_float_sites(work: Work) -> Outcome:
         progress=work.progress,
     )
     save_network(work.out, mixed, form)
-    metrics = {"sqnr_db": mixture.sqnr_db, "ssim_loss": mixture.ssim_loss, "sites": mixture.sites}
-    asserted = {"float_sites": mixture.names, "tried": mixture.tried, "images": images.indices}
+    metrics = {"sqnr_db": chosen.sqnr_db, "ssim_loss": chosen.ssim_loss, "sites": chosen.sites}
+    asserted = {"float_sites": chosen.names, "tried": chosen.tried, "images": images.indices}
     return Outcome(metrics, {**asserted, **quantizer_state(mixed)})
 
 
@@ -80,7 +80,7 @@ def finetune_quantized(work: Work) -> Outcome:
     network, form = load_network(work.inputs["network"]), read_form(work.inputs["network"])
     spec, settings = work.group("calibrate"), work.node.settings
     granularity = str(settings["granularity"])
-    prepared = network if form.form == "prepared" else prepare_cold(network, granularity, spec)
+    prepared = network if form.form == "prepared" else prepare_for_qat(network, granularity, spec)
     history, state = finetune(
         prepared,  # type: ignore[arg-type]
         load_network(work.inputs["teacher"]),

@@ -1,16 +1,16 @@
 """Mixed precision from the analysis: the sites that make the most noise stay in float.
 
-Sites are ranked by the noise that each makes alone, and the ranking is cut where a target is met, which is found by
-halving (Pandey et al. 2023, arXiv:2302.05397).
+Sites are ranked by the noise that each makes alone. The ranking is cut where a target is met, by binary search (Pandey
+et al. 2023, arXiv:2302.05397).
 
-A weight that stays float makes its convolution a float one. A value that stays float is not rounded: the operator
-behind which it stands and those that read it compute in float. What that costs is measured, not assumed: the size and
-latency of the converted network.
+A weight that stays float makes its convolution a float one. A value that stays float is not rounded: the operator that
+gives it and those that read it compute in float. What that costs is measured: the size and latency of the converted
+network.
 """
 
 import copy
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +18,8 @@ from torch import Tensor, fx
 
 from model.errors import InputError
 from model.metrics import depth_metrics, sqnr_db
-from quant.analysis.site_errors import Progress, rank_sites
+from model.progress import Progress, ignore_progress
+from quant.analysis.site_errors import rank_sites
 from quant.calibrate import Images
 from quant.prepare import quantizers
 from quant.recipe import MixedPrecisionSpec
@@ -26,10 +27,10 @@ from quant.state import require_state
 
 
 @dataclass(frozen=True)
-class Mixture:
+class FloatSites:
     """Which sites stay in float (worst first), of how many, and what the network then reaches on the images.
 
-    ``ssim_loss`` is None where no target asks for it. ``tried`` are the counts that were measured, in turn.
+    ``ssim_loss`` is None without a target for it. ``tried`` are the counts that were measured, in turn.
     """
 
     names: tuple[str, ...]
@@ -44,7 +45,7 @@ def keep_float(
 ) -> fx.GraphModule:
     """A copy whose quantizers of these names are off; raises InputError for a name that no quantizer has.
 
-    Where steps after calibration have written into weights and biases (learned rounding, bias correction),
+    Where steps after calibration (learned rounding, bias correction) have written into weights and biases,
     ``original`` is the calibrated network: a weight that stays float is then its weight, with its bias.
     """
     mixed = copy.deepcopy(prepared)
@@ -53,7 +54,9 @@ def keep_float(
         if name not in named:
             near = difflib.get_close_matches(name, named, 1)
             hint = f"Did you mean {near[0]}?" if near else ""
-            raise InputError("mixed_precision", f"{name!r} is no site of this network", "a quantizer's name", hint)
+            raise InputError(
+                "mixed_precision", "is not a site of this network", "a quantizer's name", hint, value=repr(name)
+            )
         named[name].set_mode("off")
         if original is not None and named[name].weight:
             conv = name.removesuffix(".weight_quantizer")
@@ -62,26 +65,26 @@ def keep_float(
 
 
 @torch.no_grad()
-def mix(
+def keep_worst_float(
     prepared: fx.GraphModule,
     spec: MixedPrecisionSpec,
     images: Images,
     depth: Tensor | None = None,
     *,
     original: fx.GraphModule | None = None,
-    progress: Progress = lambda info: None,
-) -> tuple[fx.GraphModule, Mixture]:
+    progress: Progress = ignore_progress,
+) -> tuple[fx.GraphModule, FloatSites]:
     """A copy in which the worst sites, ranked by isolated error, stay in float.
 
     Args:
         prepared: quantizers frozen at their ranges, in eval mode.
         spec: how many; with a target the smallest number of ranked sites that reaches it, all of them off together.
-            The search halves the ranking. It always ends: with all sites off it is the float network.
+            The binary search always ends: with all sites off it is the float network.
         images: normalized, Nx3xHxW, on which the sites are ranked and the targets measured.
         depth: true depth Nx1xhxw of the images, for ``max_ssim_loss``.
         original: see ``keep_float``.
 
-    Raises QuantizerStateError where a quantizer still observes or follows, InputError where there are fewer sites
+    Raises QuantizerStateError where a quantizer still observes or averages, InputError where there are fewer sites
     than ``float_sites``, ValueError for a missing ``depth``.
     """
     require_state(prepared, "evaluate")
@@ -89,9 +92,8 @@ def mix(
         raise ValueError("max_ssim_loss needs the true depth of the images")
     ranking = rank_sites(prepared, images, progress, original=original)
     if spec.target_sqnr_db is None and spec.max_ssim_loss is None and spec.float_sites > len(ranking):
-        raise InputError(
-            "mixed_precision.float_sites", f"{spec.float_sites} is out of range", f"at most {len(ranking)} sites"
-        )
+        limit, value = f"at most {len(ranking)} sites", repr(spec.float_sites)
+        raise InputError("mixed_precision.float_sites", "is out of range", limit, value=value)
     reference = _outputs(keep_float(prepared, ranking, original), images)
     measured: dict[int, tuple[float, float | None]] = {}
 
@@ -108,8 +110,8 @@ def mix(
     if spec.target_sqnr_db is not None or spec.max_ssim_loss is not None:
         count = _smallest(len(ranking), lambda tried: _meets(spec, *measure(tried)))
     reached, loss = measure(count)
-    mixture = Mixture(ranking[:count], len(ranking), reached, loss, tuple(measured))
-    return keep_float(prepared, mixture.names, original), mixture
+    chosen = FloatSites(ranking[:count], len(ranking), reached, loss, tuple(measured))
+    return keep_float(prepared, chosen.names, original), chosen
 
 
 def _meets(spec: MixedPrecisionSpec, reached_db: float, ssim_loss: float | None) -> bool:
@@ -118,8 +120,8 @@ def _meets(spec: MixedPrecisionSpec, reached_db: float, ssim_loss: float | None)
     return spec.max_ssim_loss is None or ssim_loss is None or ssim_loss <= spec.max_ssim_loss
 
 
-def _smallest(most: int, enough) -> int:
-    """The smallest count that is ``enough``, by halving; ``most`` counts as enough unseen."""
+def _smallest(most: int, enough: Callable[[int], bool]) -> int:
+    """The smallest count that is ``enough``, by binary search; ``most`` is taken to be enough."""
     low, high = 0, most
     while low < high:
         middle = (low + high) // 2

@@ -7,24 +7,23 @@ signal to quantization noise ratio (SQNR) and as cosine. (SQNR by quantizer as i
 arXiv:2302.05397.)
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, fx
 
-from quant.analysis.sites import Site, SitesRunner
+from model.progress import Progress, ignore_progress
+from quant.analysis.sites import QuantizerSite, SitesRunner
 from quant.calibrate import Images
-from quant.fake_quantize import Quantizer
+from quant.fake_quantize import FakeQuantize
 from quant.state import require_state
 
 _TINY = 1e-30
-Progress = Callable[[dict[str, float]], None]
 
 
 @dataclass(frozen=True)
 class SiteError:
-    """One site: what it does to the output, alone and with all before it, and what its range has to hold.
+    """One site: its effect on the output, alone and with all before it, and what its range has to hold.
 
     ``name`` is its quantizer's, ``order`` its place in the run. ``noise_share`` is its part of the sum of all sites'
     isolated noise. ``site_sqnr_db`` is measured on the rounded weight, or value, itself. ``low`` and ``high`` are what
@@ -83,11 +82,12 @@ class _Agreement:
 
     @property
     def cosine(self) -> float:
-        return self.product / max((self.squared_reference * self.squared) ** 0.5, _TINY)
+        norm: float = (self.squared_reference * self.squared) ** 0.5
+        return self.product / max(norm, _TINY)
 
 
 @dataclass
-class _Found:
+class _Statistics:
     """What is gathered of one site over the images."""
 
     isolated: _Agreement = field(default_factory=_Agreement)
@@ -98,7 +98,7 @@ class _Found:
     clip_low: Tensor | None = None
     clip_high: Tensor | None = None
 
-    def look(self, value: Tensor, rounded: Tensor, channel_dim: int, quantizer: Quantizer) -> None:
+    def add(self, value: Tensor, rounded: Tensor, channel_dim: int, quantizer: FakeQuantize) -> None:
         """Take in the error at the site itself, and the range of each channel."""
         self.own.add(value, rounded)
         others = [dim for dim in range(value.dim()) if dim != channel_dim]
@@ -113,7 +113,7 @@ class _Found:
 def analyze(
     prepared: fx.GraphModule,
     images: Images,
-    progress: Progress = lambda info: None,
+    progress: Progress = ignore_progress,
     *,
     original: fx.GraphModule | None = None,
     batch_size: int = 2,
@@ -123,11 +123,11 @@ def analyze(
     Args:
         prepared: quantizers frozen at their ranges (those that are off stay off), eval mode; it is not changed.
         images: normalized, Nx3xHxW. About as many forward passes are made as there are sites, for each image.
-        original: the calibrated network, where steps behind it (learned rounding, bias correction) have written into
+        original: the calibrated network, where later steps (learned rounding, bias correction) have written into
             weights and biases: a weight that is off is then the original one, with its bias.
         batch_size: images a pass; all values of a pass are kept.
 
-    Raises QuantizerStateError where a quantizer still observes or follows, ValueError without images.
+    Raises QuantizerStateError where a quantizer still observes or averages, ValueError without images.
     """
     gathered = _gather(prepared, original or prepared, images, progress, batch_size)
     return tuple(
@@ -135,18 +135,18 @@ def analyze(
             name=site.name,
             kind=site.kind,
             order=order,
-            isolated_sqnr_db=found.isolated.sqnr_db,
-            isolated_cosine=found.isolated.cosine,
+            isolated_sqnr_db=statistics.isolated.sqnr_db,
+            isolated_cosine=statistics.isolated.cosine,
             noise_share=share,
-            site_sqnr_db=found.own.sqnr_db,
-            cumulative_sqnr_db=found.cumulative.sqnr_db,
-            cumulative_cosine=found.cumulative.cosine,
-            low=_numbers(found.low),
-            high=_numbers(found.high),
-            clip_low=_numbers(found.clip_low),
-            clip_high=_numbers(found.clip_high),
+            site_sqnr_db=statistics.own.sqnr_db,
+            cumulative_sqnr_db=statistics.cumulative.sqnr_db,
+            cumulative_cosine=statistics.cumulative.cosine,
+            low=_numbers(statistics.low),
+            high=_numbers(statistics.high),
+            clip_low=_numbers(statistics.clip_low),
+            clip_high=_numbers(statistics.clip_high),
         )
-        for order, (site, found, share) in enumerate(_with_shares(gathered))
+        for order, (site, statistics, share) in enumerate(_with_shares(gathered))
     )
 
 
@@ -154,14 +154,14 @@ def analyze(
 def rank_sites(
     prepared: fx.GraphModule,
     images: Images,
-    progress: Progress = lambda info: None,
+    progress: Progress = ignore_progress,
     *,
     original: fx.GraphModule | None = None,
     batch_size: int = 2,
 ) -> tuple[str, ...]:
     """The names of all sites, the one with the largest isolated error first; half the work of ``analyze``."""
     gathered = _gather(prepared, original or prepared, images, progress, batch_size, cumulative=False)
-    return tuple(site.name for site, found in sorted(gathered, key=lambda pair: pair[1].isolated.sqnr_db))
+    return tuple(site.name for site, _ in sorted(gathered, key=lambda pair: pair[1].isolated.sqnr_db))
 
 
 def ranked(errors: tuple[SiteError, ...]) -> list[SiteError]:
@@ -176,23 +176,23 @@ def _gather(
     progress: Progress,
     batch_size: int,
     cumulative: bool = True,
-) -> list[tuple[Site, _Found]]:
+) -> list[tuple[QuantizerSite, _Statistics]]:
     if not len(images):
         raise ValueError("an analysis needs at least one image")
     require_state(prepared, "evaluate")
     runner = SitesRunner(prepared, original)
     device = next(prepared.parameters()).device
-    found = {site: _Found() for site in runner.sites}
+    gathered = {site: _Statistics() for site in runner.sites}
     batches = range(0, len(images), batch_size)
-    steps = len(batches) * len(found) * (2 if cumulative else 1)
+    steps = len(batches) * len(gathered) * (2 if cumulative else 1)
     step = 0
     for start in batches:
         plain = runner.values(images[start : start + batch_size].to(device))
         for site in runner.sites:
             runner.switch(True, site)
             changed = runner.changed(plain, site)
-            found[site].isolated.add(plain[runner.result], changed[runner.result])
-            found[site].look(*runner.at(site, plain), runner.quantizers[site.name])
+            gathered[site].isolated.add(plain[runner.result], changed[runner.result])
+            gathered[site].add(*runner.at(site, plain), runner.quantizers[site.name])
             runner.switch(False, site)
             step += 1
             progress({"step": step, "steps": steps})
@@ -200,16 +200,16 @@ def _gather(
         for site in runner.sites if cumulative else ():
             runner.switch(True, site)
             running = runner.changed(running, site)
-            found[site].cumulative.add(plain[runner.result], running[runner.result])
+            gathered[site].cumulative.add(plain[runner.result], running[runner.result])
             step += 1
             progress({"step": step, "steps": steps})
         runner.switch(False, *runner.sites)
-    return list(found.items())
+    return list(gathered.items())
 
 
-def _with_shares(gathered: list[tuple[Site, _Found]]) -> list[tuple[Site, _Found, float]]:
-    total = max(sum(found.isolated.error for _, found in gathered), _TINY)
-    return [(site, found, found.isolated.error / total) for site, found in gathered]
+def _with_shares(gathered: list[tuple[QuantizerSite, _Statistics]]) -> list[tuple[QuantizerSite, _Statistics, float]]:
+    total = max(sum(statistics.isolated.error for _, statistics in gathered), _TINY)
+    return [(site, statistics, statistics.isolated.error / total) for site, statistics in gathered]
 
 
 def _numbers(values: Tensor | None) -> tuple[float, ...]:

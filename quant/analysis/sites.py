@@ -1,4 +1,4 @@
-"""The places where a prepared network rounds, in the order in which it runs, and runs with chosen ones of them on."""
+"""Where a prepared network rounds, in the order in which it runs, and runs with chosen quantizers on."""
 
 import copy
 import operator
@@ -14,8 +14,8 @@ Values = dict[fx.Node, Tensor]
 
 
 @dataclass(frozen=True)
-class Site:
-    """A quantizer by name, the node whose value it rounds first, and all nodes that it can change."""
+class QuantizerSite:
+    """Where a quantizer rounds: its name, the node whose value it rounds first, and all nodes that it can change."""
 
     name: str
     kind: str
@@ -23,7 +23,7 @@ class Site:
     reaches: frozenset[fx.Node]
 
 
-def sites(prepared: fx.GraphModule) -> tuple[Site, ...]:
+def quantizer_sites(prepared: fx.GraphModule) -> tuple[QuantizerSite, ...]:
     """All quantizers that are on, in the order in which they first round."""
     named = quantizers(prepared)
     starts: dict[str, list[fx.Node]] = {}
@@ -33,7 +33,7 @@ def sites(prepared: fx.GraphModule) -> tuple[Site, ...]:
         elif str(node.target) in named:
             starts.setdefault(str(node.target), []).append(node)
     return tuple(
-        Site(name, "weight" if named[name].weight else "activation", nodes[0], _reached(prepared, nodes))
+        QuantizerSite(name, "weight" if named[name].weight else "activation", nodes[0], _reached(prepared, nodes))
         for name, nodes in starts.items()
         if named[name].mode != "off"
     )
@@ -55,7 +55,7 @@ class SitesRunner(fx.Interpreter):
 
     def __init__(self, prepared: fx.GraphModule, original: fx.GraphModule) -> None:
         super().__init__(_without_in_place(prepared), garbage_collect_values=False)
-        self.sites = sites(self.module)  # type: ignore[arg-type]
+        self.sites = quantizer_sites(self.module)  # type: ignore[arg-type]
         self.quantizers = quantizers(self.module)
         self.result = next(node for node in self.graph.nodes if node.op == "output")
         self.rounding, self.plain = quant_convs(self.module), quant_convs(copy.deepcopy(original))
@@ -63,7 +63,7 @@ class SitesRunner(fx.Interpreter):
             conv.weight_quantizer.set_mode("off")
         self.switch(False, *self.sites)
 
-    def switch(self, on: bool, *chosen: Site) -> None:
+    def switch(self, on: bool, *chosen: QuantizerSite) -> None:
         """Turn sites on or off."""
         for site in chosen:
             self.quantizers[site.name].set_mode("freeze" if on else "off")
@@ -71,7 +71,7 @@ class SitesRunner(fx.Interpreter):
                 name = str(site.node.target)
                 set_module(self.module, name, (self.rounding if on else self.plain)[name])  # type: ignore[arg-type]
 
-    def at(self, site: Site, values: Values) -> tuple[Tensor, Tensor, int]:
+    def at(self, site: QuantizerSite, values: Values) -> tuple[Tensor, Tensor, int]:
         """The weight, or the value of ``values``, at the site in float, the same rounded, and its channel dimension."""
         if site.kind == "weight":
             name = str(site.node.target)
@@ -84,14 +84,14 @@ class SitesRunner(fx.Interpreter):
         self.run(images)
         return self.env
 
-    def changed(self, values: Values, site: Site) -> Values:
+    def changed(self, values: Values, site: QuantizerSite) -> Values:
         """The values again, those that ``site`` reaches computed anew with the sites as they are."""
         self.run(initial_env={node: value for node, value in values.items() if node not in site.reaches})
         return self.env
 
 
 def _without_in_place(prepared: fx.GraphModule) -> fx.GraphModule:
-    """A copy whose operators leave their inputs alone, as they are looked at again."""
+    """A copy whose operators leave their inputs alone, as these are compared afterwards."""
     graph_module = copy.deepcopy(prepared)
     for module in graph_module.modules():
         if hasattr(module, "inplace"):

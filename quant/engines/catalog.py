@@ -1,11 +1,11 @@
-"""Which engines there are, and whether their packages are here. Nothing heavy is imported."""
+"""Which engines there are, and whether their packages are installed. Nothing heavy is imported."""
 
 import importlib.util
 
 TORCH = ("qnnpack", "x86", "onednn")
 """Kernels of PyTorch itself: one int8 network, whose packed weights each of them lays out in its own way."""
 PACKAGES = {"xnnpack": ("executorch", "torchao"), "onnxruntime": ("onnxruntime", "onnx", "onnxscript")}
-"""Engines that run a file of their own, and what it takes to write it; the first package is what runs it."""
+"""Engines that run a file of their own, and the packages that write it; the first of them runs it."""
 INSTALL = "pip install -r requirements-engines.txt"
 
 

@@ -1,7 +1,7 @@
 """The prepared network in the quantized operators that exporters read: int8 constants, quantize and dequantize.
 
 ``torch.ops.quantized_decomposed`` is the common language of torchao's pt2e, ExecuTorch and the ONNX exporter. The
-integers of the weights, the scales and the zero points are those of the recipe; an exporter finds them, and calibrates
+integers of the weights, the scales and the zero points are those of the recipe; an exporter copies them and calibrates
 nothing itself.
 """
 
@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from torch.ao.quantization.fx import _decomposed as _registers_the_operators  # noqa: F401
 
 from quant.engines.qnnpack import float_conv
-from quant.fake_quantize import Quantizer
+from quant.fake_quantize import FakeQuantize
 from quant.graph import finish, module_of, set_module
 from quant.prepare import QuantConv
 from quant.scaled_silu import ScaledSiLU
@@ -85,7 +85,7 @@ def decompose(prepared: fx.GraphModule, signed: bool) -> fx.GraphModule:
     graph_module = copy.deepcopy(prepared).cpu()
     for node in list(graph_module.graph.nodes):
         module = module_of(graph_module, node)
-        if isinstance(module, Quantizer):
+        if isinstance(module, FakeQuantize):
             if module.mode == "off":
                 node.replace_all_uses_with(node.args[0])
             else:
@@ -99,7 +99,7 @@ def decompose(prepared: fx.GraphModule, signed: bool) -> fx.GraphModule:
     return finish(graph_module).eval()
 
 
-def _round(graph_module: fx.GraphModule, call: fx.Node, quantizer: Quantizer, shift: int) -> None:
+def _round(graph_module: fx.GraphModule, call: fx.Node, quantizer: FakeQuantize, shift: int) -> None:
     """Put quantize and dequantize in the place of the quantizer's ``call``."""
     dtype = torch.int8 if shift else torch.uint8
     zero_point = int(quantizer.zero_point[0]) - shift

@@ -17,7 +17,7 @@ _ENGINES: dict[str, ModuleType] = {"onnxruntime": onnxruntime, "xnnpack": xnnpac
 
 
 class ExportError(RuntimeError):
-    """An engine's package is missing, or its file does not hold what the recipe found."""
+    """An engine's package is missing, or its file lacks constants of the recipe."""
 
 
 class ExportedNetwork(nn.Module):
@@ -37,12 +37,12 @@ class ExportedNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Depth fractions of the images."""
-        return torch.cat([self.run(image) for image in images.split(1)])
+        return torch.cat([self.run(image) for image in torch.split(images, 1)])
 
 
 def file_name(engine: str) -> str:
     """The name of the engine's file in a network's folder."""
-    return _ENGINES[engine].FILE
+    return str(_ENGINES[engine].FILE)
 
 
 @torch.no_grad()

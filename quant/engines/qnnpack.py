@@ -1,7 +1,7 @@
-"""The int8 network on PyTorch's quantized kernels (QNNPACK, and its kin on x86), the only user of torch.ao's.
+"""The int8 network on PyTorch's quantized kernels (QNNPACK, and its kin on x86), the only user of ``torch.ao.nn``.
 
-PyTorch has deprecated this engine; what else the product does stands on our own quantizers, so that another engine
-is another file here.
+PyTorch has deprecated this engine. Everything else stands on our own quantizers, so that another engine is another file
+here.
 """
 
 import copy
@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 from torch.ao.nn.intrinsic.quantized import ConvReLU2d
 from torch.ao.nn.quantized import Conv2d
 
-from quant.fake_quantize import Quantizer
+from quant.fake_quantize import FakeQuantize
 from quant.graph import ADDITIONS, PRODUCTS, finish, is_linear_in_place, module_of, set_module
 from quant.prepare import QuantConv, quantizers
 from quant.scaled_silu import ScaledSiLU
@@ -22,7 +22,7 @@ _QUANTIZED_OPERATORS = ((ADDITIONS, torch.ops.quantized.add), (PRODUCTS, torch.o
 
 
 class _Values:
-    """For every value of the prepared graph its int8 and its float form, each made when first asked for."""
+    """For every value of the prepared graph its int8 and its float form, each added when it is first needed."""
 
     def __init__(self, graph_module: fx.GraphModule) -> None:
         self.graph_module = graph_module
@@ -52,7 +52,7 @@ def convert(prepared: fx.GraphModule, engine: str = ENGINE) -> fx.GraphModule:
     copied: dict[fx.Node, fx.Node] = {}
     for node in prepared.graph.nodes:
         module = module_of(prepared, node)
-        if isinstance(module, Quantizer):
+        if isinstance(module, FakeQuantize):
             _convert_quantized(prepared, graph_module, node, module, values)
         elif node.op == "output":
             graph.output(fx.map_arg(node.args[0], values.as_float))
@@ -62,7 +62,7 @@ def convert(prepared: fx.GraphModule, engine: str = ENGINE) -> fx.GraphModule:
             raise NotImplementedError(f"operator {node.format_node()} has no quantizer")
     graph_module = finish(graph_module)
     graph_module.eval()
-    # What the structure depends on, kept for whoever rebuilds it.
+    # What the structure depends on, kept so that it can be rebuilt.
     graph_module.meta["modes"] = {name: quantizer.mode for name, quantizer in quantizers(prepared).items()}
     return graph_module
 
@@ -77,11 +77,11 @@ def use_engine_(engine: str = ENGINE) -> None:
 
 
 def _has_quantizer(prepared: fx.GraphModule, node: fx.Node) -> bool:
-    return any(isinstance(module_of(prepared, user), Quantizer) for user in node.users)
+    return any(isinstance(module_of(prepared, user), FakeQuantize) for user in node.users)
 
 
 def _convert_quantized(
-    prepared: fx.GraphModule, graph_module: fx.GraphModule, call: fx.Node, quantizer: Quantizer, values: _Values
+    prepared: fx.GraphModule, graph_module: fx.GraphModule, call: fx.Node, quantizer: FakeQuantize, values: _Values
 ) -> None:
     """Add the int8 form of the operator in front of the quantizer ``call``, and register it for ``call``."""
     graph = graph_module.graph
@@ -117,7 +117,7 @@ def _convert_quantized(
     values.int8[call] = new
 
 
-def _qparams(graph_module: fx.GraphModule, call: fx.Node, quantizer: Quantizer) -> tuple[fx.Node, fx.Node]:
+def _qparams(graph_module: fx.GraphModule, call: fx.Node, quantizer: FakeQuantize) -> tuple[fx.Node, fx.Node]:
     """Scale and zero point as buffers, so that the state dict holds all that the network needs."""
     nodes = []
     for suffix, value in (("scale", quantizer.scale[0].float()), ("zero_point", quantizer.zero_point[0].long())):
@@ -127,7 +127,7 @@ def _qparams(graph_module: fx.GraphModule, call: fx.Node, quantizer: Quantizer) 
     return nodes[0], nodes[1]
 
 
-def _quantize(graph_module: fx.GraphModule, value: fx.Node, call: fx.Node, quantizer: Quantizer) -> fx.Node:
+def _quantize(graph_module: fx.GraphModule, value: fx.Node, call: fx.Node, quantizer: FakeQuantize) -> fx.Node:
     qparams = _qparams(graph_module, call, quantizer)
     return graph_module.graph.call_function(torch.quantize_per_tensor, (value, *qparams, torch.quint8))
 
@@ -149,21 +149,21 @@ def _float_operator(graph_module: fx.GraphModule, producer: fx.Node, values: _Va
 def float_conv(conv: QuantConv) -> nn.Module:
     """The convolution as it ships in float: BatchNorm folded in, and the weight rounded if its quantizer is on."""
     weight, bias = conv.folded()
-    made = copy.deepcopy(conv.conv)
-    made.weight = nn.Parameter(conv.weight_quantizer(weight), requires_grad=False)
-    made.bias = None if bias is None else nn.Parameter(bias.detach().clone(), requires_grad=False)
+    plain = copy.deepcopy(conv.conv)
+    plain.weight = nn.Parameter(conv.weight_quantizer(weight), requires_grad=False)
+    plain.bias = None if bias is None else nn.Parameter(bias.detach().clone(), requires_grad=False)
     if conv.limit is None:
-        return made
-    return nn.Sequential(made, nn.ReLU() if conv.limit == float("inf") else nn.Hardtanh(0.0, conv.limit))
+        return plain
+    return nn.Sequential(plain, nn.ReLU() if conv.limit == float("inf") else nn.Hardtanh(0.0, conv.limit))
 
 
 @torch.no_grad()
-def int8_conv(conv: QuantConv, output: Quantizer) -> nn.Module:
+def int8_conv(conv: QuantConv, output: FakeQuantize) -> nn.Module:
     """The quantized convolution with BatchNorm folded in and the clamp activation inside, quantizing to ``output``."""
     weight, bias = conv.folded()
     source, quantizer = conv.conv, conv.weight_quantizer
-    kind = Conv2d if conv.limit is None else ConvReLU2d
-    made = kind(
+    kind: type[Conv2d] = Conv2d if conv.limit is None else ConvReLU2d
+    quantized = kind(
         source.in_channels,
         source.out_channels,
         source.kernel_size,
@@ -181,9 +181,9 @@ def int8_conv(conv: QuantConv, output: Quantizer) -> nn.Module:
         int8 = torch.quantize_per_tensor(weight, float(scales), int(zero_points), torch.qint8)
     # quantize_* clips to -128; the quantizer ends at -127.
     int8 = _with_integers(int8, int8.int_repr().clamp(quantizer.quant_min, quantizer.quant_max))
-    made.set_weight_bias(int8, None if bias is None else bias.detach().float().cpu())
-    made.scale, made.zero_point = float(output.scale[0]), int(output.zero_point[0])
-    return made
+    quantized.set_weight_bias(int8, None if bias is None else bias.detach().float().cpu())
+    quantized.scale, quantized.zero_point = float(output.scale[0]), int(output.zero_point[0])
+    return quantized
 
 
 def _with_integers(quantized: Tensor, integers: Tensor) -> Tensor:
@@ -198,8 +198,7 @@ def _with_integers(quantized: Tensor, integers: Tensor) -> Tensor:
 def graph_hash(network: fx.GraphModule, engine: str = ENGINE) -> str:
     """SHA-256 over the effective int8 network: operators, int8 weights, biases, scales and zero points, in order.
 
-    Names do not count, so two recipes that lead to the same arithmetic have the same hash; on another ``engine`` the
-    same network is another one.
+    Names do not count: two recipes that lead to the same arithmetic have the same hash. The engine counts.
     """
     digest = hashlib.sha256(b"" if engine == ENGINE else engine.encode())
     position = {node: index for index, node in enumerate(network.graph.nodes)}

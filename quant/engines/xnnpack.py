@@ -40,7 +40,7 @@ def _partitioner_configs() -> list[Any]:
     from executorch.backends.xnnpack.partition.config.generic_node_configs import SigmoidConfig
     from executorch.backends.xnnpack.partition.config.xnnpack_config import ConfigPrecisionType
 
-    class AlsoQuantizedSigmoid(SigmoidConfig):
+    class AlsoQuantizedSigmoid(SigmoidConfig):  # type: ignore[misc]  # ExecuTorch has no types, and may be missing
         def supported_precision_types(self) -> list[Any]:
             return [ConfigPrecisionType.FP32, ConfigPrecisionType.STATIC_QUANT]
 
@@ -58,7 +58,8 @@ class _Slope(nn.Module):
         self.register_buffer("levels", (torch.round(slope / self.scale) - 128).to(torch.int8).reshape(1, -1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * torch.ops.quantized_decomposed.dequantize_per_tensor(self.levels, self.scale, -128, *_INT8)
+        slope: Tensor = torch.ops.quantized_decomposed.dequantize_per_tensor(self.levels, self.scale, -128, *_INT8)
+        return x * slope
 
 
 def _int8_gates(network: fx.GraphModule) -> fx.GraphModule:
@@ -102,11 +103,11 @@ def _rounded(graph: fx.Graph, value: fx.Node, levels: Any) -> fx.Node:
 
 
 _pools = 0
-"""How often ExecuTorch's pool of threads was made anew; what was loaded before holds the former one."""
+"""How often ExecuTorch's thread pool was replaced; what was loaded before keeps the former one."""
 
 
 def _use_threads(threads: int) -> int:
-    """Give the process's pool so many threads; returns its number."""
+    """Give the process's pool this many threads; returns its number."""
     global _pools
     from executorch.extension.pybindings import portable_lib
 
@@ -130,11 +131,12 @@ class Runner:
         pool = _use_threads(torch.get_num_threads())
         if self.pool != pool:
             self.pool, self.method = pool, Runtime.get().load_program(self.path).load_method("forward")
-        return self.method.execute((image.contiguous(),))[0].clone()
+        depth: Tensor = self.method.execute((image.contiguous(),))[0]
+        return depth.clone()
 
 
 class Contents:
-    """What a file holds, to be compared with a recipe: constants lie in it as they lie in memory."""
+    """What a file holds, to be compared with a recipe: its constants are stored as in memory."""
 
     def __init__(self, path: Path) -> None:
         self.content = path.read_bytes()

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import fx, nn
 
-from quant.graph import ADDITIONS, PRODUCTS, ConvSite, conv_sites, is_linear_in_place, module_of
+from quant.graph import ADDITIONS, PRODUCTS, ConvBlock, conv_blocks, is_linear_in_place, module_of
 from quant.scaled_silu import ScaledSiLU
 
 
@@ -19,13 +19,13 @@ from quant.scaled_silu import ScaledSiLU
 class Use:
     """One end of a class: for each channel of a convolution's output (or input) the class it belongs to (C,)."""
 
-    site: ConvSite
+    block: ConvBlock
     classes: np.ndarray
 
 
 @dataclass(frozen=True)
 class ChannelClasses:
-    """The classes of a graph: ``count`` of them, who writes and who reads their channels, and where they are seen.
+    """The classes of a graph: ``count`` of them, what writes and what reads their channels, and which values have them.
 
     A class number of -1 marks a channel without a free scale. ``values`` are the nodes whose output channels carry
     classes; ``silus`` are those among them that keep the factor in a scale of their own.
@@ -71,20 +71,20 @@ class _Union:
 def channel_classes(graph_module: fx.GraphModule) -> ChannelClasses:
     """Find the channel classes of a traced float network, with BatchNorm live or folded."""
     union = _Union()
-    sites = {site.conv: site for site in conv_sites(graph_module)}
-    inside = {node: site for site in sites.values() for node in (site.bn, site.activation) if node is not None}
+    blocks = {block.conv: block for block in conv_blocks(graph_module)}
+    inside = {node: block for block in blocks.values() for node in (block.bn, block.activation) if node is not None}
     channels: dict[fx.Node, np.ndarray | None] = {}
-    reads: list[tuple[ConvSite, np.ndarray]] = []
-    writes: list[tuple[ConvSite, np.ndarray]] = []
+    reads: list[tuple[ConvBlock, np.ndarray]] = []
+    writes: list[tuple[ConvBlock, np.ndarray]] = []
     for node in graph_module.graph.nodes:
         inputs = [channels.get(arg) for arg in node.all_input_nodes]
         module = module_of(graph_module, node)
-        if node in sites:
+        if node in blocks:
             assert isinstance(module, nn.Conv2d)
             if inputs[0] is not None:
-                reads.append((sites[node], inputs[0]))
+                reads.append((blocks[node], inputs[0]))
             written = channels[node] = union.new(module.out_channels)
-            writes.append((sites[node], written))
+            writes.append((blocks[node], written))
         elif (
             (node in inside and not isinstance(module, nn.ReLU6))
             or isinstance(module, ScaledSiLU)
@@ -129,8 +129,8 @@ def _added(union: _Union, one: np.ndarray | None, other: np.ndarray | None) -> n
 
 def _number(
     union: _Union,
-    reads: list[tuple[ConvSite, np.ndarray]],
-    writes: list[tuple[ConvSite, np.ndarray]],
+    reads: list[tuple[ConvBlock, np.ndarray]],
+    writes: list[tuple[ConvBlock, np.ndarray]],
     silus: tuple[fx.Node, ...],
     channels: dict[fx.Node, np.ndarray | None],
 ) -> ChannelClasses:
@@ -143,8 +143,8 @@ def _number(
     number[free] = np.arange(len(free))
     return ChannelClasses(
         count=len(free),
-        producers=tuple(Use(site, number[roots[used]]) for site, used in writes),
-        consumers=tuple(Use(site, number[roots[used]]) for site, used in reads),
+        producers=tuple(Use(block, number[roots[used]]) for block, used in writes),
+        consumers=tuple(Use(block, number[roots[used]]) for block, used in reads),
         silus=silus,
         values={node: number[roots[used]] for node, used in channels.items() if used is not None},
     )

@@ -6,6 +6,8 @@ additions and the depth head are equalized too, through SiLU as well (``quant.sc
 folded; and the scales may be those of least output noise (``noise_model``).
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor, fx, nn
@@ -25,6 +27,8 @@ _SILU_FLOOR = -4.0
 _LEVELS, _WEIGHT_LEVELS = 255, 127
 _DEAD = 1e-9
 """Above what a BatchNorm factor of zero leaves of a weight (``bn_factor``)."""
+Ranges = Callable[[fx.GraphModule, Use], np.ndarray]
+"""Of a use, one figure a channel (C,)."""
 
 
 @torch.no_grad()
@@ -34,8 +38,8 @@ def equalize(network: nn.Module, spec: EqualizeSpec, images: Images, granularity
     Args:
         network: float network in eval mode, BatchNorm live or folded.
         spec: what to balance, and how.
-        images: normalized calibration images Nx3xHxW (the objective ``weights`` alone does not look at them).
-        granularity: of the weight quantizers to come (the objective ``noise`` asks for it).
+        images: normalized calibration images Nx3xHxW (only the objective ``weights`` ignores them).
+        granularity: of the weight quantizers to come (only the objective ``noise`` uses it).
 
     Channels that are dead on either side keep their scale.
     """
@@ -72,22 +76,22 @@ def noise_model(
 ) -> NoiseModel:
     """The predicted output noise over the scales of the classes, from the first ``count`` images."""
     inside = _inside(classes)
-    found = sensitivity(graph_module, [node for node in classes.values if node not in inside], images, count)
-    for node, stats in found.values.items():
+    derivatives = sensitivity(graph_module, [node for node in classes.values if node not in inside], images, count)
+    for node, stats in derivatives.values.items():
         silu = module_of(graph_module, next(iter(node.users)))
         if len(node.users) == 1 and isinstance(silu, ScaledSiLU):
             stats.low = stats.low.clamp(min=_SILU_FLOOR * silu.scale().flatten())
-    tensors = [_activation(stats, classes.values[node]) for node, stats in found.values.items()]
-    reads = {use.site.conv: use.classes for use in classes.consumers}
+    tensors = [_activation(stats, classes.values[node]) for node, stats in derivatives.values.items()]
+    reads = {use.block.conv: use.classes for use in classes.consumers}
     for use in classes.producers:
         conv, _ = _conv_and_bn(graph_module, use)
         size = _folded_weight(graph_module, use).abs().amax((2, 3))  # (out, in / groups)
-        inputs = reads.get(use.site.conv, np.full(conv.in_channels, FIXED)).reshape(conv.groups, 1, -1)
+        inputs = reads.get(use.block.conv, np.full(conv.in_channels, FIXED)).reshape(conv.groups, 1, -1)
         tensors.append(
             QuantizedTensor(
                 low=None,
                 high=size,
-                squared=found.weights[use.site.conv].sum((2, 3)),
+                squared=derivatives.weights[use.block.conv].sum((2, 3)),
                 up=torch.from_numpy(use.classes)[:, None],
                 down=torch.from_numpy(inputs.repeat(len(size) // conv.groups, 1).reshape(size.shape)),
                 levels=_WEIGHT_LEVELS,
@@ -105,9 +109,9 @@ def _activation(stats: ChannelStats, classes: np.ndarray) -> QuantizedTensor:
 
 
 def _inside(classes: ChannelClasses) -> set[fx.Node]:
-    """Nodes within a convolution site: nothing is rounded before its last node."""
-    nodes = ((use.site, node) for use in classes.producers for node in (use.site.conv, use.site.bn))
-    return {node for site, node in nodes if node is not None and node is not site.last}
+    """Nodes within a convolution block: nothing is rounded before its last node."""
+    nodes = ((use.block, node) for use in classes.producers for node in (use.block.conv, use.block.bn))
+    return {node for block, node in nodes if node is not None and node is not block.last}
 
 
 def _bounded(factor: np.ndarray, alive: np.ndarray, classes: ChannelClasses) -> np.ndarray:
@@ -136,7 +140,7 @@ def _centred(factor: np.ndarray, alive: np.ndarray, classes: ChannelClasses) -> 
 
 
 def _conv_and_bn(graph_module: fx.GraphModule, use: Use) -> tuple[nn.Conv2d, nn.BatchNorm2d | None]:
-    conv, bn = module_of(graph_module, use.site.conv), module_of(graph_module, use.site.bn)
+    conv, bn = module_of(graph_module, use.block.conv), module_of(graph_module, use.block.bn)
     assert isinstance(conv, nn.Conv2d)
     assert bn is None or isinstance(bn, nn.BatchNorm2d)
     return conv, bn
@@ -159,7 +163,7 @@ def _input_ranges(graph_module: fx.GraphModule, use: Use) -> np.ndarray:
     return weight.reshape(conv.groups, -1, weight.shape[1]).amax(1).reshape(-1).double().numpy()
 
 
-def _largest(graph_module: fx.GraphModule, uses: tuple[Use, ...], count: int, ranges) -> np.ndarray:
+def _largest(graph_module: fx.GraphModule, uses: tuple[Use, ...], count: int, ranges: Ranges) -> np.ndarray:
     """For each class the largest of ``ranges`` over its uses (count,)."""
     result = np.zeros(count)
     for use in uses:

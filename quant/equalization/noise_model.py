@@ -25,7 +25,7 @@ _DEAD = 1e-9
 class QuantizedTensor:
     """One tensor with one step of rounding; or, for weights ``per_row``, one step a row.
 
-    Elements are told as matrices (rows, columns): the sizes on both sides of zero (``low`` None: the range is
+    Elements are given as matrices (rows, columns): the sizes on both sides of zero (``low`` None: the range is
     symmetric), the sums of squared derivatives, and the classes whose scale multiplies (``up``) or divides
     (``down``) an element; FIXED stands for no class.
     """
@@ -72,11 +72,12 @@ class NoiseModel:
         self.scalable = self._scalable()
 
     def _scalable(self) -> Tensor:
-        """Classes with a size and a sensitivity (count,); a class that lacks one would drift without end."""
-        sized, felt = torch.zeros(2, self.count + 1, dtype=torch.bool)
+        """Classes with a size and a sensitivity (count,); the scale of a class that lacks one would be unbounded."""
+        sized, sensitive = torch.zeros(2, self.count + 1, dtype=torch.bool)
         sized[self.sides[1]] = True
-        felt[self.gains[1]] = True
-        return (sized & felt)[:-1]
+        sensitive[self.gains[1]] = True
+        both: Tensor = sized & sensitive
+        return both[:-1]
 
     def log_noise(self, theta: Tensor, sharpness: float = 1e4) -> Tensor:
         """Logarithm of the predicted noise of every group of elements with one step (groups,)."""
@@ -91,7 +92,8 @@ class NoiseModel:
     def noise(self, theta: Tensor) -> Tensor:
         """Predicted squared output error, summed over images and outputs, of each tensor (tensors,)."""
         total = torch.zeros(int(self.tied.max()) + 1, dtype=torch.float64)
-        return total.index_add(0, self.tied, self.log_noise(theta).exp())
+        noise: Tensor = self.log_noise(theta).exp()
+        return total.index_add(0, self.tied, noise)
 
     def solve(self) -> Tensor:
         """The log scales of least noise (count,), zero where a class has no size or no effect."""

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, fx, nn
 
 from quant.calibrate import Images
-from quant.graph import bn_factor, conv_sites, module_of
+from quant.graph import bn_factor, conv_blocks, module_of
 
 
 @dataclass
 class ChannelStats:
-    """Of one value, a figure a channel (C,): smallest and largest, and the summed squared derivatives."""
+    """Of one value, for each channel (C,): smallest, largest, and the sum of squared derivatives."""
 
     low: Tensor
     high: Tensor
@@ -43,15 +43,15 @@ def sensitivity(
         images: normalized, Nx3xHxW.
 
     The derivatives by weights are taken with the mean of their inputs held fixed: an error of a weight times the mean
-    input is a constant, which bias correction or training takes out.
+    input is a constant, which bias correction or training removes.
     """
     count = min(count, len(images))
     device = next(graph_module.parameters()).device
     generator = torch.Generator().manual_seed(seed)
-    sites = conv_sites(graph_module)
+    blocks = conv_blocks(graph_module)
     means = _input_means(graph_module, images, count)
     recorder = _Recorder(graph_module, set(nodes))
-    weights = {site.conv: graph_module.get_parameter(f"{site.conv.target}.weight") for site in sites}
+    weights = {block.conv: graph_module.get_parameter(f"{block.conv.target}.weight") for block in blocks}
     squared = {node: torch.zeros_like(weight) for node, weight in weights.items()}
     with torch.enable_grad():
         for index in range(count):
@@ -63,10 +63,10 @@ def sensitivity(
                 weights, gradients[: len(weights)], gradients[len(weights) :], strict=True
             ):
                 squared[node] += (by_weight - by_output.sum((0, 2, 3)).reshape(-1, 1, 1, 1) * means[node]) ** 2
-    for site in sites:
-        bn = module_of(graph_module, site.bn)
+    for block in blocks:
+        bn = module_of(graph_module, block.bn)
         if isinstance(bn, nn.BatchNorm2d):  # what is quantized is the folded weight
-            squared[site.conv] /= bn_factor(bn).detach().reshape(-1, 1, 1, 1) ** 2
+            squared[block.conv] /= bn_factor(bn).detach().reshape(-1, 1, 1, 1) ** 2
     return Sensitivity(recorder.stats, squared)
 
 
@@ -74,7 +74,7 @@ def sensitivity(
 def _input_means(graph_module: fx.GraphModule, images: Images, count: int) -> dict[fx.Node, Tensor]:
     """The mean of what each weight of a convolution is multiplied by, (out, in / groups, 1, 1), padding aside."""
     device = next(graph_module.parameters()).device
-    convs = {site.conv: module_of(graph_module, site.conv) for site in conv_sites(graph_module)}
+    convs = {block.conv: module_of(graph_module, block.conv) for block in conv_blocks(graph_module)}
     sums: dict[nn.Module, Tensor | float] = dict.fromkeys((conv for conv in convs.values() if conv is not None), 0.0)
 
     def add(conv: nn.Module, inputs: tuple[Tensor]) -> None:

@@ -14,9 +14,10 @@ from model.images import normalize
 from model.metrics import depth_loss
 from model.training import Progress, epoch_batches, in_epoch, load_epoch, save_epoch, train_epoch, validate
 from quant.calibrate import set_weight_ranges_
+from quant.fake_quantize import current_mode
 from quant.prepare import prepare, quant_convs, quantizers
 from quant.qat.range_adam import RangeAdam, range_units
-from quant.ranges import MovingAverage
+from quant.ranges import MovingAverageObserver
 from quant.recipe import CalibrateSpec, QatSpec
 from quant.state import require_state
 
@@ -27,12 +28,12 @@ _WARM_UP = 0.1
 _PLATEAU_FACTOR, _PLATEAU_PATIENCE = 0.3, 2
 
 
-def prepare_cold(network: nn.Module, granularity: str, spec: CalibrateSpec) -> fx.GraphModule:
+def prepare_for_qat(network: nn.Module, granularity: str, spec: CalibrateSpec) -> fx.GraphModule:
     """A prepared copy of the float network whose ranges will follow the training data, and weights theirs by minmax."""
     prepared = prepare(network, granularity)
     set_weight_ranges_(prepared, spec.weight_range)
     for quantizer in quantizers(prepared).values():
-        quantizer.set_mode("freeze" if quantizer.weight and spec.weight_range != "minmax" else "follow")
+        quantizer.set_mode("freeze" if quantizer.weight and spec.weight_range != "minmax" else "moving_average")
     return prepared
 
 
@@ -87,7 +88,7 @@ def finetune(
         history, best = state["history"], state["best"]
         prepared.load_state_dict(state["network"])
         optimizer.load_state_dict(state["optimizer"])
-        _put_back_(prepared, state["modes"])
+        _put_back_(prepared, {name: current_mode(mode) for name, mode in state["modes"].items()})
     steps = len(_batches(pack, spec, 0))
     for epoch in range(len(history), spec.epochs + 1):
         row: dict[str, float] = {"epoch": epoch}
@@ -156,20 +157,20 @@ def _set_modes_(prepared: nn.Module, mode: str) -> None:
 def _observe_(prepared: fx.GraphModule, pack: Pack, spec: QatSpec, seed: int, device: torch.device) -> None:
     """Set the activation ranges that will follow the data from the first batches of it, with nothing quantized."""
     modes = _modes(prepared)
-    watched = [q for q in quantizers(prepared).values() if q.mode == "follow" and not q.weight]
+    watched = [q for q in quantizers(prepared).values() if q.mode == "moving_average" and not q.weight]
     if not watched:
         return
     _set_modes_(prepared, "calibrate")
     for quantizer in watched:
-        quantizer.set_mode("calibrate", MovingAverage())
+        quantizer.set_mode("calibrate", MovingAverageObserver())
     prepared.eval()
     torch.manual_seed(_epoch_seed(seed, 1))
     for batch in _batches(pack, spec, _epoch_seed(seed, 1))[: spec.observe_batches]:
         images, depth = pack.images("train", batch.tolist()), pack.depth("train", batch.tolist())
         prepared(normalize(augment(images.to(device), depth.to(device))[0]))
     for quantizer in watched:
-        assert quantizer.estimator is not None
-        quantizer.set_range(*quantizer.estimator.limits())
+        assert quantizer.observer is not None
+        quantizer.set_range(*quantizer.observer.limits())
     _put_back_(prepared, modes)
 
 
@@ -241,10 +242,10 @@ def _distillation_loss(teacher: nn.Module, weight: float) -> Callable[[Tensor, T
 def _freeze_(prepared: nn.Module, weights: bool) -> None:
     """Hold the ranges that follow, of activations or of weights too; a followed weight keeps its own range."""
     for conv in quant_convs(prepared).values() if weights else ():
-        if conv.weight_quantizer.mode == "follow":
+        if conv.weight_quantizer.mode == "moving_average":
             conv.weight_quantizer.set_range_from_weight(conv.folded()[0], "minmax")
     for quantizer in quantizers(prepared).values():
-        if quantizer.mode == "follow" and (weights or not quantizer.weight):
+        if quantizer.mode == "moving_average" and (weights or not quantizer.weight):
             quantizer.set_mode("freeze")
 
 

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, fx
 from torch.optim import Optimizer
 
-from quant.fake_quantize import Quantizer
+from quant.fake_quantize import FakeQuantize
 from quant.graph import bn_factor, module_of
-from quant.learned_range import LearnedRange
+from quant.learnable_fake_quantize import LearnableFakeQuantize
 from quant.prepare import QuantConv
 
 _BETAS = (0.9, 0.999)
@@ -68,17 +68,17 @@ def range_units(prepared: fx.GraphModule) -> dict[Tensor, Tensor]:
         conv = module_of(prepared, node)
         if isinstance(conv, QuantConv):
             output = module_of(prepared, next(iter(node.users)))
-            assert isinstance(output, Quantizer)
+            assert isinstance(output, FakeQuantize)
             units |= _conv_units(conv, output)
     for module in prepared.modules():
-        if isinstance(module, LearnedRange):
+        if isinstance(module, LearnableFakeQuantize):
             units[module.scale] = _RANGE_SPEED * module.scale
             units[module.zero_point] = torch.full_like(module.zero_point, _RANGE_SPEED * module.quant_max)
     named = {p: units.get(p, p.abs().amax()) for p in prepared.parameters() if p.requires_grad}
     return {parameter: unit.detach().clone() for parameter, unit in named.items()}
 
 
-def _conv_units(conv: QuantConv, output: Quantizer) -> dict[Tensor, Tensor]:
+def _conv_units(conv: QuantConv, output: FakeQuantize) -> dict[Tensor, Tensor]:
     weight, bias = conv.folded()
     written = _range(conv.weight_quantizer, weight)
     shifted = _range(output, weight if bias is None else bias)
@@ -92,7 +92,7 @@ def _conv_units(conv: QuantConv, output: Quantizer) -> dict[Tensor, Tensor]:
     return {parameter: unit for parameter, unit in units.items() if parameter is not None}
 
 
-def _range(quantizer: Quantizer, values: Tensor) -> Tensor:
+def _range(quantizer: FakeQuantize, values: Tensor) -> Tensor:
     """Length of one side of a symmetric range, or of a whole affine one; without one the largest of ``values``."""
     if quantizer.mode == "off":
         return values.abs().amax().reshape(1)

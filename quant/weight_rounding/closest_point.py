@@ -2,9 +2,9 @@
 
 Nearest-integer rounding minimizes the error of the weights. What counts is the error of the output, a quadratic form
 with the second moments H of the inputs (AdaRound, arXiv:2004.10568). Nearest-plane rounding (Babai 1986,
-doi:10.1007/BF02579403; on weights it is OPTQ, arXiv:2210.17323, as arXiv:2507.18553 shows) rounds one column after
-the other and lets the columns that are left make up for it; coordinate descent then moves single integers until
-none helps.
+doi:10.1007/BF02579403; on weights it is OPTQ, also known as GPTQ, arXiv:2210.17323, as arXiv:2507.18553 shows) rounds
+one column after the other, the one of the largest input first (activation order), and lets the columns that are left
+make up for its error. Coordinate descent (QuantEase, arXiv:2309.01885) then moves single integers until none helps.
 """
 
 import torch
@@ -22,9 +22,9 @@ def closest_point(target: Tensor, gram: Tensor, step: Tensor, limit: int, sweeps
         sweeps: most passes of coordinate descent.
     """
     nearest = rounded(target, step[..., None], limit)
-    found = _descended(_nearest_plane(target, gram, step, limit), target, gram, step, limit, sweeps)
-    better = distance(found, target, gram) < distance(nearest, target, gram)
-    return torch.where(better[..., None], found, nearest)
+    closest = _descended(_nearest_plane(target, gram, step, limit), target, gram, step, limit, sweeps)
+    better = distance(closest, target, gram) < distance(nearest, target, gram)
+    return torch.where(better[..., None], closest, nearest)
 
 
 def rounded(target: Tensor, step: Tensor, limit: int) -> Tensor:
@@ -45,14 +45,14 @@ def _nearest_plane(target: Tensor, gram: Tensor, step: Tensor, limit: int) -> Te
     sorted_gram = gram.gather(1, order[:, :, None].expand_as(gram)).gather(2, order[:, None, :].expand_as(gram))
     factor = torch.linalg.cholesky(sorted_gram, upper=True)
     factor = factor / factor.diagonal(dim1=1, dim2=2)[:, :, None]
-    places = order[:, None, :].expand_as(target)
-    wanted = target.gather(2, places)
-    error, found = torch.zeros_like(wanted), torch.empty_like(wanted)
+    index = order[:, None, :].expand_as(target)
+    sorted_target = target.gather(2, index)
+    error, point = torch.zeros_like(sorted_target), torch.empty_like(sorted_target)
     for column in reversed(range(columns)):
         carried = error[..., column + 1 :] @ factor[:, column, column + 1 :, None]
-        found[..., column] = rounded(wanted[..., column] + carried[..., 0], step, limit)
-        error[..., column] = wanted[..., column] - found[..., column]
-    return torch.empty_like(found).scatter_(2, places, found)
+        point[..., column] = rounded(sorted_target[..., column] + carried[..., 0], step, limit)
+        error[..., column] = sorted_target[..., column] - point[..., column]
+    return torch.empty_like(point).scatter_(2, index, point)
 
 
 def _descended(start: Tensor, target: Tensor, gram: Tensor, step: Tensor, limit: int, sweeps: int) -> Tensor:

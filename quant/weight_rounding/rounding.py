@@ -1,14 +1,15 @@
-"""Learned rounding: each weight goes to the grid point that keeps its layer's output, not to the nearest one.
+"""Learned rounding: weights go to the grid points that keep their layer's output, not to the nearest ones.
 
-The aim is AdaRound's (Nagel et al. 2020, arXiv:2004.10568): layer by layer the least squared error of the layer's
-output, with inputs from the layers that are already rounded and targets from the float network. Because the error
-behind a convolution is a quadratic form of its weights, no gradient descent is needed: second moments of the inputs
-give the best weights off the grid, and ``closest_point`` the grid point. The bias, which int8 keeps in 32 bits,
-takes up what is left of the mean.
+This is OPTQ (GPTQ, Frantar et al. 2023, arXiv:2210.17323) for convolutions, with activation order. Layer by layer it
+seeks the least squared error of the layer's output (the objective of AdaRound, arXiv:2004.10568). Inputs come from the
+layers that are already rounded and targets from the float network, as in GPTAQ (arXiv:2504.02692) and Qronos
+(arXiv:2505.11695). The error is a quadratic form of the weights, so that nothing is learned by gradient: second moments
+of the inputs give the best weights off the grid, and ``closest_point`` the grid point, which need not be one of the two
+next to the float weight. The bias, which int8 keeps in 32 bits, takes up what is left of the mean.
 """
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from model.progress import Progress, ignore_progress
 from quant.calibrate import Images
-from quant.fake_quantize import Quantizer
+from quant.fake_quantize import FakeQuantize
 from quant.graph import bn_factor, module_of
 from quant.prepare import QuantConv
 from quant.recipe import RoundingSpec
@@ -49,15 +51,15 @@ def learn_rounding(
     images: Images,
     *,
     seed: int,
-    progress: Callable[[dict[str, float]], None] = lambda info: None,
+    progress: Progress = ignore_progress,
 ) -> tuple[fx.GraphModule, tuple[LayerRounding, ...]]:
     """A copy of ``prepared`` whose weights lie on their grids, with biases to match, and what happened to each layer.
 
     Args:
-        prepared: calibrated, with frozen quantizers, BatchNorm live or folded. With its quantizers passed by it is
-            the float network that gives the targets.
+        prepared: calibrated, with frozen quantizers, BatchNorm live or folded. With its quantizers off it is the float
+            network that gives the targets.
         images: normalized, Nx3xHxW; all values of a layer are held in memory, about 40 MB an image of 224x224.
-        seed: draws the places at which wide layers are looked at.
+        seed: draws the outputs at which wide layers are sampled.
 
     Raises QuantizerStateError if the quantizers are not frozen.
     """
@@ -74,7 +76,8 @@ def learn_rounding(
         runs.step_float(node)
         conv = module_of(network, node)
         if isinstance(conv, QuantConv) and conv.weight_quantizer.mode != "off":
-            moments = _moments(conv, runs.inputs(node), -(-spec.places // count), generator)
+            sampled_outputs = -(-spec.places // count)
+            moments = _moments(conv, runs.inputs(node), sampled_outputs, generator)
             layers.append(_round_(str(node.target), conv, moments, spec.damping))
         runs.step_quantized(node)
         progress({"step": step, "steps": len(nodes)})
@@ -87,32 +90,32 @@ class _TwoRuns:
     def __init__(self, network: fx.GraphModule, batches: list[Tensor]) -> None:
         self.network, self.batches = network, batches
         self.interpreter = fx.Interpreter(network)
-        self.wanted: list[dict[fx.Node, Any]] = [{} for _ in batches]
-        self.found: list[dict[fx.Node, Any]] = [{} for _ in batches]
+        self.float: list[dict[fx.Node, Any]] = [{} for _ in batches]
+        self.quantized: list[dict[fx.Node, Any]] = [{} for _ in batches]
 
     def inputs(self, node: fx.Node) -> Iterator[tuple[Tensor, Tensor]]:
         """The float and the quantized input of a convolution, batch by batch."""
         source = node.all_input_nodes[0]
-        for wanted, found in zip(self.wanted, self.found, strict=True):
-            yield wanted[source], found[source]
+        for exact, quantized in zip(self.float, self.quantized, strict=True):
+            yield exact[source], quantized[source]
 
     def step_float(self, node: fx.Node) -> None:
         """Run ``node``, whose weights are still the float ones, in the float network."""
         module = module_of(self.network, node)
         quantizer = module.weight_quantizer if isinstance(module, QuantConv) else module
-        if not isinstance(quantizer, Quantizer):
-            self._step(node, self.wanted)
+        if not isinstance(quantizer, FakeQuantize):
+            self._step(node, self.float)
             return
         mode = quantizer.mode
         quantizer.set_mode("off")
-        self._step(node, self.wanted)
+        self._step(node, self.float)
         quantizer.set_mode(mode)
 
     def step_quantized(self, node: fx.Node) -> None:
         """Run ``node`` in the quantized network, and forget what no later node reads."""
-        self._step(node, self.found)
+        self._step(node, self.quantized)
         for value in self.interpreter.user_to_last_uses.get(node, []):
-            for values in (*self.wanted, *self.found):
+            for values in (*self.float, *self.quantized):
                 del values[value]
 
     def _step(self, node: fx.Node, runs: list[dict[fx.Node, Any]]) -> None:
@@ -150,16 +153,16 @@ class _Moments:
 
 
 def _moments(
-    conv: QuantConv, inputs: Iterable[tuple[Tensor, Tensor]], places: int, generator: torch.Generator
+    conv: QuantConv, inputs: Iterable[tuple[Tensor, Tensor]], sampled_outputs: int, generator: torch.Generator
 ) -> _Moments:
-    """Gather moments over pairs of float and quantized inputs, at up to ``places`` drawn places an image."""
+    """Gather moments over pairs of float and quantized inputs, at up to ``sampled_outputs`` drawn for each image."""
     weight = conv.folded()[0]
     weight = weight.reshape(conv.conv.groups, len(weight) // conv.conv.groups, -1)
     origin: Tensor | None = None
     sums: dict[str, Tensor] = {}
     count = 0
-    for wanted, found in inputs:
-        x, exact = _patches(conv.conv, (found, wanted), places, generator)
+    for float_input, quantized_input in inputs:
+        x, exact = _patches(conv.conv, (quantized_input, float_input), sampled_outputs, generator)
         r, y = weight @ (exact - x), weight @ exact
         if origin is None:
             origin = x.mean(-1, keepdim=True)
@@ -182,19 +185,21 @@ def _moments(
     )
 
 
-def _patches(conv: nn.Conv2d, inputs: tuple[Tensor, ...], places: int, generator: torch.Generator) -> list[Tensor]:
-    """Patches of each input at the same drawn places, (groups, columns, all places)."""
-    found = []
+def _patches(
+    conv: nn.Conv2d, inputs: tuple[Tensor, ...], sampled_outputs: int, generator: torch.Generator
+) -> list[Tensor]:
+    """Patches of each input at the same drawn outputs, (groups, columns, outputs of all images)."""
+    patches = []
     where: Tensor | None = None
     for values in inputs:
         unfolded = F.unfold(values, conv.kernel_size, conv.dilation, conv.padding, conv.stride)  # type: ignore[arg-type]
         batch, rows, size = unfolded.shape
         if where is None:
-            drawn = [torch.randperm(size, generator=generator)[:places] for _ in range(batch)]
+            drawn = [torch.randperm(size, generator=generator)[:sampled_outputs] for _ in range(batch)]
             where = torch.stack(drawn)[:, None, :].to(values.device)
-        taken = unfolded.gather(2, where.expand(-1, rows, -1)) if places < size else unfolded
-        found.append(taken.reshape(batch, conv.groups, -1, taken.shape[2]).permute(1, 2, 0, 3).flatten(2))
-    return found
+        taken = unfolded.gather(2, where.expand(-1, rows, -1)) if sampled_outputs < size else unfolded
+        patches.append(taken.reshape(batch, conv.groups, -1, taken.shape[2]).permute(1, 2, 0, 3).flatten(2))
+    return patches
 
 
 def _round_(name: str, conv: QuantConv, moments: _Moments, damping: float) -> LayerRounding:

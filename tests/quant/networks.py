@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from quant.fake_quantize import Quantizer
+from quant.fake_quantize import FakeQuantize
 from quant.prepare import quantizers
 
 
@@ -123,11 +123,11 @@ def freeze_at_unit_ranges_(prepared: nn.Module) -> None:
         quantizer.set_mode("freeze")
 
 
-def activation_quantizers(prepared: nn.Module) -> dict[str, Quantizer]:
+def activation_quantizers(prepared: nn.Module) -> dict[str, FakeQuantize]:
     return {name: quantizer for name, quantizer in quantizers(prepared).items() if not quantizer.weight}
 
 
-def weight_quantizers(prepared: nn.Module) -> dict[str, Quantizer]:
+def weight_quantizers(prepared: nn.Module) -> dict[str, FakeQuantize]:
     return {name: quantizer for name, quantizer in quantizers(prepared).items() if quantizer.weight}
 
 

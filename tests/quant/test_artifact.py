@@ -14,7 +14,7 @@ from quant.engines import qnnpack
 from quant.equalization.equalize import equalize
 from quant.graph import fuse_bn
 from quant.prepare import quant_convs, quantizers
-from quant.qat.finetune import prepare_cold
+from quant.qat.finetune import prepare_for_qat
 from quant.recipe import CalibrateSpec, EqualizeSpec
 from quant.state import require_state
 from tests.quant.networks import reference, same_tensors
@@ -59,12 +59,12 @@ def test_a_prepared_network_comes_back_bit_for_bit_with_its_modes(calibrated, fr
 
 
 def test_modes_come_back_one_by_one(depth_network, tmp_path):
-    prepared = prepare_cold(depth_network, "per_channel", MINMAX)
+    prepared = prepare_for_qat(depth_network, "per_channel", MINMAX)
     quantizers(prepared)["quantizers.images"].set_mode("off")
     save_network(tmp_path, prepared, Form(SPEC, False, "prepared", False, "per_channel"))
     modes = {name: quantizer.mode for name, quantizer in quantizers(load_network(tmp_path)).items()}
     assert modes == {name: quantizer.mode for name, quantizer in quantizers(prepared).items()}
-    assert set(modes.values()) == {"off", "follow", "freeze"}
+    assert set(modes.values()) == {"off", "moving_average", "freeze"}
 
 
 @pytest.mark.parametrize("arm", ARMS)

@@ -47,7 +47,7 @@ def test_afterwards_everything_is_frozen_and_in_eval_mode(all_kinds, images):
     prepared = calibrate(all_kinds, "per_channel", MINMAX, images)
     assert {quantizer.mode for quantizer in quantizers(prepared).values()} == {"freeze"}
     assert not any(module.training for module in prepared.modules())
-    assert all(quantizer.estimator is None for quantizer in quantizers(prepared).values())
+    assert all(quantizer.observer is None for quantizer in quantizers(prepared).values())
     before = {name: value.clone() for name, value in prepared.state_dict().items()}
     reference(prepared, 10 * images)
     assert all(torch.equal(value, before[name]) for name, value in prepared.state_dict().items())

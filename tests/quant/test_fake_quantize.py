@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from quant.fake_quantize import MODES, Quantizer
-from quant.ranges import MinMax
+from quant.fake_quantize import MODES, FakeQuantize
+from quant.ranges import MinMaxObserver
 
 VALUES = torch.linspace(-3.0, 5.0, 2001)
 WEIGHT = torch.randn(4, 3, 3, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([1, 5, 0.1, 0]).reshape(
@@ -13,39 +13,39 @@ WEIGHT = torch.randn(4, 3, 3, 3, generator=torch.Generator().manual_seed(0)) * t
 )
 
 
-def activation(low: float = -1.0, high: float = 3.0, **options) -> Quantizer:
-    quantizer = Quantizer(**options)
+def activation(low: float = -1.0, high: float = 3.0, **options) -> FakeQuantize:
+    quantizer = FakeQuantize(**options)
     quantizer.set_range(torch.tensor([low]), torch.tensor([high]))
     quantizer.set_mode("freeze")
     return quantizer
 
 
-def weight_quantizer(per_channel: bool, method: str = "minmax") -> Quantizer:
-    quantizer = Quantizer(weight=True, channels=len(WEIGHT) if per_channel else None)
+def weight_quantizer(per_channel: bool, method: str = "minmax") -> FakeQuantize:
+    quantizer = FakeQuantize(weight=True, channels=len(WEIGHT) if per_channel else None)
     quantizer.set_range_from_weight(WEIGHT, method)
     quantizer.set_mode("freeze")
     return quantizer
 
 
-def qparams(quantizer: Quantizer) -> list[Tensor]:
+def qparams(quantizer: FakeQuantize) -> list[Tensor]:
     return [getattr(quantizer, name).clone() for name in ("scale", "zero_point", "low", "high")]
 
 
 def test_off_and_calibrate_pass_values_through_and_only_calibrate_looks():
-    quantizer, estimator = Quantizer(), MinMax()
+    quantizer, observer = FakeQuantize(), MinMaxObserver()
     assert quantizer(VALUES) is VALUES
-    quantizer.set_mode("calibrate", estimator)
+    quantizer.set_mode("calibrate", observer)
     assert quantizer(VALUES) is VALUES
-    assert [float(limit) for limit in estimator.limits()] == [-3.0, 5.0]
+    assert [float(limit) for limit in observer.limits()] == [-3.0, 5.0]
     quantizer.set_mode("off")
     quantizer(10 * VALUES)
-    assert float(estimator.limits()[1]) == 5.0
-    assert quantizer.estimator is None
+    assert float(observer.limits()[1]) == 5.0
+    assert quantizer.observer is None
 
 
 def test_an_unknown_mode_is_named():
     with pytest.raises(ValueError, match="'on'"):
-        Quantizer().set_mode("on")
+        FakeQuantize().set_mode("on")
 
 
 def test_activations_lie_on_at_most_256_levels_and_use_them_all():
@@ -95,7 +95,7 @@ def test_the_integers_times_the_scale_are_the_fake_quantized_values(per_channel)
     assert off <= 1e-3
 
 
-@pytest.mark.parametrize("mode", ["freeze", "follow"])
+@pytest.mark.parametrize("mode", ["freeze", "moving_average"])
 @pytest.mark.parametrize("per_channel", [None, True])
 def test_the_gradient_goes_straight_through_inside_the_range_and_stops_outside(mode, per_channel):
     quantizer = activation() if per_channel is None else weight_quantizer(True)
@@ -116,7 +116,7 @@ def test_the_gradient_goes_straight_through_inside_the_range_and_stops_outside(m
 def test_frozen_ranges_do_not_move_and_followed_ones_do():
     frozen, followed = activation(), activation()
     before = qparams(frozen)
-    followed.set_mode("follow")
+    followed.set_mode("moving_average")
     for quantizer in (frozen, followed):
         quantizer(10 * VALUES)
     assert all(torch.equal(one, other) for one, other in zip(qparams(frozen), before, strict=True))
@@ -126,8 +126,8 @@ def test_frozen_ranges_do_not_move_and_followed_ones_do():
 
 
 def test_a_cold_activation_takes_its_first_range_from_the_first_batch():
-    quantizer = Quantizer()
-    quantizer.set_mode("follow")
+    quantizer = FakeQuantize()
+    quantizer.set_mode("moving_average")
     out = quantizer(VALUES)
     assert (float(quantizer.low), float(quantizer.high)) == (-3.0, 5.0)
     assert (out - VALUES).abs().max() <= 0.51 * quantizer.scale
@@ -136,7 +136,7 @@ def test_a_cold_activation_takes_its_first_range_from_the_first_batch():
 @pytest.mark.parametrize("per_channel", [False, True])
 def test_a_followed_weight_has_the_range_of_this_very_weight(per_channel):
     followed, frozen = weight_quantizer(per_channel), weight_quantizer(per_channel)
-    followed.set_mode("follow")
+    followed.set_mode("moving_average")
     followed(100 * WEIGHT)
     out = followed(WEIGHT)
     assert torch.allclose(out, frozen(WEIGHT), atol=1e-6)
@@ -151,7 +151,7 @@ def test_a_followed_weight_of_one_sign_stays_symmetric(per_channel, sign):
     """int8 weights have zero point 0; an asymmetric range would train a grid that no engine has."""
     weight = sign * WEIGHT.abs()
     quantizer = weight_quantizer(per_channel)
-    quantizer.set_mode("follow")
+    quantizer.set_mode("moving_average")
     out = quantizer(weight)
     assert (quantizer.zero_point == 0).all()
     quantizer.set_range_from_weight(weight, "minmax")
@@ -162,16 +162,16 @@ def test_a_followed_weight_of_one_sign_stays_symmetric(per_channel, sign):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_fixed_quantizer_never_changes(mode):
-    quantizer = Quantizer(fixed=(1 / 256, 0))
+    quantizer = FakeQuantize(fixed=(1 / 256, 0))
     before = qparams(quantizer)
-    quantizer.set_mode(mode, MinMax())
+    quantizer.set_mode(mode, MinMaxObserver())
     quantizer(VALUES)
-    assert quantizer.mode != "follow"
-    assert quantizer.estimator is None
+    assert quantizer.mode != "moving_average"
+    assert quantizer.observer is None
     assert all(torch.equal(one, other) for one, other in zip(qparams(quantizer), before, strict=True))
 
 
-@pytest.mark.parametrize("mode", ["freeze", "follow"])
+@pytest.mark.parametrize("mode", ["freeze", "moving_average"])
 def test_a_limit_caps_the_upper_end(mode):
     quantizer = activation(0.0, 20.0, limit=6.0)
     assert float(quantizer.high) == 6.0
@@ -188,11 +188,11 @@ def test_a_limit_does_not_widen_a_smaller_range():
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
 def test_a_range_that_is_not_finite_is_refused(bad):
     with pytest.raises(FloatingPointError, match="not finite"):
-        Quantizer().set_range(torch.tensor([0.0]), torch.tensor([bad]))
+        FakeQuantize().set_range(torch.tensor([0.0]), torch.tensor([bad]))
 
 
 def test_the_state_dict_carries_the_scale_and_the_range():
-    source, target = weight_quantizer(True, "mse"), Quantizer(weight=True, channels=4)
+    source, target = weight_quantizer(True, "mse"), FakeQuantize(weight=True, channels=4)
     target.load_state_dict(source.state_dict())
     target.set_mode("freeze")
     assert torch.equal(source(WEIGHT), target(WEIGHT))

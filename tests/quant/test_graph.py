@@ -9,9 +9,9 @@ from quant.bias_correction import correct_bias
 from quant.calibrate import calibrate
 from quant.engines import qnnpack
 from quant.equalization.equalize import equalize
-from quant.graph import UnsupportedNetworkError, conv_sites, fuse_bn, trace
+from quant.graph import UnsupportedNetworkError, conv_blocks, fuse_bn, trace
 from quant.prepare import prepare
-from quant.qat.finetune import prepare_cold
+from quant.qat.finetune import prepare_for_qat
 from quant.recipe import BiasCorrectionSpec, CalibrateSpec, EqualizeSpec
 from tests.quant.networks import ReluPair, frozen_state, reference, same_tensors, settled
 
@@ -28,7 +28,7 @@ STEPS = {
     **FLOAT_STEPS,
     "prepare_per_channel": lambda network, images: prepare(network, "per_channel"),
     "prepare_per_tensor": lambda network, images: prepare(network, "per_tensor"),
-    "prepare_cold": lambda network, images: prepare_cold(network, "per_channel", CALIBRATE).eval(),
+    "prepare_for_qat": lambda network, images: prepare_for_qat(network, "per_channel", CALIBRATE).eval(),
     "calibrate_per_channel": lambda network, images: calibrate(network, "per_channel", CALIBRATE, images),
     "calibrate_per_tensor": lambda network, images: calibrate(network, "per_tensor", CALIBRATE, images),
     "correct_bias": lambda prepared, images: correct_bias(prepared, BiasCorrectionSpec(), images),
@@ -101,8 +101,8 @@ def test_tracing_keeps_names_and_drops_dropout_and_identities(all_kinds, images)
     assert [type(m).__name__ for m in traced.modules() if not list(m.children())] == ["Conv2d", "BatchNorm2d", "ReLU"]
     assert set(traced.state_dict()) == set(network.state_dict())
     assert set(trace(all_kinds).state_dict()) == set(all_kinds.state_dict())
-    (site,) = conv_sites(traced)
-    assert site.bn is not None, "an identity hides the BatchNorm"
+    (block,) = conv_blocks(traced)
+    assert block.bn is not None, "an identity hides the BatchNorm"
     assert torch.equal(trace(network).train().eval()(images), reference(network, images))
 
 
@@ -123,10 +123,10 @@ def test_a_network_that_branches_on_values_is_refused_by_name():
 
 
 def test_every_convolution_of_the_network_has_its_batchnorm(depth_network):
-    sites = conv_sites(trace(depth_network))
+    blocks = conv_blocks(trace(depth_network))
     norms = [module for module in depth_network.modules() if isinstance(module, nn.BatchNorm2d)]
-    assert sum(site.bn is not None for site in sites) == len(norms)
-    without = {str(site.conv.target) for site in sites if site.bn is None}
+    assert sum(block.bn is not None for block in blocks) == len(norms)
+    without = {str(block.conv.target) for block in blocks if block.bn is None}
     assert all("fc1" in name or "fc2" in name or name == "head.layers.1" for name in without)
 
 

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.errors import InputError
-from quant.fake_quantize import Quantizer
+from quant.fake_quantize import FakeQuantize
 from quant.graph import UnsupportedNetworkError, fuse_bn, is_linear_in_place, module_of
-from quant.prepare import QuantConv, activation_readers, prepare, quant_convs, quantizers
+from quant.prepare import QuantConv, elementwise_consumers, prepare, quant_convs, quantizers
 from quant.recipe import GRANULARITIES
 from tests.quant.networks import ReluPair, activation_quantizers, reference, same_tensors, settled, weight_quantizers
 
@@ -66,19 +66,19 @@ def test_every_value_between_operators_passes_one_quantizer(network):
     prepared = prepare(network, "per_channel")
     operators = 0
     for node in prepared.graph.nodes:
-        if node.op in ("output", "get_attr") or isinstance(module_of(prepared, node), Quantizer):
+        if node.op in ("output", "get_attr") or isinstance(module_of(prepared, node), FakeQuantize):
             continue
         operators += 1
         (user,) = node.users
-        assert isinstance(module_of(prepared, user), Quantizer), f"{node} goes on without a quantizer"
-    assert operators == sum(isinstance(module_of(prepared, node), Quantizer) for node in prepared.graph.nodes)
+        assert isinstance(module_of(prepared, user), FakeQuantize), f"{node} goes on without a quantizer"
+    assert operators == sum(isinstance(module_of(prepared, node), FakeQuantize) for node in prepared.graph.nodes)
 
 
 def test_resizing_and_pooling_share_the_quantizer_of_their_input_and_others_have_their_own(network):
     prepared = prepare(network, "per_channel")
     owners: dict[str, list] = {}
     for node in prepared.graph.nodes:
-        if isinstance(module_of(prepared, node), Quantizer):
+        if isinstance(module_of(prepared, node), FakeQuantize):
             owners.setdefault(str(node.target), []).append(node.args[0])
     for name, producers in owners.items():
         first, *rest = producers
@@ -194,7 +194,7 @@ def test_a_channel_whose_batchnorm_factor_is_zero_gives_its_shift_and_a_finite_g
     network = settled(ReluPair(), images)
     with torch.no_grad():
         network.bn.weight[2] = 0.0
-    for mode in ("off", "follow"):
+    for mode in ("off", "moving_average"):
         conv = prepare(network, "per_channel").train().get_submodule("first")
         conv.weight_quantizer.set_mode(mode)
         out = conv(images)
@@ -235,7 +235,7 @@ class Readers(nn.Module):
 
 
 def test_a_range_is_judged_behind_an_activation_only_where_nothing_else_reads_the_value():
-    readers = activation_readers(prepare(Readers(), "per_channel"))
+    readers = elementwise_consumers(prepare(Readers(), "per_channel"))
     assert isinstance(readers.get("quantizers.alone"), nn.SiLU)
     assert "quantizers.shared" not in readers
 

@@ -6,12 +6,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from quant.ranges import (
-    Histogram,
-    MinMax,
-    MovingAverage,
-    Reader,
+    ElementwiseConsumer,
+    HistogramObserver,
+    MinMaxObserver,
+    MovingAverageObserver,
     affine_qparams,
-    make_estimator,
+    make_observer,
     symmetric_qparams,
     weight_limits,
 )
@@ -29,10 +29,10 @@ SAMPLES = {
 }
 
 
-def limits(estimator, *batches: Tensor) -> tuple[float, float]:
+def limits(observer, *batches: Tensor) -> tuple[float, float]:
     for batch in batches:
-        estimator.update(batch)
-    low, high = estimator.limits()
+        observer.update(batch)
+    low, high = observer.limits()
     assert low.shape == high.shape == (1,)
     return float(low), float(high)
 
@@ -67,36 +67,39 @@ def test_the_symmetric_scale_holds_the_larger_side_and_is_never_zero():
 
 
 def test_minmax_keeps_the_extremes_of_all_batches_and_zero():
-    assert limits(MinMax(), torch.tensor([1.0, 2.0]), torch.tensor([0.5, 1.5])) == (0.0, 2.0)
-    assert limits(MinMax(), torch.tensor([-3.0, 2.0]), torch.tensor([-1.0, 5.0]), torch.tensor([0.0])) == (-3.0, 5.0)
+    assert limits(MinMaxObserver(), torch.tensor([1.0, 2.0]), torch.tensor([0.5, 1.5])) == (0.0, 2.0)
+    assert limits(MinMaxObserver(), torch.tensor([-3.0, 2.0]), torch.tensor([-1.0, 5.0]), torch.tensor([0.0])) == (
+        -3.0,
+        5.0,
+    )
 
 
 def test_the_moving_average_starts_at_the_first_batch_and_moves_a_tenth():
-    assert limits(MovingAverage(), torch.tensor([-1.0, 2.0])) == (-1.0, 2.0)
-    low, high = limits(MovingAverage(), torch.tensor([-1.0, 2.0]), torch.tensor([-2.0, 12.0]))
+    assert limits(MovingAverageObserver(), torch.tensor([-1.0, 2.0])) == (-1.0, 2.0)
+    low, high = limits(MovingAverageObserver(), torch.tensor([-1.0, 2.0]), torch.tensor([-2.0, 12.0]))
     assert (low, high) == pytest.approx((-1.1, 3.0))
 
 
 def test_a_percentile_cuts_both_tails():
     values = torch.linspace(-1.0, 1.0, 100_001)
-    low, high = limits(Histogram(90.0), values)
+    low, high = limits(HistogramObserver(90.0), values)
     assert low == pytest.approx(-0.8, abs=2e-3)
     assert high == pytest.approx(0.8, abs=2e-3)
 
 
 def test_a_percentile_ignores_an_outlier_and_minmax_does_not():
     values = SAMPLES["one_outlier"]
-    assert limits(make_estimator("minmax", 99.9), values)[1] == 40.0
-    assert limits(make_estimator("percentile", 99.9), values)[1] < 5.0
+    assert limits(make_observer("minmax", 99.9), values)[1] == 40.0
+    assert limits(make_observer("percentile", 99.9), values)[1] < 5.0
 
 
 @pytest.mark.parametrize("name", SAMPLES)
 def test_the_hundredth_percentile_is_minmax(name):
     values = SAMPLES[name]
     batches = (0.3 * values, values)  # the second one widens the histogram
-    low, high = limits(MinMax(), *batches)
+    low, high = limits(MinMaxObserver(), *batches)
     width = (high - low) * 2 / 4096
-    got_low, got_high = limits(Histogram(100.0), *batches)
+    got_low, got_high = limits(HistogramObserver(100.0), *batches)
     assert min(got_low, 0.0) == pytest.approx(low, abs=width)
     assert max(got_high, 0.0) == pytest.approx(high, abs=width)
 
@@ -106,8 +109,8 @@ def test_the_hundredth_percentile_is_minmax(name):
 def test_mse_is_never_worse_in_squared_error_than_minmax(name, batches):
     values = SAMPLES[name]
     parts = values.sort().values.chunk(batches) if batches > 1 else (values,)
-    least = squared_error(values, *limits(make_estimator("mse", 99.9), *parts))
-    extremes = squared_error(values, *limits(make_estimator("minmax", 99.9), *parts))
+    least = squared_error(values, *limits(make_observer("mse", 99.9), *parts))
+    extremes = squared_error(values, *limits(make_observer("minmax", 99.9), *parts))
     assert least <= 1.01 * extremes  # the histogram knows the values to a sixteenth of a level
 
 
@@ -115,14 +118,14 @@ def test_mse_clips_an_outlier_only_where_that_pays():
     draw = torch.Generator().manual_seed(2)
     batches = torch.randn(30, 400_000, generator=draw)  # of which a seventh is counted
     batches[torch.arange(30), torch.randint(400_000, (30,), generator=draw)] = 12.0
-    low, high = limits(make_estimator("mse", 99.9), *batches)
+    low, high = limits(make_observer("mse", 99.9), *batches)
     assert 4.0 < high < 10.0
     values = batches.flatten()
     assert squared_error(values, low, high) < 0.8 * squared_error(values, float(values.min()), 12.0)
     few = torch.cat([torch.randn(100, generator=draw), torch.tensor([12.0])])
-    assert limits(make_estimator("mse", 99.9), few)[1] > 11.5
+    assert limits(make_observer("mse", 99.9), few)[1] > 11.5
     even = torch.linspace(-1.0, 1.0, 10_001)
-    assert limits(make_estimator("mse", 99.9), even) == pytest.approx((-1.0, 1.0), abs=0.02)
+    assert limits(make_observer("mse", 99.9), even) == pytest.approx((-1.0, 1.0), abs=0.02)
 
 
 def error_behind(values: Tensor, low: float, high: float, activation) -> float:
@@ -133,8 +136,8 @@ def error_behind(values: Tensor, low: float, high: float, activation) -> float:
 
 def test_mse_behind_an_activation_is_least_behind_the_activation():
     values = 3 * SAMPLES["normal"]
-    plain = limits(make_estimator("mse", 99.9), values)
-    behind = limits(make_estimator("mse", 99.9, Reader(lambda x, kinds: functional.silu(x))), values)
+    plain = limits(make_observer("mse", 99.9), values)
+    behind = limits(make_observer("mse", 99.9, ElementwiseConsumer(lambda x, kinds: functional.silu(x))), values)
     assert error_behind(values, *behind, functional.silu) < 0.9 * error_behind(values, *plain, functional.silu)
     assert behind[0] > plain[0], "the flat side of SiLU needs no range"
     assert squared_error(values, *plain) < squared_error(values, *behind)
@@ -146,9 +149,9 @@ def test_mse_behind_silus_with_scales_tells_their_channels_apart(batches):
     silu.scale_(torch.tensor([-16.0, 0.0, 8.0]))
     values = SAMPLES["normal"][:19800].reshape(20, 3, 15, 22) * torch.tensor([0.5, 3.0, 6.0]).reshape(1, 3, 1, 1)
     parts = values.chunk(batches)
-    plain = limits(make_estimator("mse", 99.9), *parts)
-    behind = limits(make_estimator("mse", 99.9, silu.reader()), *parts)
-    as_one = limits(make_estimator("mse", 99.9, Reader(lambda x, kinds: functional.silu(x))), *parts)
+    plain = limits(make_observer("mse", 99.9), *parts)
+    behind = limits(make_observer("mse", 99.9, silu.consumer()), *parts)
+    as_one = limits(make_observer("mse", 99.9, ElementwiseConsumer(lambda x, kinds: functional.silu(x))), *parts)
     assert error_behind(values, *behind, silu) < 0.95 * error_behind(values, *plain, silu)
     assert error_behind(values, *behind, silu) < 0.99 * error_behind(values, *as_one, silu)
 
@@ -156,7 +159,7 @@ def test_mse_behind_silus_with_scales_tells_their_channels_apart(batches):
 @pytest.mark.parametrize("factor", [1.01, 3.0, 1000.0])
 def test_widening_the_histogram_loses_no_counts_and_little_precision(factor):
     values = SAMPLES["normal"]
-    histogram = Histogram(None)
+    histogram = HistogramObserver(None)
     for scale in (1.0, factor, factor**2, 0.01):
         histogram.update(scale * values)
     assert histogram.counts is not None
@@ -171,14 +174,14 @@ def test_widening_the_histogram_loses_no_counts_and_little_precision(factor):
 
 @pytest.mark.parametrize("method", ["percentile", "mse", "moving_average"])
 def test_a_quantizer_that_saw_nothing_says_so(method):
-    with pytest.raises(ValueError, match="saw no calibration batch"):
-        make_estimator(method, 99.9).limits()
+    with pytest.raises(ValueError, match="has seen no calibration batch"):
+        make_observer(method, 99.9).limits()
 
 
 @pytest.mark.parametrize("method", ["minmax", "moving_average", "percentile", "mse"])
 @pytest.mark.parametrize("value", [0.0, 2.5, -2.5])
 def test_a_constant_is_held_exactly_enough(method, value):
-    low, high = limits(make_estimator(method, 99.9), torch.full((100,), value))
+    low, high = limits(make_observer(method, 99.9), torch.full((100,), value))
     assert torch.isfinite(torch.tensor([low, high])).all()
     assert squared_error(torch.full((100,), value), low, high) <= 100 * (abs(value) / 200) ** 2
 
@@ -187,11 +190,11 @@ def test_a_constant_is_held_exactly_enough(method, value):
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("batch", [0, 1])
 def test_values_that_are_not_finite_are_not_overlooked(method, bad, batch):
-    estimator = make_estimator(method, 99.9)
+    observer = make_observer(method, 99.9)
     batches = [torch.linspace(-1, 1, 100), torch.linspace(-1, 1, 100)]
     batches[batch][3] = bad
     try:
-        found = limits(estimator, *batches)
+        found = limits(observer, *batches)
     except (RuntimeError, ArithmeticError, ValueError):
         return
     assert not torch.isfinite(torch.tensor(found)).all(), "the quantizer's own check then fails"

@@ -10,13 +10,13 @@ from quant.calibrate import calibrate
 from quant.engines import qnnpack
 from quant.fake_quantize import MODES
 from quant.prepare import prepare, quant_convs, quantizers
-from quant.qat.finetune import prepare_cold
+from quant.qat.finetune import prepare_for_qat
 from quant.recipe import CalibrateSpec
 from quant.state import PHASES, QuantizerStateError, quantizer_state, require_state
 from tests.quant.networks import ReluPair, activation_quantizers
 
 SPEC = CalibrateSpec(activation_range="minmax")
-ALLOWED = {"calibrate": {"calibrate"}, "finetune": {"follow", "freeze", "learn"}, "evaluate": {"freeze", "off"}}
+ALLOWED = {"calibrate": {"calibrate"}, "finetune": {"moving_average", "freeze", "learn"}, "evaluate": {"freeze", "off"}}
 
 
 def in_mode(network: nn.Module, mode: str, training: bool) -> nn.Module:
@@ -46,13 +46,13 @@ def test_the_message_names_the_first_offenders_their_state_and_how_many_more(rel
     message = str(caught.value)
     assert [f"{name} is off" in message for name in names[:4]] == [True, True, True, False]
     assert f"and {len(names) - 3} more" in message
-    assert "follow or freeze" in message
+    assert "moving_average or freeze" in message
 
 
 def test_one_wrong_quantizer_among_many_is_found_and_named(all_kinds, images):
     prepared = calibrate(all_kinds, "per_channel", SPEC, images)
-    activation_quantizers(prepared)["quantizers.silu"].set_mode("follow")
-    with pytest.raises(QuantizerStateError, match=r"quantizers\.silu is follow\. Expected") as caught:
+    activation_quantizers(prepared)["quantizers.silu"].set_mode("moving_average")
+    with pytest.raises(QuantizerStateError, match=r"quantizers\.silu is moving_average\. Expected") as caught:
         require_state(prepared, "evaluate")
     assert "more" not in str(caught.value)
 
@@ -86,7 +86,7 @@ def test_live_batch_statistics_and_dropout_are_named(images, phase):
 
 
 def test_counts_are_those_of_the_network(all_kinds, images):
-    prepared = prepare_cold(all_kinds, "per_tensor", SPEC).train()
+    prepared = prepare_for_qat(all_kinds, "per_tensor", SPEC).train()
     state = quantizer_state(prepared)
     activations = activation_quantizers(prepared)
     assert state["activation_follow"] == len(activations) - 1

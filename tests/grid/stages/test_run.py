@@ -290,10 +290,10 @@ def test_convert_refuses_a_network_with_a_quantizer_that_is_not_frozen(grid, cop
     convert = grid.node("per_channel-ptq-equalize=off", "convert")
     prepared = load_network(copied.storage / "stages" / calibrated.id)
     name = next(name for name, quantizer in quantizers(prepared).items() if not quantizer.fixed)
-    quantizers(prepared)[name].set_mode("follow")
+    quantizers(prepared)[name].set_mode("moving_average")
     without(copied, calibrated, convert)
     replace_result(copied, calibrated, prepared, Form(SPEC, False, "prepared", False, "per_channel"))
-    with pytest.raises(QuantizerStateError, match=f"{name} is follow"):
+    with pytest.raises(QuantizerStateError, match=f"{name} is moving_average"):
         run_node(convert, copied)
     assert not StageStore(copied.storage).has(convert.id)
 

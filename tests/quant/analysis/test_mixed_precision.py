@@ -7,7 +7,7 @@ import torch
 
 from model.errors import InputError
 from model.metrics import depth_metrics, sqnr_db
-from quant.analysis.mixed_precision import keep_float, mix
+from quant.analysis.mixed_precision import keep_float, keep_worst_float
 from quant.analysis.site_errors import analyze, rank_sites
 from quant.calibrate import calibrate
 from quant.engines import qnnpack
@@ -62,8 +62,8 @@ def test_named_sites_are_off_and_no_others_and_the_argument_is_not_touched(prepa
     assert same_tensors(frozen_state(prepared)[0], tensors)
 
 
-def test_a_name_that_no_quantizer_has_is_told_with_the_nearest(prepared):
-    with pytest.raises(InputError, match=r"'quantizers\.sliu' is no site .* Did you mean quantizers\.silu\?"):
+def test_a_name_that_no_quantizer_has_is_reported_with_the_nearest(prepared):
+    with pytest.raises(InputError, match=r"'quantizers\.sliu' is not a site .* Did you mean quantizers\.silu\?"):
         keep_float(prepared, ["quantizers.sliu"])
 
 
@@ -113,31 +113,31 @@ def test_a_weight_that_stays_float_is_the_original_one_with_its_bias(prepared, w
 
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_the_worst_ranked_sites_stay_in_float(prepared, ranking, images, count):
-    mixed, mixture = mix(prepared, MixedPrecisionSpec(float_sites=count), images[:4])
-    assert mixture.names == ranking[:count]
-    assert off(mixed) == set(mixture.names)
-    assert mixture.sites == len(ranking)
-    assert mixture.tried == (count,)
-    assert mixture.sqnr_db == pytest.approx(reached(prepared, ranking[:count], images[:4]), abs=0.05)
-    assert mixture.ssim_loss is None
+    mixed, chosen = keep_worst_float(prepared, MixedPrecisionSpec(float_sites=count), images[:4])
+    assert chosen.names == ranking[:count]
+    assert off(mixed) == set(chosen.names)
+    assert chosen.sites == len(ranking)
+    assert chosen.tried == (count,)
+    assert chosen.sqnr_db == pytest.approx(reached(prepared, ranking[:count], images[:4]), abs=0.05)
+    assert chosen.ssim_loss is None
 
 
 def test_an_sqnr_target_is_reached_with_as_few_of_the_worst_as_it_takes(prepared, ranking, images):
     whole = reached(prepared, [], images[:4])
     for gain in (-1.0, 2.0, 6.0):
-        _, mixture = mix(prepared, MixedPrecisionSpec(target_sqnr_db=whole + gain), images[:4])
-        assert mixture.names == ranking[: len(mixture.names)]
-        assert reached(prepared, mixture.names, images[:4]) >= whole + gain - 0.05
-        assert (len(mixture.names) == 0) == (gain < 0)
-        if mixture.names:
-            assert reached(prepared, mixture.names[:-1], images[:4]) < whole + gain + 0.05
-        assert len(mixture.tried) <= 8, "halving, not one by one"
+        _, chosen = keep_worst_float(prepared, MixedPrecisionSpec(target_sqnr_db=whole + gain), images[:4])
+        assert chosen.names == ranking[: len(chosen.names)]
+        assert reached(prepared, chosen.names, images[:4]) >= whole + gain - 0.05
+        assert (len(chosen.names) == 0) == (gain < 0)
+        if chosen.names:
+            assert reached(prepared, chosen.names[:-1], images[:4]) < whole + gain + 0.05
+        assert len(chosen.tried) <= 8, "halving, not one by one"
 
 
 def test_a_target_beyond_reach_ends_with_all_sites_in_float(prepared, images, ranking):
-    mixed, mixture = mix(prepared, MixedPrecisionSpec(target_sqnr_db=500.0), images[:4])
-    assert off(mixed) == set(ranking) == set(mixture.names)
-    assert mixture.sqnr_db > 100
+    mixed, chosen = keep_worst_float(prepared, MixedPrecisionSpec(target_sqnr_db=500.0), images[:4])
+    assert off(mixed) == set(ranking) == set(chosen.names)
+    assert chosen.sqnr_db > 100
 
 
 def test_an_ssim_target_is_measured_against_the_true_depth(prepared, images):
@@ -146,23 +146,25 @@ def test_an_ssim_target_is_measured_against_the_true_depth(prepared, images):
     best = depth_metrics(depth, depth)["ssim"]
     loss = best - depth_metrics(reference(prepared, images[:4]), depth)["ssim"]
     assert loss > 0
-    _, mixture = mix(prepared, MixedPrecisionSpec(max_ssim_loss=loss / 3), images[:4], depth)
-    mixed = reference(keep_float(prepared, mixture.names), images[:4])
-    assert 0 < len(mixture.names) < mixture.sites
+    _, chosen = keep_worst_float(prepared, MixedPrecisionSpec(max_ssim_loss=loss / 3), images[:4], depth)
+    mixed = reference(keep_float(prepared, chosen.names), images[:4])
+    assert 0 < len(chosen.names) < chosen.sites
     assert best - depth_metrics(mixed, depth)["ssim"] <= loss / 3 + 1e-4
-    assert mixture.ssim_loss == pytest.approx(best - depth_metrics(mixed, depth)["ssim"], abs=1e-4)
-    _, none = mix(prepared, MixedPrecisionSpec(max_ssim_loss=2 * loss), images[:4], depth)
+    assert chosen.ssim_loss == pytest.approx(best - depth_metrics(mixed, depth)["ssim"], abs=1e-4)
+    _, none = keep_worst_float(prepared, MixedPrecisionSpec(max_ssim_loss=2 * loss), images[:4], depth)
     assert none.names == ()
 
 
 def test_both_targets_hold_together(prepared, images):
     depth = reference(keep_float(prepared, quantizers(prepared)), images[:4])
     whole = reached(prepared, [], images[:4])
-    alone = mix(prepared, MixedPrecisionSpec(target_sqnr_db=whole + 5), images[:4])[1]
-    both = mix(prepared, MixedPrecisionSpec(target_sqnr_db=whole + 5, max_ssim_loss=1.0), images[:4], depth)[1]
+    alone = keep_worst_float(prepared, MixedPrecisionSpec(target_sqnr_db=whole + 5), images[:4])[1]
+    both = keep_worst_float(
+        prepared, MixedPrecisionSpec(target_sqnr_db=whole + 5, max_ssim_loss=1.0), images[:4], depth
+    )[1]
     assert alone.names == both.names
     with pytest.raises(ValueError, match="true depth"):
-        mix(prepared, MixedPrecisionSpec(max_ssim_loss=0.1), images[:4])
+        keep_worst_float(prepared, MixedPrecisionSpec(max_ssim_loss=0.1), images[:4])
 
 
 def test_errors_of_written_weights_are_told_against_the_original(prepared, written, images):
@@ -182,9 +184,9 @@ def test_errors_of_written_weights_are_told_against_the_original(prepared, writt
 
 def test_the_mixture_of_a_network_with_written_weights_uses_the_original(prepared, written, images):
     plain = reference(keep_float(prepared, quantizers(prepared)), images[:4])
-    mixed, mixture = mix(written, MixedPrecisionSpec(float_sites=8), images[:4], original=prepared)
-    assert mixture.sqnr_db == pytest.approx(sqnr_db(plain, reference(mixed, images[:4])), abs=0.05)
-    assert any(name.endswith("weight_quantizer") for name in mixture.names)
+    mixed, chosen = keep_worst_float(written, MixedPrecisionSpec(float_sites=8), images[:4], original=prepared)
+    assert chosen.sqnr_db == pytest.approx(sqnr_db(plain, reference(mixed, images[:4])), abs=0.05)
+    assert any(name.endswith("weight_quantizer") for name in chosen.names)
 
 
 # -- what is refused
@@ -192,7 +194,7 @@ def test_the_mixture_of_a_network_with_written_weights_uses_the_original(prepare
 
 def test_more_sites_than_there_are_are_refused(prepared, images, ranking):
     with pytest.raises(InputError, match=rf"float_sites: 99 is out of range; expected at most {len(ranking)} sites"):
-        mix(prepared, MixedPrecisionSpec(float_sites=99), images[:1])
+        keep_worst_float(prepared, MixedPrecisionSpec(float_sites=99), images[:1])
 
 
 @pytest.mark.parametrize(
@@ -211,6 +213,6 @@ def test_values_that_make_no_sense_are_refused(wrong, told):
 
 def test_a_network_that_still_follows_the_data_is_refused(prepared, images):
     following = copy.deepcopy(prepared)
-    quantizers(following)["quantizers.add"].set_mode("follow")
-    with pytest.raises(QuantizerStateError, match=r"quantizers\.add is follow"):
-        mix(following, MixedPrecisionSpec(), images)
+    quantizers(following)["quantizers.add"].set_mode("moving_average")
+    with pytest.raises(QuantizerStateError, match=r"quantizers\.add is moving_average"):
+        keep_worst_float(following, MixedPrecisionSpec(), images)

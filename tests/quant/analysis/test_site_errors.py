@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from model.metrics import sqnr_db
 from quant.analysis.site_errors import analyze, rank_sites, ranked
-from quant.analysis.sites import sites
+from quant.analysis.sites import quantizer_sites
 from quant.calibrate import calibrate
 from quant.graph import fuse_bn
 from quant.prepare import quant_convs, quantizers
@@ -214,7 +214,7 @@ def test_operators_that_work_in_place_do_not_disturb_the_values_that_are_kept(im
 def test_each_quantizer_of_the_real_network_is_one_site_also_those_that_resizing_shares(calibrated):
     prepared = calibrated[False, "per_channel"]
     calls = [node for node in prepared.graph.nodes if str(node.target).startswith("quantizers.")]
-    found = sites(prepared)
+    found = quantizer_sites(prepared)
     assert len(found) == len(quantizers(prepared)) < len(calls) + len(quant_convs(prepared))
     order = {node: number for number, node in enumerate(prepared.graph.nodes)}
     assert [order[site.node] for site in found] == sorted(order[site.node] for site in found)
@@ -226,6 +226,6 @@ def test_what_cannot_be_analyzed_is_refused(prepared_kinds, fresh_images):
     with pytest.raises(ValueError, match="at least one image"):
         analyze(prepared_kinds[False, "per_channel"], fresh_images[:0])
     following = copy.deepcopy(prepared_kinds[False, "per_channel"])
-    quantizers(following)["quantizers.add"].set_mode("follow")
-    with pytest.raises(QuantizerStateError, match=r"quantizers\.add is follow"):
+    quantizers(following)["quantizers.add"].set_mode("moving_average")
+    with pytest.raises(QuantizerStateError, match=r"quantizers\.add is moving_average"):
         analyze(following, fresh_images)

@@ -15,7 +15,7 @@ from quant.calibrate import calibrate
 from quant.engines import catalog, qnnpack, xnnpack
 from quant.engines.decomposed import DEQUANTIZE, QUANTIZE, Int8Conv, decompose
 from quant.engines.exported import ExportedNetwork, ExportError, arithmetic_hash, export, file_name, require_constants
-from quant.fake_quantize import Quantizer
+from quant.fake_quantize import FakeQuantize
 from quant.graph import module_of, trace
 from quant.prepare import quant_convs, quantizers
 from quant.recipe import CalibrateSpec
@@ -85,7 +85,7 @@ class SideBySide(fx.Interpreter):
         recorder.run_node = lambda node: self.values.setdefault(node.name, run_node(node))
         self.quantizers = {}
         for node in prepared.graph.nodes:
-            if isinstance(module_of(prepared, node), Quantizer):
+            if isinstance(module_of(prepared, node), FakeQuantize):
                 self.quantizers.setdefault(node.args[0].name, (node.name, module_of(prepared, node)))
         convs = [name for name, module in decomposed.named_modules() if isinstance(module, Int8Conv)]
         self.tied = {name: largest_tie(decomposed, prepared, name) for name in convs}
@@ -158,7 +158,7 @@ def test_sites_that_are_off_stay_float(calibrated, fresh_images):
     decomposed = decompose(prepared, True)
     rounded = sum(node.target is QUANTIZE for node in decomposed.graph.nodes)
     assert rounded == sum(
-        isinstance(module_of(prepared, node), Quantizer) and module_of(prepared, node).mode != "off"
+        isinstance(module_of(prepared, node), FakeQuantize) and module_of(prepared, node).mode != "off"
         for node in prepared.graph.nodes
     )
     convs = quant_convs(prepared)

@@ -12,7 +12,7 @@ from model.metrics import sqnr_db
 from model.network.depth_network import NetworkSpec, build_network
 from quant.calibrate import calibrate
 from quant.engines import qnnpack
-from quant.fake_quantize import Quantizer
+from quant.fake_quantize import FakeQuantize
 from quant.graph import fuse_bn, module_of
 from quant.prepare import QuantConv, prepare, quant_convs, quantizers
 from quant.recipe import GRANULARITIES, CalibrateSpec
@@ -57,7 +57,7 @@ def steps_between(prepared: fx.GraphModule, int8: fx.GraphModule, images: Tensor
             args, kwargs = fx.map_arg((node.args, node.kwargs), lambda arg: values[arg])
             module = module_of(prepared, node)
             values[node] = module(*args, **kwargs) if module is not None else node.target(*args, **kwargs)
-            if isinstance(module, Quantizer):
+            if isinstance(module, FakeQuantize):
                 got = next(found)
                 assert got.q_scale() == pytest.approx(float(module.scale), rel=1e-6)
                 assert got.q_zero_point() == int(module.zero_point)
@@ -117,7 +117,7 @@ def test_images_are_independent_of_each_other(int8, fresh_images):
 
 def test_everything_runs_in_int8_but_silu(int8, calibrated):
     network = int8[False, "per_channel"]
-    assert not [module for module in network.modules() if isinstance(module, nn.Conv2d | QuantConv | Quantizer)]
+    assert not [module for module in network.modules() if isinstance(module, nn.Conv2d | QuantConv | FakeQuantize)]
     silus = sum(isinstance(module_of(network, node), nn.SiLU) for node in network.graph.nodes)
     dequantized = [node for node in network.graph.nodes if node.target == "dequantize"]
     assert silus > 0

@@ -212,7 +212,7 @@ def test_the_float_function_stays_for_every_kind_of_graph(kind, objective, image
 def test_a_relu_in_front_of_the_addition_keeps_both_sides_tied(images):
     """The two convolutions of a sum must get one factor: their channels are one class."""
     classes = channel_classes(trace(made(Added, images)))
-    written = {str(use.site.conv.target): use.classes.tolist() for use in classes.producers}
+    written = {str(use.block.conv.target): use.classes.tolist() for use in classes.producers}
     assert written["first"] == written["other"]
     assert sorted(written["first"]) == list(range(CHANNELS))
     assert written["last"] == [-1, -1], "the output has no free scale"
@@ -222,7 +222,7 @@ def test_a_relu_in_front_of_the_addition_keeps_both_sides_tied(images):
 def test_head_branches_and_chains_of_the_real_network_are_found(depth_network, fused):
     graph_module = trace(fuse_bn(depth_network) if fused else depth_network)
     classes = channel_classes(graph_module)
-    free = {str(use.site.conv.target): int((use.classes >= 0).sum()) for use in classes.producers}
+    free = {str(use.block.conv.target): int((use.classes >= 0).sum()) for use in classes.producers}
     adapters = [free[f"decoder.layers.0.adapter_conv.{index}.layers.0"] for index in range(4)]
     assert adapters == [128, 16, 16, 16]
     for name, width in {"8_sm": 16, "16_sm": 16, "32_sm": 16, "4": 128, "8_up": 128, "16_up": 16, "32_up": 16}.items():
@@ -278,12 +278,12 @@ def test_equalizing_undoes_a_rescaling_that_keeps_the_function(kind, objective, 
     with torch.no_grad():
         for use in classes.producers:
             scale = torch.tensor([1.0 if c < 0 else float(factor[c]) for c in use.classes])
-            conv = module_of(rescaled, use.site.conv)
+            conv = module_of(rescaled, use.block.conv)
             conv.weight.mul_(scale.reshape(-1, 1, 1, 1))
             conv.bias.mul_(scale)
         for use in classes.consumers:
             scale = torch.tensor([1.0 if c < 0 else float(factor[c]) for c in use.classes])
-            module_of(rescaled, use.site.conv).weight.div_(scale.reshape(1, -1, 1, 1))
+            module_of(rescaled, use.block.conv).weight.div_(scale.reshape(1, -1, 1, 1))
     assert torch.allclose(reference(rescaled, images), reference(network, images), atol=1e-4)
     one, other = equalize(network, objective, images, 30), equalize(rescaled, objective, images, 30)
     for name, value in one.state_dict().items():

@@ -14,7 +14,7 @@ from quant.calibrate import calibrate
 from quant.equalization.channel_classes import channel_classes
 from quant.equalization.equalize import _scale_, equalize, noise_model
 from quant.equalization.sensitivity import sensitivity
-from quant.graph import conv_sites, finish, fuse_bn, trace
+from quant.graph import conv_blocks, finish, fuse_bn, trace
 from quant.recipe import BiasCorrectionSpec, CalibrateSpec, EqualizeSpec
 from quant.scaled_silu import scale_silus
 from tests.quant.networks import reference, settled, smooth_images
@@ -130,7 +130,7 @@ def test_squared_derivatives_are_those_of_the_outputs(images):
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 1, 1)).eval()
     graph_module = trace(network)
-    first, last = (site.conv for site in conv_sites(graph_module))
+    first, last = (block.conv for block in conv_blocks(graph_module))
     found = sensitivity(graph_module, [first, last], images, 3)
     size = images.shape[-1] ** 2
     expected = 3 * size * network[1].weight.detach()[0, :, 0, 0] ** 2
@@ -150,7 +150,7 @@ def test_the_derivative_by_a_weight_leaves_out_what_a_bias_can_take(images):
     before = copy.deepcopy(network.state_dict())
     graph_module = trace(network)
     found = sensitivity(graph_module, [], images, 3)
-    last = conv_sites(graph_module)[1].conv
+    last = conv_blocks(graph_module)[1].conv
     squared = found.weights[last].flatten()
     assert squared[1] < 1e-3 * squared.max()
     assert all(torch.equal(value, before[name]) for name, value in graph_module.state_dict().items())

@@ -17,8 +17,8 @@ from quant.calibrate import calibrate
 from quant.engines import qnnpack
 from quant.graph import fuse_bn
 from quant.prepare import prepare, quant_convs, quantizers
-from quant.qat.finetune import finetune, prepare_cold
-from quant.qat.finetune import finetune as qat
+from quant.qat import finetune as qat
+from quant.qat.finetune import finetune, prepare_for_qat
 from quant.recipe import CalibrateSpec, QatSpec
 from quant.state import QuantizerStateError, require_state
 from tests.quant.networks import (
@@ -97,7 +97,7 @@ def test_a_network_that_was_only_prepared_cannot_be_trained(network, pack):
 
 
 def test_eval_mode_is_not_training(network, pack):
-    prepared = prepare_cold(network, "per_channel", CALIBRATE)
+    prepared = prepare_for_qat(network, "per_channel", CALIBRATE)
     with pytest.raises(QuantizerStateError, match="eval mode"):
         require_state(prepared.eval(), "finetune")
     _, asserted = run(prepared, pack, network, QatSpec(epochs=1, batch_size=8))
@@ -107,7 +107,7 @@ def test_eval_mode_is_not_training(network, pack):
 @pytest.mark.parametrize("granularity", ["per_channel", "per_tensor"])
 @pytest.mark.parametrize("weight_range", ["minmax", "mse"])
 def test_every_weight_is_rounded_in_every_training_step(source, network, pack, granularity, weight_range):
-    prepared = prepare_cold(source, granularity, CalibrateSpec(weight_range=weight_range))
+    prepared = prepare_for_qat(source, granularity, CalibrateSpec(weight_range=weight_range))
     rounded: dict[str, list[int]] = {}
 
     def watch(name):
@@ -155,7 +155,7 @@ def test_calibrated_ranges_stay_where_they_are(source, network, pack):
 
 
 def test_cold_ranges_follow_the_data_and_then_freeze(source, network, pack):
-    prepared = prepare_cold(source, "per_channel", CALIBRATE)
+    prepared = prepare_for_qat(source, "per_channel", CALIBRATE)
     states: list[dict] = []
     spec = QatSpec(epochs=4, batch_size=4, learning_rate=2e-3, freeze_ranges_after=0.5, freeze_bn_after=0.75)
     norms = [conv.bn for conv in quant_convs(prepared).values() if conv.bn is not None]
@@ -187,7 +187,7 @@ def test_cold_ranges_follow_the_data_and_then_freeze(source, network, pack):
 
 
 def test_a_followed_weight_range_ends_as_that_of_the_trained_weight(source, network, pack):
-    prepared = prepare_cold(source, "per_channel", CALIBRATE)
+    prepared = prepare_for_qat(source, "per_channel", CALIBRATE)
     run(prepared, pack, network, QatSpec(epochs=2, batch_size=4, freeze_bn_after=1.0, learning_rate=2e-3))
     for conv in quant_convs(prepared).values():
         largest = conv.folded()[0].detach().abs().amax((1, 2, 3))
@@ -195,7 +195,7 @@ def test_a_followed_weight_range_ends_as_that_of_the_trained_weight(source, netw
 
 
 def test_weight_ranges_by_mse_stay(network, pack):
-    prepared = prepare_cold(network, "per_channel", CalibrateSpec(weight_range="mse"))
+    prepared = prepare_for_qat(network, "per_channel", CalibrateSpec(weight_range="mse"))
     before = {name: q.scale.clone() for name, q in weight_quantizers(prepared).items()}
     run(prepared, pack, network)
     assert all(torch.equal(q.scale, before[name]) for name, q in weight_quantizers(prepared).items())
@@ -229,7 +229,7 @@ def test_a_training_that_helps_nowhere_gives_back_its_start(network, pack, monke
 
 
 def test_the_network_that_comes_back_has_the_metrics_of_its_best_epoch(source, network, pack):
-    prepared = prepare_cold(source, "per_tensor", CALIBRATE)
+    prepared = prepare_for_qat(source, "per_tensor", CALIBRATE)
     history, _ = run(prepared, pack, network)
     best = max(history, key=lambda row: row["val_ssim"])
     assert not prepared.training
@@ -252,7 +252,7 @@ def test_a_resumed_training_equals_an_uninterrupted_one_bit_for_bit(network, pac
     spec = replace(spec, learned_scales=start == "learned")
 
     def fresh():
-        return prepare_cold(network, "per_channel", CALIBRATE) if start == "cold" else warm(network, pack)
+        return prepare_for_qat(network, "per_channel", CALIBRATE) if start == "cold" else warm(network, pack)
 
     def kill(info):
         if info["epoch"] == finished + 1 and info.get("step") == 2:
@@ -270,7 +270,7 @@ def test_a_resumed_training_equals_an_uninterrupted_one_bit_for_bit(network, pac
 
 
 def test_a_finished_training_that_is_asked_for_again_is_only_read(network, pack, tmp_path):
-    first, again = (prepare_cold(network, "per_channel", CALIBRATE) for _ in range(2))
+    first, again = (prepare_for_qat(network, "per_channel", CALIBRATE) for _ in range(2))
     spec = QatSpec(epochs=1, batch_size=8)
     expected, _ = run(first, pack, network, spec, scratch=tmp_path)
     seen = []
@@ -283,7 +283,7 @@ def test_one_seed_gives_one_network_and_another_another(network, pack):
     spec = QatSpec(epochs=1, batch_size=4, learning_rate=2e-3)
     results = []
     for seed in (3, 3, 4):
-        prepared = prepare_cold(network, "per_channel", CALIBRATE)
+        prepared = prepare_for_qat(network, "per_channel", CALIBRATE)
         torch.manual_seed(len(results))
         history, _ = run(prepared, pack, network, spec, seed=seed)
         results.append((history, prepared.state_dict()))
@@ -296,7 +296,7 @@ def test_one_seed_gives_one_network_and_another_another(network, pack):
 @pytest.mark.parametrize("start", ["cold", "calibrated"])
 def test_the_trained_network_converts_with_batchnorm_live_or_folded(source, network, pack, granularity, start):
     cold = start == "cold"
-    prepared = prepare_cold(source, granularity, CALIBRATE) if cold else warm(source, pack, granularity)
+    prepared = prepare_for_qat(source, granularity, CALIBRATE) if cold else warm(source, pack, granularity)
     run(prepared, pack, network, QatSpec(epochs=2, batch_size=4, learning_rate=2e-3))
     int8 = qnnpack.convert(prepared)
     images = normalize(pack.images("test"))
@@ -320,7 +320,7 @@ def test_the_teacher_is_listened_to_and_left_alone(network, pack, monkeypatch):
 
     means = {}
     for distillation in (0.0, 1.0):
-        prepared, teacher = prepare_cold(fuse_bn(network), "per_channel", CALIBRATE), Constant()
+        prepared, teacher = prepare_for_qat(fuse_bn(network), "per_channel", CALIBRATE), Constant()
         spec = QatSpec(epochs=3, batch_size=4, learning_rate=1e-2, distillation=distillation)
         finetune(
             prepared,
@@ -357,10 +357,10 @@ def test_images_per_epoch_limits_the_steps(network, pack):
     assert seen[-1].keys() >= {"epoch", "epochs", "train_loss", "val_ssim", "val_rmse_m", "learning_rate"}
 
 
-@pytest.mark.parametrize(("weight_range", "mode"), [("minmax", "follow"), ("mse", "freeze")])
+@pytest.mark.parametrize(("weight_range", "mode"), [("minmax", "moving_average"), ("mse", "freeze")])
 def test_a_cold_start_follows_activations_and_knows_its_weights(source, weight_range, mode):
-    prepared = prepare_cold(source, "per_channel", CalibrateSpec(weight_range=weight_range))
-    assert {q.mode for q in activation_quantizers(prepared).values() if not q.fixed} == {"follow"}
+    prepared = prepare_for_qat(source, "per_channel", CalibrateSpec(weight_range=weight_range))
+    assert {q.mode for q in activation_quantizers(prepared).values() if not q.fixed} == {"moving_average"}
     for conv in quant_convs(prepared).values():
         assert conv.weight_quantizer.mode == mode
         if mode == "freeze":
@@ -369,7 +369,7 @@ def test_a_cold_start_follows_activations_and_knows_its_weights(source, weight_r
 
 
 def test_validation_between_epochs_leaves_no_quantizer_in_another_mode(network, pack):
-    prepared = prepare_cold(network, "per_channel", CALIBRATE)
+    prepared = prepare_for_qat(network, "per_channel", CALIBRATE)
     modes: list[set[str]] = []
     spec = QatSpec(epochs=3, batch_size=8, freeze_ranges_after=1.0, freeze_bn_after=1.0)
     run(
@@ -379,7 +379,7 @@ def test_validation_between_epochs_leaves_no_quantizer_in_another_mode(network, 
         spec,
         progress=lambda info: modes.append({q.mode for q in quantizers(prepared).values()}),
     )
-    assert all(found == {"follow", "freeze"} for found in modes)
+    assert all(found == {"moving_average", "freeze"} for found in modes)
 
 
 def test_a_loss_that_is_not_finite_stops_the_training(network, pack):
@@ -401,7 +401,7 @@ def test_quantizers_that_were_frozen_by_hand_train_too(network, pack):
 def test_a_cold_start_watches_the_first_batches_before_it_quantizes(network, pack):
     rows = {}
     for batches in (1, 4):
-        prepared = prepare_cold(network, "per_channel", CALIBRATE)
+        prepared = prepare_for_qat(network, "per_channel", CALIBRATE)
         calls = []
         prepared.register_forward_hook(
             lambda module, given, out, calls=calls: calls.append(
@@ -481,6 +481,6 @@ def test_the_learning_rate_falls_on_a_plateau(network, pack, monkeypatch):
 @pytest.mark.parametrize("start", ["warm", "cold"])
 def test_parameters_that_run_to_infinity_stop_the_training(network, pack, start):
     """Frozen quantizers clamp infinite weights, so that the loss alone does not tell."""
-    prepared = warm(network, pack) if start == "warm" else prepare_cold(network, "per_channel", CALIBRATE)
+    prepared = warm(network, pack) if start == "warm" else prepare_for_qat(network, "per_channel", CALIBRATE)
     with pytest.raises(FloatingPointError):
         run(prepared, pack, network, replace(SPEC, learning_rate=1e300))

@@ -206,8 +206,8 @@ def test_no_more_images_are_read_than_it_is_told(prepared, images):
 
 def test_quantizers_that_are_not_frozen_are_refused(prepared, images):
     network = copy.deepcopy(prepared[True, "per_channel"])
-    next(iter(quantizers(network).values())).set_mode("follow")
-    with pytest.raises(QuantizerStateError, match="follow"):
+    next(iter(quantizers(network).values())).set_mode("moving_average")
+    with pytest.raises(QuantizerStateError, match="moving_average"):
         learn_rounding(network, SPEC, images, seed=0)
 
 

@@ -1,5 +1,7 @@
-"""Learned quantizer ranges: the scale as a parameter (LSQ, Esser et al. 2020, arXiv:1902.08153) and, for affine
-activations, the zero point too (LSQ+, Bhalgat et al. 2020, arXiv:2004.09576)."""
+"""Fake quantization with learned ranges: LSQ's scale (Esser et al. 2020, arXiv:1902.08153) and, for affine activations,
+LSQ+'s zero point (Bhalgat et al. 2020, arXiv:2004.09576) as parameters."""
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,13 +11,13 @@ from quant.straight_through import inside, rounded
 _EPS = 1e-9
 
 
-class LearnedRange(nn.Module):
-    """Fake quantization whose scale and zero point learn; they start from where a quantizer stands.
+class LearnableFakeQuantize(nn.Module):
+    """Fake quantization whose scale and zero point are parameters (``torch.ao.quantization``'s has this name too).
 
     Args:
-        scale: (1,), or one a channel of dimension 0.
-        zero_point: of the same shape. It learns where it lies inside of the integers: one at their end says that the
-            values have one sign (behind ReLU, or weights), and stays.
+        scale: where it starts, (1,), or one a channel of dimension 0.
+        zero_point: where it starts, of the same shape. It learns where it lies inside of the integers: one at their end
+            says that the values have one sign (behind ReLU, or weights), and stays.
         quant_min, quant_max: the integers.
         per_channel: whether ``scale`` is one a channel.
         limit: largest value that the range may hold (a clamp that the int8 convolution absorbs).
@@ -49,7 +51,7 @@ class LearnedRange(nn.Module):
 
     @torch.no_grad()
     def project_(self) -> None:
-        """Put the parameters back to where a quantizer can be: after every step of the optimizer."""
+        """Put the parameters back into the bounds of a quantizer, after every step of the optimizer."""
         self.scale.clamp_(min=_EPS)
         self.zero_point.clamp_(self.quant_min, self.quant_max)
         if self.limit is not None:
@@ -64,7 +66,9 @@ class _LearnedRounding(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x, scale, zero_point, limits, damping):
+    def forward(
+        ctx: Any, x: Tensor, scale: Tensor, zero_point: Tensor, limits: tuple[int, int], damping: float
+    ) -> Tensor:
         zero_point = zero_point.round()
         y = rounded(x, scale, zero_point, limits)
         ctx.save_for_backward(x, y, scale, zero_point)
@@ -72,7 +76,7 @@ class _LearnedRounding(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, y, scale, zero_point = ctx.saved_tensors
         by_x = inside(gradient, x, scale, zero_point, ctx.limits)
         rows = (len(scale), -1)
@@ -85,4 +89,5 @@ class _LearnedRounding(torch.autograd.Function):
 
 
 def _products(a: Tensor, b: Tensor, rows: tuple[int, int]) -> Tensor:
-    return torch.linalg.vecdot(a.reshape(rows), b.reshape(rows))
+    products: Tensor = torch.linalg.vecdot(a.reshape(rows), b.reshape(rows))
+    return products

@@ -11,9 +11,9 @@ from model.images import normalize
 from model.training import validate
 from quant.calibrate import calibrate
 from quant.engines import qnnpack
-from quant.fake_quantize import Quantizer
-from quant.learned_range import LearnedRange
-from quant.qat.finetune import finetune, prepare_cold
+from quant.fake_quantize import FakeQuantize
+from quant.learnable_fake_quantize import LearnableFakeQuantize
+from quant.qat.finetune import finetune, prepare_for_qat
 from quant.qat.range_adam import RangeAdam
 from quant.recipe import CalibrateSpec, QatSpec
 from tests.quant.networks import AllKinds, activation_quantizers, reference, settled, weight_quantizers, write_pack
@@ -61,7 +61,7 @@ def test_gradients_are_those_of_rounding_passed_straight_through(kind):
     scale = torch.rand(6) * 0.02 + 0.02 if per_channel else torch.tensor([0.02])
     zero_point = torch.full_like(scale, {"affine": 100.3}.get(kind, 0.0))
     low, high = (-127, 127) if weight else (0, 255)
-    learned = LearnedRange(scale, zero_point, low, high, per_channel=per_channel, limit=None)
+    learned = LearnableFakeQuantize(scale, zero_point, low, high, per_channel=per_channel, limit=None)
     given, expected_given = x.clone().requires_grad_(), x.clone().requires_grad_()
     plain = [scale.clone().requires_grad_(), zero_point.clone().requires_grad_()]
     shape = (-1, 1, 1, 1)
@@ -84,7 +84,7 @@ def test_gradients_are_those_of_rounding_passed_straight_through(kind):
 @pytest.mark.parametrize("weight", [False, True])
 def test_learning_starts_from_the_range_as_it_stands_and_ends_as_a_plain_one(weight):
     values = torch.linspace(-2.0, 3.0, 1200).reshape(4, 3, 10, 10)
-    quantizer = Quantizer(weight=weight, channels=4 if weight else None)
+    quantizer = FakeQuantize(weight=weight, channels=4 if weight else None)
     quantizer.set_range(torch.tensor([-1.0]), torch.tensor([2.0]))
     quantizer.set_mode("freeze")
     keys, before = list(quantizer.state_dict()), quantizer(values)
@@ -102,14 +102,14 @@ def test_learning_starts_from_the_range_as_it_stands_and_ends_as_a_plain_one(wei
 
 
 def test_a_fixed_quantizer_does_not_learn():
-    quantizer = Quantizer(fixed=(1 / 256, 0))
+    quantizer = FakeQuantize(fixed=(1 / 256, 0))
     quantizer.set_mode("learn")
     assert quantizer.mode == "freeze"
     assert not list(quantizer.parameters())
 
 
 def test_a_range_that_stands_for_a_clamp_never_grows_over_it():
-    quantizer = Quantizer(limit=6.0)
+    quantizer = FakeQuantize(limit=6.0)
     quantizer.set_range(torch.tensor([0.0]), torch.tensor([5.0]))
     quantizer.set_mode("learn")
     with torch.no_grad():
@@ -122,7 +122,7 @@ def test_a_range_that_is_far_too_wide_learns_to_fit_its_values():
     """Descent on the rounding error itself: the setting in which the papers' gradient must point downhill."""
     torch.manual_seed(0)
     values = torch.randn(64, 512) + 1.0
-    quantizer = Quantizer()
+    quantizer = FakeQuantize()
     quantizer.set_range(torch.tensor([-60.0]), torch.tensor([60.0]))
     quantizer.set_mode("learn")
     learned = quantizer.learned
@@ -147,7 +147,7 @@ def test_a_training_moves_all_ranges_and_leaves_a_network_that_converts(network,
     images = normalize(pack.images("train"))
     cold = start == "cold"
     prepared = (
-        prepare_cold(network, granularity, CALIBRATE) if cold else calibrate(network, granularity, CALIBRATE, images)
+        prepare_for_qat(network, granularity, CALIBRATE) if cold else calibrate(network, granularity, CALIBRATE, images)
     )
     keys = list(prepared.state_dict())
     scales = {name: q.scale.clone() for name, q in weight_quantizers(prepared).items()}
