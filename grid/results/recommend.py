@@ -20,9 +20,7 @@ from grid.results.ranking import (
     seed_spread,
     value,
 )
-from grid.results.target import DEFAULT, METRICS, Target, parse_target
-
-__all__ = ["DEFAULT", "METRICS", "Recommendation", "Target", "first_member", "front_of", "parse_target", "recommend"]
+from grid.results.target import METRICS, Target
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Checkpoints: whatever the file, no code of it runs, none fills the memory, and it is told why."""
+"""Checkpoints: whatever the file, no code of it runs, none fills the memory, and it is reported why."""
 
 import io
 import json
@@ -76,12 +76,12 @@ def refused_header(folder: Path, state: dict[str, torch.Tensor], **header: str) 
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_header_that_describes_no_network_of_ours_is_told(state, tmp_path, name):
+def test_a_header_that_describes_no_network_of_ours_is_reported(state, tmp_path, name):
     refused_header(tmp_path, state, network=NETWORKS[name], metadata="{}")
 
 
 @pytest.mark.parametrize("name", METADATA)
-def test_metadata_that_are_no_mapping_are_told(state, tmp_path, name):
+def test_metadata_that_are_no_mapping_are_reported(state, tmp_path, name):
     assert "header" in refused_header(tmp_path, state, metadata=METADATA[name])
 
 
@@ -126,7 +126,7 @@ SAFETENSORS = {
 
 
 @pytest.mark.parametrize("name", SAFETENSORS)
-def test_bytes_that_are_no_safetensors_are_told_without_being_believed(tmp_path, name):
+def test_bytes_that_are_no_safetensors_are_reported_without_being_believed(tmp_path, name):
     (tmp_path / "bad.safetensors").write_bytes(SAFETENSORS[name])
     assert refusal(lambda: load_checkpoint(tmp_path / "bad.safetensors")).startswith(f"{tmp_path}/bad.safetensors: ")
 
@@ -254,7 +254,7 @@ PICKLES = {
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("suffix", [".ckpt", ".pt"])
 @pytest.mark.parametrize("name", PICKLES)
-def test_bytes_that_are_no_pickle_are_told(tmp_path, name, suffix):
+def test_bytes_that_are_no_pickle_are_reported(tmp_path, name, suffix):
     file = tmp_path / f"bad{suffix}"
     file.write_bytes(PICKLES[name])
     assert refusal(lambda: load_checkpoint(file)).startswith(f"{file}: cannot be read")
@@ -264,7 +264,7 @@ PATHS = ["", "x" * 300 + ".pth", "x/" * 300 + "a.pth", "a\0.pth", "/dev/zero", "
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path[:20])
-def test_a_path_that_no_checkpoint_can_have_is_told(tmp_path, monkeypatch, path):
+def test_a_path_that_no_checkpoint_can_have_is_reported(tmp_path, monkeypatch, path):
     monkeypatch.chdir(tmp_path)
     Path("folder.safetensors").mkdir()
     assert refusal(lambda: load_checkpoint(Path(path)))
@@ -272,7 +272,7 @@ def test_a_path_that_no_checkpoint_can_have_is_told(tmp_path, monkeypatch, path)
 
 @pytest.fixture(scope="module", params=[".safetensors", ".ckpt"])
 def small(request, tmp_path_factory, state) -> Iterator[tuple[Path, bytes]]:
-    """A checkpoint of a few tensors, quick to read: its names are wrong, which is told after all else."""
+    """A checkpoint of a few tensors, quick to read: its names are wrong, which is reported after all else."""
     path = tmp_path_factory.mktemp("small") / f"a{request.param}"
     tensors = {name: state[name] for name in list(state)[:3]}
     if request.param == ".ckpt":
@@ -289,7 +289,7 @@ def small(request, tmp_path_factory, state) -> Iterator[tuple[Path, bytes]]:
 @pytest.mark.filterwarnings("ignore")
 @given(place=st.floats(0, 1), junk=st.binary(min_size=1, max_size=9), cut=st.floats(0, 1))
 @generated(EXAMPLES)
-def test_a_checkpoint_damaged_anywhere_is_told(small, place, junk, cut):
+def test_a_checkpoint_damaged_anywhere_is_reported(small, place, junk, cut):
     path, whole = small
     at = int(place * len(whole))
     changed = whole[:at] + junk + whole[at + len(junk) :]

@@ -1,4 +1,4 @@
-"""HDF5 files: frames, the labelled file and packs of wrong shapes, types, sizes and bytes are told by name."""
+"""HDF5 files: frames, the labelled file and packs of wrong shapes, types, sizes and bytes are reported by name."""
 
 import os
 from collections.abc import Callable
@@ -173,7 +173,7 @@ INPUTS = 2 * (len(FRAMES) + len(FILES)) + len(NAMES) + len(LABELLED) + 7 + 2 * l
 
 
 @pytest.mark.parametrize("name", FRAMES)
-def test_a_frame_that_is_not_as_it_should_be_is_told_by_its_name_or_skipped(tmp_path, name):
+def test_a_frame_that_is_not_as_it_should_be_is_reported_by_its_name_or_skipped(tmp_path, name):
     root = fastdepth(tmp_path / "fast")
     written(root / FRAME, **FRAMES[name])
     assert refusal(lambda: packed(root, tmp_path)).startswith(f"{root}/{FRAME}: ")
@@ -182,7 +182,7 @@ def test_a_frame_that_is_not_as_it_should_be_is_told_by_its_name_or_skipped(tmp_
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_frame_that_is_no_whole_hdf5_is_told_by_its_name_or_skipped(tmp_path, name):
+def test_a_frame_that_is_no_whole_hdf5_is_reported_by_its_name_or_skipped(tmp_path, name):
     root = fastdepth(tmp_path / "fast")
     FILES[name](root / FRAME)
     assert refusal(lambda: packed(root, tmp_path)).startswith(f"{root}/{FRAME}: ")
@@ -190,7 +190,7 @@ def test_a_frame_that_is_no_whole_hdf5_is_told_by_its_name_or_skipped(tmp_path, 
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_frame_whose_name_is_no_text_is_told_in_signs_that_can_be_shown(tmp_path, name):
+def test_a_frame_whose_name_is_no_text_is_reported_in_signs_that_can_be_shown(tmp_path, name):
     root = fastdepth(tmp_path / "fast")
     (root / FRAME).rename(root / "val" / "official" / os.fsdecode(NAMES[name]))
     message = refusal(lambda: packed(root, tmp_path))
@@ -199,7 +199,7 @@ def test_a_frame_whose_name_is_no_text_is_told_in_signs_that_can_be_shown(tmp_pa
 
 
 @pytest.mark.parametrize("name", LABELLED)
-def test_a_labelled_file_that_is_not_as_it_should_be_is_told_by_its_name(tmp_path, name):
+def test_a_labelled_file_that_is_not_as_it_should_be_is_reported_by_its_name(tmp_path, name):
     written(tmp_path / "labelled.mat", **LABELLED[name])
     assert refusal(lambda: packed(tmp_path / "labelled.mat", tmp_path)).startswith(f"{tmp_path}/labelled.mat")
     assert not list((tmp_path / "packs").glob("*"))
@@ -208,7 +208,7 @@ def test_a_labelled_file_that_is_not_as_it_should_be_is_told_by_its_name(tmp_pat
 @pytest.mark.parametrize(
     "name", [name for name in FILES if name not in ("folder", "pipe", "endless", "link to itself")]
 )
-def test_a_labelled_file_that_is_no_whole_hdf5_is_told_by_its_name(tmp_path, name):
+def test_a_labelled_file_that_is_no_whole_hdf5_is_reported_by_its_name(tmp_path, name):
     FILES[name](matlab(tmp_path / "labelled.mat"))
     assert refusal(lambda: packed(tmp_path / "labelled.mat", tmp_path)).startswith(f"{tmp_path}/labelled.mat: ")
 
@@ -229,11 +229,11 @@ def test_a_pack_has_a_short_name_however_long_that_of_the_data(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["x" * 300, "x/" * 3000, "a\0b", "\udcff", "", "/dev/zero", "/dev/null"])
-def test_data_that_no_path_can_name_are_told(tmp_path, name):
+def test_data_that_no_path_can_name_are_reported(tmp_path, name):
     assert refusal(lambda: packed(tmp_path / name if name else tmp_path, tmp_path))
 
 
-def test_packs_that_cannot_be_written_are_told_with_their_folder(tmp_path):
+def test_packs_that_cannot_be_written_are_reported_with_their_folder(tmp_path):
     (tmp_path / "packs").write_text("a file")
     message = refusal(lambda: prepare_pack("rooms", tmp_path / "packs", PackSpec(32, 1, 1, 1)))
     assert message.startswith(f"{tmp_path}/packs: cannot be written to")
@@ -248,7 +248,7 @@ def frame(tmp_path_factory) -> tuple[Path, bytes]:
 
 @given(place=st.floats(0, 1), junk=st.binary(max_size=16), cut=st.floats(0, 1))
 @generated(EXAMPLES)
-def test_a_frame_cut_or_overwritten_anywhere_is_read_or_told(frame, place, junk, cut):
+def test_a_frame_cut_or_overwritten_anywhere_is_read_or_reported(frame, place, junk, cut):
     path, whole = frame
     at = int(place * 2400) if cut > 0.6 else int(place * len(whole))  # the tables of the file stand at its beginning
     changed = whole[:at] + junk + whole[at + len(junk) :]

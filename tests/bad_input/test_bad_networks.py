@@ -1,4 +1,4 @@
-"""Networks of the user's own: whatever the file does, it is told and does not end the program."""
+"""Networks of the user's own: whatever the file does, it is reported and does not end the program."""
 
 import pytest
 
@@ -32,13 +32,13 @@ BUILDS = {
 
 
 @pytest.mark.parametrize("name", OWN)
-def test_a_file_without_a_network_is_told_and_ends_nothing(tmp_path, name):
+def test_a_file_without_a_network_is_reported_and_ends_nothing(tmp_path, name):
     (tmp_path / "mine.py").write_bytes(OWN[name])
     assert refusal(lambda: register_network(tmp_path / "mine.py")).startswith(f"{tmp_path}/mine.py: ")
 
 
 @pytest.mark.parametrize("name", BUILDS)
-def test_a_build_without_a_network_is_told_and_ends_nothing(tmp_path, name):
+def test_a_build_without_a_network_is_reported_and_ends_nothing(tmp_path, name):
     file = tmp_path / "bad_build.py"
     file.write_text(f"from torch import nn\n\ndef build(size):\n    {BUILDS[name]}\n")
     own = register_network(file)
@@ -48,7 +48,7 @@ def test_a_build_without_a_network_is_told_and_ends_nothing(tmp_path, name):
 @pytest.mark.parametrize(
     "name", ["x" * 300 + ".py", "/dev/null", "a b.py", "../.py", "folder.py", "class-a.py", "a.txt"]
 )
-def test_a_path_that_no_network_can_have_is_told(tmp_path, name):
+def test_a_path_that_no_network_can_have_is_reported(tmp_path, name):
     (tmp_path / "folder.py").mkdir()
     assert refusal(lambda: register_network(tmp_path / name))
 

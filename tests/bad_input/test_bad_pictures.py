@@ -1,4 +1,4 @@
-"""Pictures and their lists: a broken one is told by file and row, or skipped and counted, and fills no memory."""
+"""Pictures and their lists: a broken one is reported by file and row, or skipped and counted, and fills no memory."""
 
 import io
 import os
@@ -175,7 +175,7 @@ INPUTS = 2 * (len(PICTURES) + len(ROWS)) + len(LISTS) + len(SAME) + 3 + 2 * EXAM
 
 
 @pytest.mark.parametrize("name", PICTURES)
-def test_a_broken_picture_is_told_by_file_and_row_within_seconds(tmp_path, name):
+def test_a_broken_picture_is_reported_by_file_and_row_within_seconds(tmp_path, name):
     root = kaggle(tmp_path / "kaggle")
     PICTURES[name](root)
     started = time.monotonic()
@@ -187,7 +187,7 @@ def test_a_broken_picture_is_told_by_file_and_row_within_seconds(tmp_path, name)
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_a_row_that_leads_nowhere_or_out_of_the_folder_is_told(tmp_path, name):
+def test_a_row_that_leads_nowhere_or_out_of_the_folder_is_reported(tmp_path, name):
     root = kaggle(tmp_path / "kaggle")
     ROWS[name](root)
     message = refusal(lambda: packed(root, tmp_path))
@@ -206,7 +206,7 @@ def test_any_of_them_is_skipped_and_counted_when_asked(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", LISTS)
-def test_a_list_that_is_no_csv_in_utf_8_is_told(tmp_path, name):
+def test_a_list_that_is_no_csv_in_utf_8_is_reported(tmp_path, name):
     root = kaggle(tmp_path / "kaggle")
     LISTS[name](root)
     assert refusal(lambda: packed(root, tmp_path)).startswith(f"{root}/data/nyu2_train.csv")
@@ -249,7 +249,7 @@ def frame(tmp_path_factory) -> Entry:
 
 @given(place=st.integers(0, 4000), cut=st.integers(0, 4000), junk=st.binary(max_size=12), of_depth=st.booleans())
 @generated(2 * EXAMPLES)
-def test_a_picture_damaged_anywhere_is_read_or_told(frame, place, cut, junk, of_depth):
+def test_a_picture_damaged_anywhere_is_read_or_reported(frame, place, cut, junk, of_depth):
     colour, depth = JPEG, PNG8
     if of_depth:
         depth = depth[: place % len(depth)] + junk + depth[min(place % len(depth) + len(junk) + cut % 7, len(depth)) :]

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 import runner
 from grid.results.target import parse_target
-from grid.run.options import checked_run_name, read_seeds
+from grid.run.options import read_seeds
+from grid.storage.runs import checked_run_name
 from tests.bad_input.answers import handled
 from tests.generated import generated
 from tests.grid.tiny import ROOT
@@ -47,19 +48,19 @@ texts = st.text(max_size=30) | st.lists(WORDS, max_size=9).map("".join) | st.lis
 
 @given(text=texts)
 @generated(EXAMPLES)
-def test_any_target_is_a_target_or_told(text):
+def test_any_target_is_a_target_or_reported(text):
     handled(lambda: parse_target(text))
 
 
 @given(text=st.text("0123456789,-. ٣", max_size=12) | st.text(max_size=12))
 @generated(EXAMPLES)
-def test_any_seeds_are_whole_numbers_or_told(text):
+def test_any_seeds_are_whole_numbers_or_reported(text):
     handled(lambda: read_seeds(text))
 
 
 @given(name=st.text(max_size=110) | st.text("ab./\\~\0\n -", max_size=12))
 @generated(EXAMPLES)
-def test_any_run_name_is_one_folder_below_the_storage_or_told(name):
+def test_any_run_name_is_one_folder_below_the_storage_or_reported(name):
     def check() -> None:
         assert Path("results", checked_run_name(name)).resolve().parent == Path("results").resolve()
 
