@@ -50,7 +50,7 @@ MAY_PRINT = (
     "quant/engines/run_file.py",  # the script beside an exported network
 )
 LOADS_RAY = ("grid.scheduling.",)
-LOADS_MLFLOW = ("grid.tracking.", "grid.run.recorder")
+LOADS_MLFLOW = ("grid.tracking.",)
 
 
 def folder_of(file: str) -> str:

@@ -10,6 +10,7 @@ from grid.results.target import parse_target
 from grid.run.files import RunFiles, pack_of
 from grid.run.mlflow_pages import open_pages
 from grid.run.options import Options
+from grid.run.recorder import Recorder
 from grid.storage.disk import require_writable
 from grid.storage.remote import open_storage
 from grid.storage.result_store import StageStore
@@ -32,8 +33,6 @@ def report(options: Options) -> int:
 
 def sync(options: Options) -> int:
     """Write to MLflow what a run has and MLflow lacks, such as after its server was down."""
-    from grid.run.recorder import Recorder  # imports mlflow
-
     name, target = str(options.sync), parse_target(options.target)
     files, store = _finished("--sync", name, options.storage)
     pack = pack_of(store.root, files.context)

@@ -24,9 +24,10 @@ class LiveResults:
         store: StageStore,
         ended: Callable[[Cell, Row], None],
         say: Callable[[str], None] = lambda text: None,
+        begun: Callable[[], None] = lambda: None,
     ) -> None:
-        """``ended`` is called with each cell that ends and its row."""
-        self.files, self.store, self.ended, self.say = files, store, ended, say
+        """``ended`` is called with each cell that ends and its row, ``begun`` once, when a first stage runs."""
+        self.files, self.store, self.ended, self.say, self.begun = files, store, ended, say, begun
         self.users, self.axes = users_by_node(files.plan), further_axes(files.plan)
         missing = {node for node in self.users if not store.has(node)}
         self.missing = {cell.name: missing.intersection(cell.nodes.values()) for cell in files.plan.cells}
@@ -38,6 +39,8 @@ class LiveResults:
 
     def started(self, node: Node) -> None:
         """A worker has begun."""
+        self.begun()
+        self.begun = lambda: None
 
     def progressed(self, node: Node, info: dict[str, Any]) -> None:
         """News from within a stage."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from grid.planning.plan import Cell, Plan
 from grid.results.rows import Row, history, settings_by_place
@@ -19,11 +20,13 @@ from grid.space.settings import Scalar
 from grid.stages.analysis_files import FILES as ANALYSIS_FILES
 from grid.stages.output_files import LATENCIES, OPERATORS, SAMPLES
 from grid.storage.result_store import StageStore
-from grid.tracking.logged_models import ModelArtifact, register_model
-from grid.tracking.mlflow_store import CellRun, Tracking
+from grid.tracking.cell_run import CellRun, ModelArtifact
 from grid.tracking.uri import EXPERIMENT, store_uri, ui_command
 from model.data.pack import Pack
 from model.network.user_network import OWN, own_network
+
+if TYPE_CHECKING:
+    from grid.tracking.mlflow_store import Tracking
 
 _FILES: tuple[tuple[str, str], ...] = (("profile", OPERATORS), ("profile", LATENCIES), ("evaluate", SAMPLES))
 _FILES += tuple(("analyze", name) for name in ANALYSIS_FILES)
@@ -38,8 +41,8 @@ class Recorder:
     """Writes cells to MLflow as they end, and everything that is missing there at the end of the run.
 
     MLflow is written in a thread: a server that is slow or down does not hold up the grid. What could not be written
-    is written at the end, or by ``python runner.py --sync RUN``. Raises InputError where the tracking store is of no
-    use at the start.
+    is written at the end, or by ``python runner.py --sync RUN``. The storage's own store is opened in the thread, too;
+    with a ``uri`` of the user's the constructor raises InputError where it is of no use.
     """
 
     def __init__(
@@ -53,14 +56,18 @@ class Recorder:
     ) -> None:
         self.files, self.store, self.pack, self.target, self.say = files, store, pack, target, say
         self.uri = uri or store_uri(store.root)
-        self.tracking = Tracking(self.uri, EXPERIMENT, store.root / "mlflow-artifacts")
-        context, (common, self.axes) = files.context, settings_by_place(files.plan)
-        params, tags = {**context, **common}, {"grid.command": str(context["command"])}
-        self.parent_id = self.tracking.parent(files.name, params, tags)
+        self.common, self.axes = settings_by_place(files.plan)
+        self.opened: tuple[Tracking, str] | None = None
         self.problem: str | None = None
         self.noted: set[str] = set()
         self.quiet_until = float("-inf")
         self.thread = ThreadPoolExecutor(1, "mlflow")
+        if uri is not None:
+            self._store()  # what the user named is checked before anything is computed
+
+    def open_later(self) -> None:
+        """Open the store and the grid's run in the thread: importing MLflow and making its tables takes seconds."""
+        self.thread.submit(self._try, self._store)
 
     @property
     def ui_command(self) -> str:
@@ -92,6 +99,17 @@ class Recorder:
                 self._try(lambda: self._close(rows, written))
         return rows
 
+    def _store(self) -> tuple["Tracking", str]:
+        """The MLflow store, and the id of the grid's run in it; opened once."""
+        if self.opened is None:
+            from grid.tracking.mlflow_store import Tracking
+
+            tracking = Tracking(self.uri, EXPERIMENT, self.store.root / "mlflow-artifacts")
+            context = self.files.context
+            tags = {"grid.command": str(context["command"])}
+            self.opened = tracking, tracking.parent(self.files.name, {**context, **self.common}, tags)
+        return self.opened
+
     def record(self, cell: Cell, row: Row) -> None:
         """Write one finished, failed or excluded cell to MLflow."""
         figures = {
@@ -112,11 +130,15 @@ class Recorder:
             status=row["status"],
             reason=row["reason"] or "",
         )
-        self.files.mlflow_runs[cell.name] = self.tracking.write_cell(self.parent_id, written)
+        tracking, parent_id = self._store()
+        self.files.mlflow_runs[cell.name] = tracking.write_cell(parent_id, written)
 
     def register(self, row: Row, name: str) -> str:
         """Register the int8 model of a row's cell in MLflow; returns its URI."""
-        return register_model(self.tracking.client, row["mlflow_run_id"], name)
+        from grid.tracking.logged_models import register_model
+
+        tracking, _ = self._store()
+        return register_model(tracking.client, row["mlflow_run_id"], name)
 
     def _model(self, cell: Cell, row: Row) -> ModelArtifact | None:
         """The int8 network of a finished cell."""
@@ -137,7 +159,8 @@ class Recorder:
     def _close(self, rows: Sequence[Row], files: Sequence[Path]) -> None:
         statuses = [row["status"] for row in rows]
         status = "KILLED" if "skipped" in statuses else "FAILED" if "failed" in statuses else "FINISHED"
-        self.tracking.close(self.parent_id, files, {"cells_ok": float(statuses.count("ok"))}, status)
+        tracking, parent_id = self._store()
+        tracking.close(parent_id, files, {"cells_ok": float(statuses.count("ok"))}, status)
 
     def _record_now(self, cell: Cell, row: Row) -> None:
         """Record a cell, unless MLflow failed a moment ago: each try against a dead server takes a while."""

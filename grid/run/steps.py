@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import shlex
-from typing import TYPE_CHECKING
 
 from grid.report.terminal import summary
 from grid.results.recommend import first_member, recommend
@@ -12,26 +11,21 @@ from grid.run.job import Job
 from grid.run.live_results import LiveResults
 from grid.run.options import repeating_command, saved
 from grid.run.progress import Progress
+from grid.run.recorder import Recorder, run_context
 from grid.run.saved_command import FILE
 from grid.scheduling.listener import Listeners
 from grid.scheduling.outcome import RunOutcome
-from grid.scheduling.resources import Resources
 from grid.secrets import masked
 from grid.storage.disk import needed_mb
 from grid.storage.runs import run_folder, share_run
 from model.files import write_atomically
 
-if TYPE_CHECKING:  # imports MLflow
-    from grid.run.recorder import Recorder
-
 EXIT_OK, EXIT_INCOMPLETE, EXIT_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 
-def open_run(job: Job, name: str) -> "Recorder":
+def open_run(job: Job, name: str) -> Recorder:
     """Make the folder of a run and its MLflow run; raises InputError where MLflow's store cannot be used."""
     job.say(f"plan       {job.described[0]}\n           {job.estimate}")
-    from grid.run.recorder import Recorder, run_context  # seconds that a wrong command need not wait for
-
     folder = run_folder(job.storage, name)
     files = RunFiles(folder, job.plan, run_context(job.plan, job.pack, name, repeating_command(job.options)))
     recorder = Recorder(files, job.store, job.pack, job.options.tracking_uri, job.target, job.say)
@@ -43,22 +37,21 @@ def open_run(job: Job, name: str) -> "Recorder":
     return recorder
 
 
-def compute(job: Job, recorder: "Recorder") -> RunOutcome:
+def compute(job: Job, recorder: Recorder) -> RunOutcome:
     """Compute what the store lacks on Ray, which is started again where it died."""
-    options, outcome = job.options, RunOutcome({})
-    resources = Resources(options.cpus_per_trial, options.gpus_per_trial, options.address, options.retries)
+    outcome = RunOutcome({})
     progress = Progress(job.plan, job.store, job.console, job.costs, job.trials)
-    live = LiveResults(recorder.files, job.store, recorder.record_later, job.say)
+    live = LiveResults(recorder.files, job.store, recorder.record_later, job.say, recorder.open_later)
     if not progress.to_do:
         return outcome
     from grid.scheduling.tune import cluster, run_plan  # imports Ray
 
     try:
         with progress:
-            for starts_left in range(resources.retries, -1, -1):
-                with cluster(resources) as dashboard:
+            for starts_left in range(job.resources.retries, -1, -1):
+                with cluster(job.resources) as dashboard:
                     job.say(f"dashboard  {dashboard.how_to_open()}\nmetrics    {' '.join(dashboard.metrics_urls)}")
-                    outcome = run_plan(job.plan, job.context, resources, Listeners(progress, live))
+                    outcome = run_plan(job.plan, job.context, job.resources, Listeners(progress, live))
                 if not outcome.ray_died:
                     break
                 job.say("Ray died" + ("; it is started again" if starts_left else ""))
@@ -69,7 +62,7 @@ def compute(job: Job, recorder: "Recorder") -> RunOutcome:
     return dataclasses.replace(outcome, interrupted=bool(left) and not outcome.stopped)
 
 
-def conclude(job: Job, recorder: "Recorder", outcome: RunOutcome) -> int:
+def conclude(job: Job, recorder: Recorder, outcome: RunOutcome) -> int:
     """Write and print the results, the recommendation and what is left to do; returns the exit status."""
     folder, name = recorder.files.folder, recorder.files.name
     resume = f"Finished stages are kept. Continue with: python runner.py --resume {name}{_place(job)}"

@@ -42,6 +42,7 @@ class Profilers:
 
     An actor asks Ray for no CPU: it would block one for the whole run. Its calls are served one after the other; one
     that crashes is started again, and nodes may come and go. ``cores`` are those of the run, None for all of a node.
+    They start with the first ``refresh``.
     """
 
     def __init__(self, cores: Iterable[int] | None = None) -> None:
@@ -49,7 +50,6 @@ class Profilers:
         self.home = ray.get_runtime_context().get_node_id()
         self.actors: dict[str, ActorHandle[Any]] = {}
         self.looked_at = float("-inf")
-        self.refresh()
 
     def refresh(self) -> None:
         """Start the actors that are missing; looks every few seconds, however often it is called."""

@@ -190,7 +190,7 @@ class _Events(DriverOnly, tune.Callback):
             self.looked_at = time.monotonic()
             if not any(node["Alive"] for node in ray.nodes()):
                 raise RayDied
-        if self.profilers is not None:
+        if self.profilers is not None and self.searcher.attempts:  # not before a stage runs: workers come first
             self.profilers.refresh()
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:

@@ -4,8 +4,6 @@ import importlib.metadata
 import json
 import re
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import mlflow.pyfunc
@@ -18,7 +16,8 @@ from mlflow.types.schema import Schema, TensorSpec
 
 from grid.paths import ROOT
 from grid.secrets import masked
-from grid.tracking.values import Scalar, quoted, spelling
+from grid.tracking.cell_run import ModelArtifact
+from grid.tracking.values import quoted, spelling
 from model.errors import InputError
 from quant.engines.catalog import runtime
 
@@ -26,21 +25,6 @@ SERVING_FILE = Path(__file__).with_name("serving.py")
 CODE_PATHS = (ROOT / "model", ROOT / "quant")
 MODEL_PACKAGES = ("torch", "torchvision", "timm", "numpy", "safetensors", "h5py", "mlflow")
 MODEL_TAG, ALIAS = "grid.model_uri", "recommended"
-
-
-@dataclass(frozen=True)
-class ModelArtifact:
-    """An int8 network to log: its folder, which ``quant.artifact.load_network`` reads, and its graph's hash.
-
-    ``example`` is an image uint8 [1,3,S,S], ``source`` the file of a network of the user's own, ``recipe`` all of its
-    settings.
-    """
-
-    folder: Path
-    example: np.ndarray
-    graph_hash: str
-    source: Path | None = None
-    recipe: Mapping[str, Scalar] = field(default_factory=dict)
 
 
 def log_model(client: MlflowClient, experiment_id: str, run_id: str, cell_name: str, model: ModelArtifact) -> str:

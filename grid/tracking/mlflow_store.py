@@ -8,8 +8,8 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -20,7 +20,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from grid.secrets import masked
 from grid.storage.locks import locked
-from grid.tracking.logged_models import MODEL_TAG, ModelArtifact, log_model
+from grid.tracking.cell_run import CellRun
+from grid.tracking.logged_models import MODEL_TAG, log_model
 from grid.tracking.uri import checked_uri
 from grid.tracking.values import LONGEST_VALUE, Scalar, quoted, spelling
 from model.errors import InputError
@@ -29,25 +30,6 @@ from model.files import file_sha256
 RUN_TAG, CELL_TAG, CONTENT_TAG = "grid.run", "grid.cell", "grid.content"
 RUN_STATUS = {"ok": "FINISHED", "excluded": "FINISHED", "failed": "FAILED", "skipped": "KILLED"}
 METRICS_A_BATCH, PARAMS_A_BATCH = 50, 100
-
-
-@dataclass(frozen=True)
-class CellRun:
-    """One cell as MLflow keeps it: ``history`` has one dict an epoch with its ``epoch``; a metric may be None.
-
-    ``status`` is ok, failed, excluded or skipped. The metrics are linked with the logged model.
-    """
-
-    key: str
-    name: str
-    params: Mapping[str, Scalar]
-    metrics: Mapping[str, float | None]
-    history: Sequence[Mapping[str, float | None]] = ()
-    artifacts: Sequence[Path] = ()
-    model: ModelArtifact | None = None
-    tags: Mapping[str, str] = field(default_factory=dict)
-    status: str = "ok"
-    reason: str = ""
 
 
 @dataclass(frozen=True)

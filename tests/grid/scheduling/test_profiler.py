@@ -113,6 +113,7 @@ def test_the_actor_measures_a_real_network_into_the_store_without_claiming_a_cpu
     import ray
 
     profilers = Profilers(own_cores())
+    profilers.refresh()
     try:
         actor = profiler_of(profilers.home)
         record = ray.get(actor.run.remote(profile_node(), context), timeout=120)
