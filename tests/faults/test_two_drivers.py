@@ -38,7 +38,7 @@ def test_drivers_of_the_same_and_of_other_grids_share_one_storage(tmp_path, tmp_
             drivers[name] = subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output, env=os.environ)
     statuses = {name: driver.wait(400) for name, driver in drivers.items()}
     assert statuses == dict.fromkeys(GRIDS, 0), (tmp_path / "one.txt").read_text()[-2000:]
-    rows = {name: rows_of(storage / name) for name in GRIDS}
+    rows = {name: rows_of(storage / "runs" / name) for name in GRIDS}
     assert rows["one"] == rows["same"]
     shared = rows["one"].keys() & rows["other"].keys()
     assert len(shared) == 3
@@ -66,12 +66,12 @@ def test_a_run_that_another_process_computes_is_refused_and_that_process_named(t
     with only_driver(storage, "monday"):
         assert runner.main([*arguments, "--run-name", "monday"]) == 2
     assert f"run monday: is being computed by process {os.getpid()} on" in capsys.readouterr().err
-    assert not (storage / "monday").exists()
+    assert not (storage / "runs" / "monday").exists()
 
 
 def test_a_new_run_takes_the_next_name_that_nobody_has(tmp_path):
     StageStore(tmp_path)
-    (tmp_path / "full-2").mkdir()
+    (tmp_path / "runs" / "full-2").mkdir(parents=True)
     with only_driver(tmp_path, "full", new=True) as first, only_driver(tmp_path, "full", new=True) as second:
         assert (first, second) == ("full", "full-3")
     with only_driver(tmp_path, "full"), pytest.raises(InputError, match="run full: is being computed by process"):

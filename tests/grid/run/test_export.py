@@ -90,7 +90,7 @@ def evaluated(shelf: Shelf) -> str:
     ("what", "engine", "message"),
     [
         ("shelf/nothing", "onnxruntime", "--export: shelf has no cell 'nothing'; expected fp32, "),
-        ("nowhere/fp32", "onnxruntime", "--export: 'nowhere' is no run in "),
+        ("nowhere/fp32", "onnxruntime", "--export: 'nowhere' is not a run in "),
         ("../shelf/fp32", "onnxruntime", "--run-name: '..' cannot be a folder"),
         ("shelf/fp32", "qnnpack", "--engine: 'qnnpack' has no file of its own; expected one of xnnpack, onnxruntime."),
     ],
