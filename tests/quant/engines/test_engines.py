@@ -51,7 +51,7 @@ def scaled(depth_network, images):
 
 
 @pytest.fixture(scope="module")
-def files(calibrated, scaled, depth_network, tmp_path_factory):
+def exported_files(calibrated, scaled, depth_network, tmp_path_factory):
     """Exported files by engine and granularity (or float), each written once."""
     made = {}
     networks = {"per_channel": calibrated[True, "per_channel"], "per_tensor": scaled, "float": depth_network}
@@ -67,7 +67,7 @@ def files(calibrated, scaled, depth_network, tmp_path_factory):
 
 def noise(output, reference):
     """Error as a share of the signal."""
-    return float((output - reference).pow(2).mean().sqrt() / reference.std())
+    return float((output - reference).detach().pow(2).mean().sqrt() / reference.detach().std())
 
 
 class SideBySide(fx.Interpreter):
@@ -102,7 +102,8 @@ class SideBySide(fx.Interpreter):
             levels, expected = (quantizer.quantize(value) for value in (found, self.values[name]))
             apart = (levels - expected).abs()
             assert apart.max() <= 1, f"{source} is rounded to another level"
-            assert (apart > 0).float().mean() < 1e-3, f"{source} differs by more than ties of rounding"
+            half = ((self.values[source] / quantizer.scale).abs() % 1 - 0.5).abs()
+            assert (half[apart > 0] < 1e-3).all(), f"{source} differs where rounding is no tie"
             self.compared["rounding"] += 1
             return self.values[name]
         if node.name not in self.values or not isinstance(found, torch.Tensor):
@@ -166,9 +167,25 @@ def test_sites_that_are_off_stay_float(calibrated, fresh_images):
     assert integers == {name for name in convs if f"{name}.weight_quantizer" not in names[::3]} != set(convs)
 
 
+def unable(engine):
+    """Why this processor's kernels of an engine compute something else than their network says, or None."""
+    if engine not in torch.backends.quantized.supported_engines:
+        return f"this PyTorch has no {engine}"
+    qnnpack.use_engine_(engine)
+    scales, zeros = torch.full((8,), 1 / 127), torch.zeros(8, dtype=torch.long)
+    weight = torch.quantize_per_channel(torch.ones(8, 64, 1, 1), scales, zeros, 0, torch.qint8)
+    images = torch.quantize_per_tensor(torch.ones(1, 64, 8, 8), 1 / 255, 0, torch.quint8)
+    packed = torch.ops.quantized.conv2d_prepack(weight, None, [1, 1], [0, 0], [1, 1], 1)
+    sums = torch.ops.quantized.conv2d(images, packed, 0.5, 0).dequantize()
+    qnnpack.use_engine_()
+    return None if (sums - 64).abs().max() <= 0.5 else f"{engine} adds pairs of products in 16 bits without VNNI"
+
+
 @pytest.mark.parametrize("engine", ["x86", "onednn"])
 @pytest.mark.parametrize("granularity", ["per_channel", "per_tensor"])
 def test_torchs_other_kernels_compute_the_same_network(calibrated, fresh_images, tmp_path, engine, granularity):
+    if reason := unable(engine):
+        pytest.skip(reason)
     prepared = calibrated[True, granularity]
     with torch.inference_mode():
         expected = prepared(fresh_images)
@@ -191,47 +208,42 @@ def test_a_saved_network_selects_its_engine(calibrated, tmp_path):
     qnnpack.use_engine_()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("engine", "granularity"), WRITTEN)
-def test_a_file_computes_what_the_recipe_simulates(files, fresh_images, engine, granularity):
-    path, prepared, _ = files(engine, granularity)
+def test_a_file_computes_what_the_recipe_simulates(exported_files, fresh_images, engine, granularity):
+    path, prepared, _ = exported_files(engine, granularity)
     with torch.inference_mode():
         assert noise(ExportedNetwork(engine, path)(fresh_images), prepared(fresh_images)) < MOST_NOISE[engine]
         assert noise(torch.zeros_like(prepared(fresh_images)), prepared(fresh_images)) > 0.5, "it must be able to fail"
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(catalog.missing("xnnpack") is not None, reason=str(catalog.missing("xnnpack")))
-def test_xnnpack_is_nearer_to_gates_in_int8_than_to_the_recipes_float_gates(files, fresh_images):
-    path, prepared, _ = files("xnnpack", "per_tensor")
+def test_xnnpack_is_nearer_to_gates_in_int8_than_to_the_recipes_float_gates(exported_files, fresh_images):
+    path, prepared, _ = exported_files("xnnpack", "per_tensor")
     written = xnnpack._requantized_concatenations(xnnpack._int8_gates(decompose(prepared, True)))
     with torch.inference_mode():
         outputs = ExportedNetwork("xnnpack", path)(fresh_images)
         assert noise(outputs, written(fresh_images)) < noise(outputs, prepared(fresh_images))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("engine", INSTALLED)
-def test_a_float_file_computes_the_float_network(files, fresh_images, engine):
-    path, network, _ = files(engine, "float")
+def test_a_float_file_computes_the_float_network(exported_files, fresh_images, engine):
+    path, network, _ = exported_files(engine, "float")
     with torch.inference_mode():
         assert noise(ExportedNetwork(engine, path)(fresh_images), network(fresh_images)) < 1e-4
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("engine", INSTALLED)
-def test_a_file_holds_the_integers_and_scales_of_its_recipe_and_of_no_other(files, calibrated, engine):
-    path, prepared, _ = files(engine, WHOLE[engine])
+def test_a_file_holds_the_integers_and_scales_of_its_recipe_and_of_no_other(exported_files, calibrated, engine):
+    path, prepared, _ = exported_files(engine, WHOLE[engine])
     signed, other = engine == "xnnpack", next(g for g in WHOLE.values() if g != WHOLE[engine])
     require_constants(engine, path, decompose(prepared, signed))
     with pytest.raises(ExportError, match=f"{path.name} does not hold what the recipe found: .*weight|scale|layer"):
         require_constants(engine, path, decompose(calibrated[True, other], signed))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("engine", INSTALLED)
-def test_another_number_of_threads_gives_the_same_outputs(files, fresh_images, engine):
-    network = ExportedNetwork(engine, files(engine, WHOLE[engine])[0])
+def test_another_number_of_threads_gives_the_same_outputs(exported_files, fresh_images, engine):
+    network = ExportedNetwork(engine, exported_files(engine, WHOLE[engine])[0])
     before = torch.get_num_threads()
     try:
         outputs = []
@@ -244,12 +256,11 @@ def test_another_number_of_threads_gives_the_same_outputs(files, fresh_images, e
     assert torch.equal(outputs[0], outputs[2])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("engine", INSTALLED)
-def test_an_exported_network_is_saved_and_loaded_as_others_are(files, fresh_images, engine):
+def test_an_exported_network_is_saved_and_loaded_as_others_are(exported_files, fresh_images, engine):
     from model.network.depth_network import NetworkSpec
 
-    path, _, _ = files(engine, WHOLE[engine])
+    path, _, _ = exported_files(engine, WHOLE[engine])
     form = Form(NetworkSpec(input_size=SIZE), fused=True, form="int8", granularity=WHOLE[engine], engine=engine)
     network = ExportedNetwork(engine, path)
     save_network(path.parent, network, form)
@@ -269,10 +280,9 @@ np.save(sys.argv[3], np.concatenate([session.run(None, {"image": image[None]})[0
 """
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(catalog.missing("onnxruntime") is not None, reason=str(catalog.missing("onnxruntime")))
-def test_an_onnx_file_runs_where_there_is_no_torch(files, fresh_images, tmp_path):
-    path, _, _ = files("onnxruntime", "per_channel")
+def test_an_onnx_file_runs_where_there_is_no_torch(exported_files, fresh_images, tmp_path):
+    path, _, _ = exported_files("onnxruntime", "per_channel")
     np.save(tmp_path / "images.npy", fresh_images.numpy())
     arguments = [str(path), str(tmp_path / "images.npy"), str(tmp_path / "depth.npy")]
     done = subprocess.run(
