@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from grid.storage import object_store as objects
-from grid.storage.object_store import Objects
+from grid.storage.object_store import Objects, ObjectStoreError
 from grid.storage.remote import RESULT, Remote
 from grid.storage.result_store import StageStore, write_record
 from model.errors import InputError
@@ -437,9 +437,13 @@ def test_a_failing_network_is_tried_again_a_few_times(uri, tmp_path, monkeypatch
     assert Objects(uri).read("a") == b"abc"
     monkeypatch.setattr(objects, "_put", lambda *_: calls.append("") or (_ for _ in ()).throw(OSError("reset")))
     calls.clear()
-    with pytest.raises(OSError, match=r"writing a failed after 0 s \(reset\)"):
+    with pytest.raises(ObjectStoreError, match=r"writing a failed after 0 s \(reset\)") as caught:
         Objects(uri).write("a", b"abc")
     assert len(calls) == 4
+    for error in (caught.value, pickle.loads(pickle.dumps(caught.value))):
+        assert (str(error), error.reason) == (str(caught.value), "reset")
+        assert not error.refused
+        assert not error.no_bucket
 
 
 # ---- what is reported at the start
