@@ -11,7 +11,7 @@ ONLY_IN = {
     "mlflow": ("grid/tracking/",),
     "plotly": ("grid/report/",),
     "matplotlib": ("grid/report/", "grid/stages/", "model/data/rooms/"),
-    "markdown_it": ("grid/report/",),
+    "jinja2": ("grid/report/",),
     "torch.ao": ("quant/",),
     "torchao": ("quant/",),
     "executorch": ("quant/",),

@@ -3,7 +3,7 @@
 from typing import Any, Literal
 
 from grid.report.document import Cell, Code, Spans, spans
-from grid.report.formats import figure_text, ratio_text
+from grid.report.formats import figure_text, ratio_text, setting_text
 from grid.results.ranking import LATENCY, Row, value
 
 Mark = Literal["", "best", "tie"]
@@ -22,6 +22,12 @@ def ratio_cell(row: Row, mark: Mark = "") -> Cell:
 def count_cell(count: int) -> Cell:
     """Return a number of things as an entry of a table."""
     return Cell((str(count),), count)
+
+
+def setting_cell(setting: Any) -> Cell:
+    """Return a setting as an entry of a table; one that is a number is sorted as such."""
+    is_number = isinstance(setting, int | float) and not isinstance(setting, bool)
+    return Cell((setting_text(setting),), setting if is_number else None)
 
 
 def text_cell(text: Any) -> Cell:

@@ -41,7 +41,8 @@ def markdown_text(document: Document) -> str:
 
 
 def _section(section: Section, level: int) -> Iterator[str]:
-    yield f"{'#' * level} {_line(section.title)}"
+    title = re.sub(r"#(?=#*$)", r"\\#", _line(section.title))  # else they would close the heading
+    yield f"{'#' * level} {title}"
     for block in section.blocks:
         if isinstance(block, Section):
             yield from _section(block, level + 1)

@@ -11,10 +11,10 @@ from grid.report.cells import (
     ratio_cell,
     reason_of,
     same_as,
-    text_cell,
+    setting_cell,
 )
 from grid.report.document import Cell, Column, Spans, Strong, Table, spans
-from grid.report.formats import DIGITS, figure_text, setting_text
+from grid.report.formats import DASH, DIGITS, figure_text
 from grid.results.processors import by_processor
 from grid.results.ranking import (
     LATENCY,
@@ -45,13 +45,14 @@ def results_table(rows: Sequence[Row]) -> Table:
     marked = not several_seeds(rows)
     further = [axis for axis in axes_of(rows) if axis not in RECIPE]
     columns = [Column("#", "number"), Column("cell", "name")]
-    columns += map(Column, ("fuse BN", "granularity", "method", *further))
+    columns += map(Column, ("fuse BN", "granularity", "method"))
+    columns += [_setting_column(axis, rows) for axis in further]
     columns += [Column(measure.title, "number") for measure in ACCURACY_AND_SIZE]
     marks = _marks(contenders(rows), rows, ACCURACY_AND_SIZE) if marked else {}
     lines = []
     for number, row in enumerate(rows, 1):
         cells = [count_cell(number), name_cell(row["cell"])]
-        cells += [text_cell(setting_text(row.get(key))) for key in (*RECIPE, *further)]
+        cells += [setting_cell(row.get(key)) for key in (*RECIPE, *further)]
         cells += [figure_cell(row, one.column, _mark(marks, row, one)) for one in ACCURACY_AND_SIZE]
         lines.append(cells)
     for where, view in processor_views(rows):
@@ -84,6 +85,12 @@ def processor_views(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
     """Return the rows as each processor knows them, behind what its columns are called; of one alone, nothing."""
     named = by_processor(rows)
     return [(on_processor(name if len(named) > 1 else None), view) for name, view in named.items()]
+
+
+def _setting_column(axis: str, rows: Sequence[Row]) -> Column:
+    """The column of a further axis: of figures, if all its values are numbers."""
+    cells = [setting_cell(row.get(axis)) for row in rows]
+    return Column(axis, "number" if all(cell.figure is not None or cell.spans == (DASH,) for cell in cells) else "text")
 
 
 def _marks(candidates: Sequence[Row], rows: Sequence[Row], measures: Sequence[Measure]) -> Marks:

@@ -21,7 +21,7 @@ def tradeoff(inputs: ReportInputs) -> Section | None:
         return None
     picture = Picture("tradeoff.png", "SSIM against size and latency", partial(draw_tradeoff, plotted))
     text = (
-        "Numbers are lines of the first results table; grey bars are 95 % intervals of the latency ratio. "
+        "Each number is a line of the first results table; grey bars are 95 % intervals of the latency ratio. "
         "A cell is on a front when no other beats it by more than a tie."
     )
     if len(processors(inputs.rows)) > 1:

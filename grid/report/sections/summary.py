@@ -16,7 +16,7 @@ def opening(rows: Sequence[Row], context: Mapping[str, Any]) -> Paragraph:
     order = sorted(counts, key=lambda status: (status != "ok", status))
     states = ", ".join(f"{counts[status]} {status}" for status in order)
     text = (
-        f"{len(rows)} cells: {states}. Data: {context['origin']}, {context['test_images']} test images. "
+        f"{len(rows)} cells: {states}. Data: {masked(str(context['origin']))}, {context['test_images']} test images. "
         "All figures are for the network that ships (int8 on its engine, on the CPU), over all test images."
     )
     return Paragraph((text,))

@@ -5,6 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from grid.report.inputs import ReportInputs
+from grid.report.markdown import markdown_text
+from grid.report.report import report
 from grid.results.results_csv import RESULT_COLUMNS
 
 GAIN = {"ptq": 0.0, "qat": 0.006, "ptq+qat": 0.009}
@@ -118,3 +121,8 @@ def histories_of(rows: list[dict], epochs: int = 2) -> dict[str, list[dict[str, 
 
 def changed(rows: list[dict], cell: str, **given) -> list[dict]:
     return [{**row, **given} if row["cell"] == cell else row for row in rows]
+
+
+def text_of(rows: list[dict], facts: dict | None = None, **given) -> str:
+    """The report as Markdown; no picture is drawn and no file written."""
+    return markdown_text(report(ReportInputs(rows, facts or context(), **given)))

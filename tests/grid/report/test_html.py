@@ -4,15 +4,19 @@ import base64
 import hashlib
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
-from plotly import graph_objects
 
-from grid.report import figures
-from grid.report import interactive as report_plot
-from grid.report.html import write_html
-from grid.report.page_tokens import Pictures
-from grid.report.report import write_report
+from grid.report.cells import count_cell, name_cell, text_cell
+from grid.report.document import Column, Document, Picture, Section, Table
+from grid.report.figures import colours
+from grid.report.figures.interactive import plots
+from grid.report.figures.panels import FRONT_OF_ALL, FRONT_OF_PLOT, trade_off
+from grid.report.html import html_page
+from grid.report.inputs import ReportInputs
+from grid.report.pictures import Embedded, Embedder
+from grid.report.report import report, write_report
 from grid.results.ranking import compared
 from tests.grid.report.report_rows import (
     changed,
@@ -28,6 +32,13 @@ from tests.grid.report.report_rows import (
 VOID = ("meta", "img", "br", "hr")
 
 
+class Entry:
+    """A cell of a table: its attributes and its text."""
+
+    def __init__(self, attributes: dict[str, str]) -> None:
+        self.attributes, self.text = attributes, ""
+
+
 class Page(HTMLParser):
     """Elements (tag, attributes) of a page in their order, the text of each script and style, and all other text."""
 
@@ -38,12 +49,19 @@ class Page(HTMLParser):
         self.styles: list[str] = []
         self.text = ""
         self.open: list[str] = []
+        self.tables: list[list[list[Entry]]] = []
         self.feed(html)
 
     def handle_starttag(self, tag, attrs):
         self.elements.append((tag, {name: value or "" for name, value in attrs}))
         if tag not in VOID:
             self.open.append(tag)
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("th", "td"):
+            self.tables[-1][-1].append(Entry(dict(attrs)))
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag, "every element is closed where it should be"
@@ -56,6 +74,8 @@ class Page(HTMLParser):
             self.styles.append(data)
         else:
             self.text += data
+            if {"th", "td"} & set(self.open):
+                self.tables[-1][-1][-1].text += data
 
     def of(self, tag: str) -> list[dict[str, str]]:
         return [attributes for name, attributes in self.elements if name == tag]
@@ -67,8 +87,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
     rows = changed(grid_rows(), "per_channel-qat", reason="")
     rows.append(row("lost", status="failed", reason="out | of * memory", method="qat", fuse_bn=True))
-    report = write_report(
-        folder,
+    inputs = ReportInputs(
         rows,
         context(),
         samples=sample_files(folder, rows[:4]),
@@ -76,7 +95,7 @@ def folder(tmp_path_factory):
         latencies=latency_files(folder, rows[:-1]),
         commands={line["cell"]: f"python runner.py --set 'cell={line['cell']}'" for line in rows},
     )
-    write_html(report, rows)
+    write_report(folder, inputs)
     return folder
 
 
@@ -85,11 +104,14 @@ def page(folder):
     return Page((folder / "report.html").read_text())
 
 
-def injected(tmp_path, monkeypatch, **given):
+def page_of(rows: list[dict], folder: Path, **given) -> str:
+    """The page of these rows with the pictures that are in ``folder``; none is drawn."""
+    return html_page(report(ReportInputs(rows, context(), **given)), folder)
+
+
+def injected(folder: Path, **given) -> Page:
     """The page of a grid with one further row."""
-    monkeypatch.setattr(figures, "samples", lambda files, rows, path: None)
-    rows = [*grid_rows()[:4], row(**{"cell": "x", "method": "qat", "fuse_bn": True, **given})]
-    return Page(write_html(write_report(tmp_path, rows, context()), rows).read_text())
+    return Page(page_of([*grid_rows()[:4], row(**{"cell": "x", "method": "qat", "fuse_bn": True, **given})], folder))
 
 
 def is_safe(page: Page, scripts: int) -> None:
@@ -118,31 +140,33 @@ def test_the_page_is_made_for_small_screens_and_dark_ones(page):
     assert "prefers-color-scheme: dark" in page.styles[0]
 
 
-EVIL = {
-    "<script>alert(1)</script>": "<script>alert(1)</script>",
-    "<img src=x onerror=alert(1)>": "<img src=x onerror=alert(1)>",
-    "</code></td></table><script>alert(1)</script>": "</code></td></table><script>alert(1)</script>",
-    "[read](javascript:alert(1)) [more](http://evil.test/)": "[read](javascript:alert(1)) more",
-    "![seen](http://evil.test/x.png)": "seen",
-    "<http://evil.test/>": "http://evil.test/",
-}
+EVIL = (
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "</code></td></table><script>alert(1)</script>",
+    "[read](javascript:alert(1)) [more](http://evil.test/)",
+    "![seen](http://evil.test/x.png)",
+    "<http://evil.test/>",
+    "{{ 7 * 7 }} {% include 'page.css' %}",
+)
 
 
 @pytest.mark.parametrize("text", EVIL)
-def test_a_reason_is_shown_and_never_obeyed(tmp_path, monkeypatch, text):
-    page = injected(tmp_path, monkeypatch, status="failed", reason=text)
+def test_a_reason_is_shown_and_never_obeyed(tmp_path, text):
+    page = injected(tmp_path, status="failed", reason=text)
     is_safe(page, scripts=3)
-    assert page.text.count(EVIL[text]) == 2, "in the table and in the list of reasons"
+    assert page.text.count(text) == 2, "in the table and in the list of reasons"
 
 
 @pytest.mark.parametrize("name", ["</script><script>alert(1)//", "<!--<script>", "<b onmouseover=alert(1)>", "a`<i>`"])
-def test_the_name_of_a_cell_is_shown_and_never_obeyed(tmp_path, monkeypatch, name):
+def test_the_name_of_a_cell_is_shown_and_never_obeyed(tmp_path, name):
     figures_of_cell = {key: value for key, value in grid_rows()[3].items() if key not in ("cell", "method", "fuse_bn")}
-    page = injected(tmp_path, monkeypatch, **{**figures_of_cell, "cell": name, "graph_hash": "f"})
+    page = injected(tmp_path, **{**figures_of_cell, "cell": name, "graph_hash": "f"})
     is_safe(page, scripts=3)
     assert not [tag for tag, _ in page.elements if tag in ("b", "i")]
-    assert name.strip("`") in page.text or name.split("`")[0] in page.text
-    hover = report_plot.plots([*grid_rows()[:4], row(**{**grid_rows()[3], "cell": name})])[0]["data"][-1]["text"][-1]
+    assert name in page.text
+    whole = trade_off([*grid_rows()[:4], row(**{**grid_rows()[3], "cell": name})])
+    hover = plots(whole)[0]["data"][-1]["text"][-1]
     assert name not in hover, "Plotly reads HTML in hover texts"
 
 
@@ -162,23 +186,48 @@ def test_a_picture_outside_the_folder_or_of_another_kind_is_not(tmp_path, folder
     (run / "notes.png").write_text("no picture")
     (run / "notes.txt").write_text("no picture")
     (run / "good.png").write_bytes(content)
-    pictures = Pictures(run)
-    for address in ("../secret.png", str(tmp_path / "secret.png"), "link.png", "notes.png", "notes.txt", "a%00.png"):
-        assert pictures.html(address, "the <text>") == "the &lt;text&gt;"
-    assert pictures.html("good.png", "").startswith('<img src="data:')
-    left = Pictures(run, left=len(content))
-    assert left.html("good.png", "").startswith("<img")
-    assert left.html("good.png", "the text") == "the text: <code>good.png</code> beside this page"
+    embedded = Embedder(run).embedded
+    for name in ("../secret.png", str(tmp_path / "secret.png"), "link.png", "notes.png", "notes.txt", "a\0.png"):
+        assert embedded(name) is None
+    assert embedded("good.png").source.startswith("data:image/png;base64,")
+    one = Embedder(run, left=len(content)).embedded
+    assert one("good.png").source
+    assert one("good.png") == Embedded("", one("good.png").width, one("good.png").height), "no room for a second one"
 
 
-def test_a_link_to_a_picture_is_a_picture_to_unfold(tmp_path, folder):
+def test_a_picture_that_is_not_in_the_page_leaves_its_words(tmp_path, monkeypatch, folder):
+    (tmp_path / "large.png").write_bytes((folder / "tradeoff.png").read_bytes())
+    monkeypatch.setattr("grid.report.html.Embedder", lambda folder: Embedder(folder, 10))
+    pictures = (picture("large.png", "the <large> one"), picture("gone.png", "the <gone> one"))
+    html = html_page(Document("R", (), (Section(("S",), pictures),)), tmp_path)
+    assert "<p>the &lt;large&gt; one: <code>large.png</code> beside this page</p>" in html
+    assert "<p>the &lt;gone&gt; one</p>" in html
+    assert not Page(html).of("img")
+
+
+def picture(file: str, text: str, folded: bool = False) -> Picture:
+    return Picture(file, text, lambda path: None, folded)
+
+
+def test_a_folded_picture_is_unfolded_by_the_reader(tmp_path, folder):
     (tmp_path / "a+b.png").write_bytes((folder / "tradeoff.png").read_bytes())
-    (tmp_path / "report.md").write_text("# R\n\n[Ranges](a+b.png)\n\n[gone](gone.png)\n")
-    page = Page(write_html(tmp_path / "report.md", []).read_text())
+    blocks = (picture("a+b.png", "Ranges", True), picture("gone.png", "gone", True))
+    page = Page(html_page(Document("R", (), (Section(("S",), blocks),)), tmp_path))
     assert len(page.of("details")) == len(page.of("img")) == 1
     assert "Ranges" in page.text
     assert "gone" in page.text
     is_safe(page, scripts=1)
+
+
+@pytest.mark.parametrize("name", ["../a.png", "/a.png", "a/b.png", "a.svg", "a.png/", "http://x/a.png", ""])
+def test_a_picture_is_a_png_file_of_the_report_s_own_folder(name):
+    with pytest.raises(ValueError, match="is not the name of a PNG file"):
+        picture(name, "text")
+
+
+def test_a_row_has_a_cell_for_each_column():
+    with pytest.raises(ValueError, match="a row has 0 cells; expected 1"):
+        Table((Column("a"),), ((),))
 
 
 def test_the_page_says_what_the_report_says(folder, page):
@@ -209,54 +258,62 @@ def test_every_table_scrolls_and_sorts_and_its_figures_are_known_as_such(folder,
     assert "table.sortable" in page.scripts[0]
 
 
-def test_the_column_that_stays_in_sight_is_that_of_the_cells(tmp_path):
-    (tmp_path / "report.md").write_text("| # | cell |\n|--:|:--|\n| 1 | a |\n\n| axis | step |\n|:--|:--|\n| m | n |\n")
-    page = Page(write_html(tmp_path / "report.md", []).read_text())
-    assert [cell.get("class") for cell in page.of("th")] == ["number", "name", "name", None]
-    assert [cell.get("class") for cell in page.of("td")] == ["number", "name", "name", None]
+def test_the_column_that_stays_in_sight_is_that_of_the_names(tmp_path):
+    table = Table(
+        (Column("#", "number"), Column("cell", "name"), Column("note")),
+        ((count_cell(1), name_cell("a"), text_cell("b")),),
+    )
+    page = Page(html_page(Document("R", (), (Section(("S",), (table,)),)), tmp_path))
+    assert [cell.get("class") for cell in page.of("th")] == ["number", "name", None]
+    assert [cell.get("class") for cell in page.of("td")] == ["number", "name", None]
 
 
-def test_the_plots_are_figures_of_plotly_that_show_every_measured_cell():
-    rows = grid_rows()
-    for plot, column in zip(report_plot.plots(rows), ("size_mb", "latency_ratio"), strict=True):
-        graph_objects.Figure(plot)  # raises on what Plotly does not know
-        cells = [trace for trace in plot["data"] if "text" in trace]
-        assert {trace["name"]: trace["marker"]["color"] for trace in cells} == figures.COLOURS
-        points = sorted(point for trace in cells for point in zip(trace["x"], trace["y"], strict=True))
-        assert points == sorted((line[column], line["test_ssim"]) for line in rows)
-        texts = " ".join(text for trace in cells for text in trace["text"])
-        assert all(f"{number}  {line['cell']}</b>" in texts for number, line in enumerate(rows, 1))
-        assert f"SQNR dB {rows[5]['sqnr_db']:.2f}" in texts
+def test_a_column_of_figures_is_sorted_by_what_they_are_and_not_by_what_is_shown(tmp_path):
+    rows = changed(grid_rows(), "per_channel-ptq", test_ssim=0.83004, latency_ratio=None)
+    cells = results_of(Page(page_of(rows, tmp_path)))
+    assert cells["per_channel-ptq"]["SSIM"] == ("0.8300", "0.83004")
+    assert cells["per_channel-ptq"]["x float [95 % CI]"] == ("–", None)
+    assert cells["fp32"]["x float [95 % CI]"] == ("1.00x [0.99, 1.01]", "1")
 
 
-def test_shape_and_filling_say_granularity_and_fusing():
-    traces = {trace["name"]: trace for trace in report_plot.plots(grid_rows())[0]["data"]}
-    assert traces["fp32"]["marker"]["symbol"] == ["diamond-open", "diamond"]
-    assert traces["ptq"]["marker"]["symbol"] == ["circle-open", "square-open", "circle", "square"]
+def results_of(page: Page) -> dict[str, dict[str, tuple[str, str | None]]]:
+    """Text and sorted figure of the first table, by cell and title."""
+    header, *lines = page.tables[0]
+    titles = [entry.text for entry in header]
+    return {
+        line[1].text: {
+            title: (entry.text, entry.attributes.get("data-figure")) for title, entry in zip(titles, line, strict=True)
+        }
+        for line in lines
+    }
+
+
+def test_a_further_axis_of_numbers_is_sorted_as_numbers_and_another_one_as_text(tmp_path):
+    rows = [
+        {**line, "qat.epochs": number, "equalize.objective": "noise" if number % 2 else None}
+        for number, line in enumerate(grid_rows())
+    ]
+    page = Page(page_of(changed(rows, "fp32", **{"qat.epochs": None}), tmp_path))
+    cells = results_of(page)
+    assert cells["fp32-fuse_bn"]["qat.epochs"] == ("1", "1")
+    assert cells["fp32-fuse_bn"]["equalize.objective"] == ("noise", None)
+    assert cells["fp32"]["qat.epochs"] == ("–", None)
+    classes = {entry.text: entry.attributes.get("class") for entry in page.tables[0][0]}
+    assert (classes["qat.epochs"], classes["equalize.objective"]) == ("number", None)
 
 
 def test_the_key_names_every_trace_once_and_switches_both_plots(page):
     buttons = {button["value"]: button["style"].removeprefix("--colour: ") for button in page.of("button")}
-    found = report_plot.plots(grid_rows())
-    assert list(buttons) == ["fp32", "ptq", "qat", "ptq+qat", report_plot.FRONT_OF_PLOT, report_plot.FRONT_OF_ALL]
-    assert {name: buttons[name] for name in figures.COLOURS} == figures.COLOURS
-    for plot in found:
+    assert list(buttons) == ["fp32", "ptq", "qat", "ptq+qat", FRONT_OF_PLOT, FRONT_OF_ALL]
+    assert {name: buttons[name] for name in colours.METHODS} == colours.METHODS
+    for plot in plots(trade_off(grid_rows())):
         assert sorted(trace["name"] for trace in plot["data"]) == sorted(buttons)
         assert not plot["layout"]["showlegend"]
 
 
-def test_only_the_latency_has_intervals_and_a_missing_one_no_length():
-    rows = changed(grid_rows(), "per_channel-ptq", latency_ratio_low=None, latency_ratio_high=None)
-    size, latency = report_plot.plots(rows)
-    assert not any("error_x" in trace for trace in size["data"])
-    (trace,) = (trace for trace in latency["data"] if trace["name"] == "ptq")
-    assert (trace["error_x"]["array"][0], trace["error_x"]["arrayminus"][0]) == (0.0, 0.0)
-    assert trace["error_x"]["array"][1] == pytest.approx(0.01 * trace["x"][1])
-
-
 def test_with_several_seeds_the_plots_show_recipes(tmp_path):
     rows = [{**line, "seed": seed, "cell": f"{line['cell']}-s{seed}"} for line in grid_rows() for seed in (0, 1)]
-    html = write_html(write_report(tmp_path, rows, context()), rows).read_text()
+    html = page_of(rows, tmp_path)
     data = html.split("const PLOTS = ")[1].split("\n")[0]
     assert len(compared(rows)) == 14
     assert data.count("\\u003c/b>") == 2 * 14
@@ -264,15 +321,14 @@ def test_with_several_seeds_the_plots_show_recipes(tmp_path):
 
 def test_a_report_without_figures_has_no_plots_and_is_small(tmp_path):
     rows = [{"cell": "a", "status": "failed", "reason": "out of memory", "method": "ptq", "fuse_bn": False}]
-    path = write_html(write_report(tmp_path, rows, context()), rows)
-    assert path.stat().st_size < 50_000
-    is_safe(Page(path.read_text()), scripts=1)
+    html = page_of(rows, tmp_path)
+    assert len(html) < 50_000
+    is_safe(Page(html), scripts=1)
 
 
 def test_a_page_of_200_cells_stays_below_10_mb(tmp_path):
     rows = many_rows(200)
-    report = write_report(
-        tmp_path,
+    inputs = ReportInputs(
         rows,
         context(),
         samples=sample_files(tmp_path, rows),
@@ -280,7 +336,7 @@ def test_a_page_of_200_cells_stays_below_10_mb(tmp_path):
         latencies=latency_files(tmp_path, rows),
         commands={line["cell"]: "python runner.py --grid full --set a=b " * 4 for line in rows},
     )
-    path = write_html(report, rows)
+    _, path = write_report(tmp_path, inputs)
     assert path.stat().st_size < 10_000_000
     page = Page(path.read_text())
     assert page.of("img")[0]["alt"].startswith("SSIM"), "the most important picture is in it"
