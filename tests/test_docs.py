@@ -1,4 +1,4 @@
-"""Every command in the README and in docs/: planned here, run elsewhere, or named with the reason why it is not."""
+"""Every command in the documentation is planned here, run elsewhere, or named with the reason why it is not run."""
 
 import re
 import shlex
@@ -8,15 +8,20 @@ import pytest
 
 import runner
 from grid.space.search_space import load_space
+from grid.space.settings import setting_types
 from tests.grid.tiny import ROOT
 from tests.model.data.nyu_files import kaggle
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
 PROGRAMS = ("python", "make", "conda", "ray", "mlflow", "pip", "curl", "bash")
 ELSEWHERE = {
-    "make grid": "the grid itself, tests/test_runner.py on a tiny one",
-    'make grid ARGS="--seeds 0,1,2"': "options are passed on: tests/test_runner.py",
+    "make grid": "the grid itself, tests/runner/test_story.py on a tiny one",
+    'make grid ARGS="--seeds 0,1,2"': "options are passed on: tests/grid/run/test_options.py",
     "make test": ".ci/run",
+    "make test-all": ".ci/run",
+    "make lint": ".ci/run",
+    'make test ARGS="tests/quant/test_ranges.py"': ".ci/run, with other folders",
     "make bench": "benchmarks/, by hand: a benchmark is no test",
     "make checkpoint": "70 minutes; tests/model/test_training.py trains",
     "python -m benchmarks NAME": "by hand, as make bench",
@@ -29,16 +34,18 @@ ELSEWHERE = {
     "make pins": ".ci/run",
     "make audit": "asks the internet; tests/security/test_audit.py judges answers",
     'make audit ARGS="--service osv"': "as make audit",
-    "python runner.py --export RUN/CELL --engine xnnpack --out exported": "tests/grid/test_export.py",
-    "python runner.py --ui": "tests/test_runner.py opens the pages",
-    "python runner.py --report RUN": "tests/test_runner.py",
-    'python runner.py --report RUN --target "sqnr_db>=30, minimize size_mb"': "tests/test_runner.py",
-    "python runner.py --resume NAME": "tests/test_runner.py",
+    "python runner.py --export RUN/CELL --engine xnnpack --out exported": "tests/grid/run/test_export.py",
+    "python runner.py --ui": (
+        "tests/security/test_running.py opens the pages, tests/grid/run/test_mlflow_pages.py closes them"
+    ),
+    "python runner.py --report RUN": "tests/runner/test_story.py",
+    'python runner.py --report RUN --target "sqnr_db>=30, minimize size_mb"': "tests/runner/test_story.py",
+    "python runner.py --resume RUN": "tests/runner/test_interruption.py",
     "python runner.py --sync RUN": "tests/faults/test_mlflow_down.py",
     "python runner.py --address auto --storage s3://BUCKET/PREFIX --tracking-uri http://MLFLOW:5000": (
         "tests/faults/test_cluster.py"
     ),
-    "make faults": "half an hour, by hand; make test has a part of it",
+    "make faults": "half an hour, by hand; make test and make test-all have a part of it",
     "python -m tests.bad_input": "counts the inputs of tests/bad_input/",
     'python runner.py --address auto --storage "s3://BUCKET/PREFIX?endpoint_override=HOST:9000&scheme=http"': (
         "tests/faults/test_cluster.py"
@@ -69,7 +76,9 @@ NOT_RUN = {
     "mlflow server --host 0.0.0.0 --port 5000 --artifacts-destination s3://BUCKET/mlflow --allowed-hosts MLFLOW:5000": (
         "MLflow's own; tests/faults/mlflow_server.py starts one"
     ),
-    "curl -s http://127.0.0.1:PORT/metrics | grep ray_quantization_grid": "tests/grid/test_ray_metrics.py reads it",
+    "curl -s http://127.0.0.1:PORT/metrics | grep ray_quantization_grid": (
+        "tests/grid/scheduling/test_metrics.py reads it"
+    ),
 }
 
 
@@ -118,15 +127,78 @@ def test_a_command_of_the_docs_plans_its_grid(desk, monkeypatch, capsys, command
     assert re.search(r"[1-9]\d* cells", capsys.readouterr().out)
 
 
-def test_the_search_space_of_the_readme_loads(tmp_path):
-    block = re.search(r"^    name: mine\n(?:(?:    .*)?\n)+", (ROOT / "README.md").read_text(), re.MULTILINE)
+def test_the_search_space_of_the_docs_loads(tmp_path):
+    page = ROOT / "docs" / "search-spaces.md"
+    block = re.search(r"^    name: mine\n(?:(?:    .*)?\n)+", page.read_text(), re.MULTILINE)
     file = tmp_path / "mine.yaml"
     file.write_text(re.sub(r"^    ", "", block[0], flags=re.MULTILINE))
     space = load_space(file)
     assert (space.name, len(list(space.combinations())), len(space.exclude)) == ("mine", 6, 1)
 
 
-def test_what_the_docs_link_to_is_there():
-    for page in PAGES:
-        for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
-            assert "://" in link or (page.parent / link).exists(), f"{page.name}: {link}"
+def test_every_setting_and_every_grid_that_ships_is_in_the_docs():
+    text = (ROOT / "docs" / "search-spaces.md").read_text()
+    rows = {name for line in text.splitlines() for name in re.findall(r"^\| `([\w.]+)`", line)}
+    assert {name.partition(".")[0] for name in setting_types()} <= rows
+    assert {file.stem for file in (ROOT / "search_spaces").glob("*.yaml")} <= rows
+
+
+def test_the_readme_fits_on_three_screens():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
+def anchors(page: Path) -> set[str]:
+    """The names by which links reach the headings of a page."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_what_a_page_links_to_is_there(page):
+    for link in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+        if "://" not in link:
+            name, _, anchor = link.partition("#")
+            target = page.parent / name if name else page
+            assert target.exists(), link
+            assert not anchor or anchor in anchors(target), link
+
+
+def named_paths(text: str) -> set[str]:
+    """Paths in the repository that a text names: below one of its folders, or a file of its own folder."""
+    folders = "|".join(path.name for path in ROOT.iterdir() if path.is_dir() and path.name != "results")
+    return {path for path in re.findall(rf"(?<![\w./-])(?:{folders})/[\w./-]*[\w/]", text) if "NAME" not in path}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_a_file_that_a_page_names_is_there(page):
+    shown_in_blocks = re.sub(r"^    .*$", "", page.read_text(), flags=re.MULTILINE)
+    for code in re.findall(r"`([^`\n]+)`", shown_in_blocks):
+        assert [path for path in named_paths(code) if not (ROOT / path).exists()] == []
+
+
+def test_a_test_that_is_said_to_run_a_command_is_there():
+    reasons = " ".join([*ELSEWHERE.values(), *NOT_RUN.values()])
+    assert len(named_paths(reasons)) > 5
+    assert [path for path in named_paths(reasons) if not (ROOT / path).exists()] == []
+
+
+def walks() -> list[tuple[list[str], list[str]]]:
+    """The lines of the architecture's walks: the files of each, and the functions that are said to be in them."""
+    lines = []
+    for file, function in re.findall(
+        r"^\| (`[\w/.`, ]+) \| (`[^|]+) \| [^|]+ \|$", ARCHITECTURE.read_text(), re.MULTILINE
+    ):
+        files = re.findall(r"`([^`]+)`", file)
+        folder = str(Path(files[0]).parent)
+        if all(name.endswith(".py") for name in files):
+            whole = [name if "/" in name else f"{folder}/{name}" for name in files]
+            lines.append((whole, re.findall(r"`([\w.]+)`", function)))
+    return lines
+
+
+def test_every_step_of_the_walks_is_in_the_file_that_is_named():
+    assert len(walks()) > 20
+    for files, functions in walks():
+        text = "\n".join((ROOT / file).read_text() for file in files)
+        for name in (part for function in functions for part in function.split(".")):
+            assert re.search(rf"^ *(?:def|class) {name}\b", text, re.MULTILINE), (files, name)
