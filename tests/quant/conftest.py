@@ -6,8 +6,9 @@ import torch
 from model.network.depth_network import NetworkSpec, build_network
 from quant.calibrate import calibrate
 from quant.engines import qnnpack
-from quant.graph import fuse_bn
+from quant.graph import fuse_bn, trace
 from quant.recipe import CalibrateSpec
+from quant.scaled_silu import ScaledSiLU, scale_silus
 from tests.quant.networks import AllKinds, ReluPair, settled, smooth_images
 
 SIZE = 64
@@ -65,3 +66,12 @@ def calibrated(depth_network, images):
 def int8(calibrated):
     """The real network on the engine, by (fused, granularity)."""
     return {key: qnnpack.convert(prepared) for key, prepared in calibrated.items()}
+
+
+@pytest.fixture(scope="session")
+def scaled(depth_network, images):
+    """The real network, per tensor, with SiLUs that carry scales."""
+    network = scale_silus(trace(depth_network))
+    for index, module in enumerate(m for m in network.modules() if isinstance(m, ScaledSiLU)):
+        module.scale_(torch.arange(len(module.exponent)) % 5 + index % 3 - 3)
+    return calibrate(network, "per_tensor", CalibrateSpec(activation_range="minmax"), images)

@@ -154,3 +154,8 @@ def write_pack(path: Path, sizes: dict[str, int], size: int = 64) -> Path:
             group["scene"] = np.arange(count, dtype=np.int32)
             group["source"] = [f"{split}/{number}" for number in range(count)]
     return path
+
+
+def noise(output, reference):
+    """Error as a share of the signal."""
+    return float((output - reference).detach().pow(2).mean().sqrt() / reference.detach().std())
