@@ -53,7 +53,7 @@ class Example:
     seen: Watched
 
     def rows(self) -> list[dict[str, str]]:
-        with (self.folder / "results" / "first" / "results.csv").open(newline="") as file:
+        with (self.folder / "results" / "runs" / "first" / "results.csv").open(newline="") as file:
             return list(csv.DictReader(file))
 
     def arguments(self, *more: str) -> list[str]:

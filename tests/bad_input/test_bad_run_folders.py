@@ -216,13 +216,13 @@ def test_a_pack_that_is_no_text_is_reported(tmp_path, pack):
 
 
 def test_the_arguments_that_a_run_saves_are_read(tmp_path):
-    asked = parse(
+    options = parse(
         ["--set", "seed=1", "--seeds", "0,1", "--skip-bad", "--gpus-per-trial", "0.5", "--target", "minimize mse"]
     )
-    (tmp_path / "run.json").write_text(json.dumps(saved(asked, "x")))
+    (tmp_path / "run.json").write_text(json.dumps(saved(options, "x")))
     found = read_arguments(tmp_path / "run.json", DEFAULTS)
-    assert found.pop("set") == list(asked.set)
-    assert found.items() <= vars(asked).items()
+    assert found.pop("set") == list(options.set)
+    assert found.items() <= vars(options).items()
 
 
 @given(arguments=st.dictionaries(st.sampled_from(sorted(DEFAULTS)), junk, max_size=3) | junk)
@@ -278,8 +278,8 @@ def test_a_run_name_that_no_folder_can_have_starts_nothing(tmp_path, capsys, nam
 
 @pytest.mark.parametrize("name", ["nothing", "open", "list", "deep"])
 def test_a_report_of_a_damaged_plan_is_refused_by_the_command_line(tmp_path, capsys, name):
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / FILE).write_text(TEXTS[name])
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    (tmp_path / "runs" / "mine" / FILE).write_text(TEXTS[name])
     assert runner.main(["--report", "mine", "--storage", str(tmp_path)]) == 2
     assert f"mine/{FILE}: cannot be read" in capsys.readouterr().err
 

@@ -100,7 +100,7 @@ class _Grid:
         """Start the run, or go on with it."""
         self.status = None
         command = [sys.executable, str(ROOT / "runner.py"), "--storage", "storage"]
-        if (self.storage / "first" / "run.json").is_file():
+        if (self.storage / "runs" / "first" / "run.json").is_file():
             command += ["--resume", "first"]
         else:
             command += ["--grid", "tiny.yaml", "--checkpoint", "tiny.safetensors", "--run-name", "first"]
@@ -158,7 +158,7 @@ class _Grid:
 
     def results(self) -> list[dict[str, str]]:
         """The rows of results.csv without what is timed or depends on the folder."""
-        with (self.storage / "first" / "results.csv").open(newline="") as file:
+        with (self.storage / "runs" / "first" / "results.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
         return [{key: value for key, value in row.items() if not key.startswith(TIMED)} for row in rows]
 
@@ -183,7 +183,7 @@ class _Grid:
         runs = client.search_runs([experiment.experiment_id], max_results=1000)
         cells = Counter(run.data.tags["grid.cell"] for run in runs if "grid.cell" in run.data.tags)
         states = {run.info.run_name: run.info.status for run in runs}
-        expected = json.loads((self.storage / "first" / "plan.json").read_text())["cells"]
+        expected = json.loads((self.storage / "runs" / "first" / "plan.json").read_text())["cells"]
         lines = [f"MLflow has {count} runs of cell {cell}" for cell, count in cells.items() if count != 1]
         lines += [f"MLflow: {name} is {status}" for name, status in states.items() if status != "FINISHED"]
         if len(cells) != len(expected):

@@ -39,7 +39,7 @@ class Ran:
     alone: dict[str, dict[str, str]]
 
     def rows(self, machine: str = "driver") -> dict[str, dict[str, str]]:
-        (file,) = (self.cluster.folder / machine).glob("*/first/results.csv")
+        (file,) = (self.cluster.folder / machine).glob("*/runs/first/results.csv")
         with file.open(newline="") as text:
             return {row["cell"]: row for row in csv.DictReader(text)}
 

@@ -15,11 +15,13 @@ from mlflow import MlflowClient
 
 import runner
 from grid.planning.plan import Plan
-from grid.scheduling.tune import Dashboard, Ended, Observer, Resources
+from grid.scheduling.listener import Listener
+from grid.scheduling.outcome import RunOutcome
+from grid.scheduling.tune import Dashboard, Resources
 from grid.stages.work import Context
 from tests.faults.mlflow_server import Server
 from tests.grid.tiny import space_file, world
-from tests.test_runner import run_plan_here
+from tests.runner.desk import run_plan_here
 
 pytestmark = pytest.mark.timeout(400)
 AXES = "{method: [ptq], fuse_bn: [true], granularity: [per_channel, per_tensor]}"
@@ -62,12 +64,12 @@ def test_results_are_kept_while_the_server_is_away_and_delivered_when_it_is_back
     name = how.name
     stages: list[float] = []
 
-    def run_plan_without(plan: Plan, context: Context, resources: Resources, observer: Observer) -> Ended:
+    def run_plan_without(plan: Plan, context: Context, resources: Resources, listener: Listener) -> RunOutcome:
         server.kill(how)
         began = time.monotonic()
-        ended = run_plan_here(plan, context, resources, observer)
+        outcome = run_plan_here(plan, context, resources, listener)
         stages.append(time.monotonic() - began)
-        return ended
+        return outcome
 
     monkeypatch.setattr("grid.scheduling.tune.run_plan", run_plan_without)
     monkeypatch.setattr("grid.run.recorder._LONG_S", 1.0)
@@ -77,9 +79,9 @@ def test_results_are_kept_while_the_server_is_away_and_delivered_when_it_is_back
     assert text.count("MLflow cannot be written to") == 1, "told once"
     assert how == signal.SIGKILL or "MLflow is still being written to ..." in text, "a long wait says what it is for"
     assert again in text
-    rows = rows_of(tmp_path / "storage" / name)
+    rows = rows_of(tmp_path / "storage" / "runs" / name)
     assert {row["status"] for row in rows} == {"ok"}
-    assert (tmp_path / "storage" / name / "report.html").is_file()
+    assert (tmp_path / "storage" / "runs" / name / "report.html").is_file()
 
     status, text = said(again.split()[2:])
     assert (status, "no server answers" in text) == (2, True), "still away: told, and nothing is lost"
@@ -88,7 +90,7 @@ def test_results_are_kept_while_the_server_is_away_and_delivered_when_it_is_back
     status, text = said(again.split()[2:])
     assert status == 0, text
     assert delivered(server, name) == len(rows)
-    assert rows_of(tmp_path / "storage" / name) == [
+    assert rows_of(tmp_path / "storage" / "runs" / name) == [
         {**row, "mlflow_run_id": run_id} for row, run_id in zip(rows, run_ids(server, name, rows), strict=True)
     ]
     before = run_ids(server, name, rows)

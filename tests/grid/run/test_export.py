@@ -48,8 +48,7 @@ def shelf(tmp_path_factory) -> Shelf:
     if not link.exists():
         link.symlink_to(done.context.pack)
     context = run_context(done.plan, pack, "shelf", "")
-    (storage / "shelf").mkdir(exist_ok=True)
-    RunFiles(storage / "shelf", done.plan, context).save()
+    RunFiles(storage / "runs" / "shelf", done.plan, context).save()
     return Shelf(done, storage)
 
 
