@@ -20,7 +20,7 @@ _PLAIN_EVERY_S = 15.0
 _LOOK_EVERY_S = 2.0
 _LOOK_SHARE = 0.02
 """Of the driver's time, at most, goes into estimates of the time that is left."""
-_AROUND_TABLE = 8
+_AROUND_TABLE = 10
 """Lines of a terminal that the table leaves for its frame and for what is printed above it."""
 _LONGEST_REASON = 60
 
