@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from grid.report.document import Cell, Code, Spans, spans
+from grid.report.document import Cell, Code, Spans
 from grid.report.formats import figure_text, ratio_text, setting_text
 from grid.results.ranking import LATENCY, Row, value
 
@@ -60,4 +60,4 @@ def in_sentence(names: list[Code], most: int = 3) -> Spans:
     listed: list[str | Code] = []
     for name in names[:most]:
         listed += [", ", name] if listed else [name]
-    return (*listed, *spans(f" and {len(names) - most} more" if len(names) > most else ""))
+    return (*listed, f" and {len(names) - most} more") if len(names) > most else tuple(listed)

@@ -11,8 +11,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from grid.report.document import Block, Document, Plot, plain_text
+from grid.report.embedding import Embedder
 from grid.report.figures.interactive import key, plotly_js, plots, title
-from grid.report.pictures import Embedder
 
 PAGE = Path(__file__).parent / "page"
 _TEMPLATES = Environment(

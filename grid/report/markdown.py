@@ -44,13 +44,11 @@ def _section(section: Section, level: int) -> Iterator[str]:
     title = re.sub(r"#(?=#*$)", r"\\#", _line(section.title))  # else they would close the heading
     yield f"{'#' * level} {title}"
     for block in section.blocks:
-        if isinstance(block, Section):
-            yield from _section(block, level + 1)
-        else:
-            yield _block(block)
+        yield _block(block, level)
 
 
-def _block(block: Block) -> str:
+def _block(block: Block, level: int) -> str:
+    """A block below a heading of ``level``."""
     match block:
         case Paragraph():
             return _first_line(block.spans)
@@ -64,9 +62,9 @@ def _block(block: Block) -> str:
         case Picture():
             return f"{'' if block.folded else '!'}[{_line((block.text,))}]({quote(block.file, safe='+=')})"
         case Plot():
-            return _block(block.picture)
+            return _block(block.picture, level)
         case Section():
-            raise TypeError("a section is no block of one line")
+            return "\n\n".join(_section(block, level + 1))
 
 
 def _table(table: Table) -> str:

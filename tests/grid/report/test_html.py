@@ -10,12 +10,12 @@ import pytest
 
 from grid.report.cells import count_cell, name_cell, text_cell
 from grid.report.document import Column, Document, Picture, Section, Table
+from grid.report.embedding import Embedded, Embedder
 from grid.report.figures import colours
 from grid.report.figures.interactive import plots
 from grid.report.figures.panels import FRONT_OF_ALL, FRONT_OF_PLOT, trade_off
 from grid.report.html import html_page
 from grid.report.inputs import ReportInputs
-from grid.report.pictures import Embedded, Embedder
 from grid.report.report import report, write_report
 from grid.results.ranking import compared
 from tests.grid.report.report_rows import (
