@@ -17,6 +17,7 @@ from grid.run.plan_text import describe
 from grid.run.progress import say
 from grid.run.user_network import take_network
 from grid.scheduling.cores import own_cores
+from grid.scheduling.resources import Resources
 from grid.space.search_space import SearchSpace, load_space
 from grid.stages.work import Context
 from grid.storage.copies import kept_copy
@@ -41,6 +42,7 @@ class Job:
 
     options: Options
     target: Target
+    resources: Resources
     plan: Plan
     store: StageStore
     pack: Pack
@@ -83,6 +85,7 @@ def prepare(options: Options) -> Job:
     """
     console = Console(highlight=False)
     target = parse_target(options.target)
+    resources = Resources() if options.dry_run else _resources(options)
     seeds = None if options.seeds is None else read_seeds(options.seeds)
     storage, remote = open_storage(options.storage)
     own = register_network(Path(options.network)) if options.network else None
@@ -106,6 +109,7 @@ def prepare(options: Options) -> Job:
     return Job(
         options=options,
         target=target,
+        resources=resources,
         plan=plan,
         store=store,
         pack=pack,
@@ -116,6 +120,10 @@ def prepare(options: Options) -> Job:
         costs=Costs(store, pack.size("train")),
         console=console,
     )
+
+
+def _resources(options: Options) -> Resources:
+    return Resources(options.cpus_per_trial, options.gpus_per_trial, options.address, options.retries)
 
 
 def _provided(context: Context) -> Context:
