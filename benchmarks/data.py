@@ -20,9 +20,9 @@ from benchmarks.subject import float_network, rendered
 from grid.scheduling.cores import own_cores, pin_process
 from model.data.augment import augment
 from model.data.pack import FAR_MM, Pack
+from model.epochs import shuffled_batches
 from model.images import IMAGENET_MEAN, IMAGENET_STD, normalize
 from model.metrics import depth_loss
-from model.training import epoch_batches
 
 ROOMS = 64
 BATCH = 16
@@ -96,8 +96,8 @@ def _write_files(pack: Pack, folder: Path) -> None:
 
 
 def _from_pack(pack: Pack, augmented: bool = True, device: str = "cpu") -> Iterator[Batch]:
-    """The batches of an epoch, as ``model.training.train_epoch`` makes them."""
-    for batch in epoch_batches(ROOMS, 0, BATCH, seed=0):
+    """The batches of an epoch, as ``model.epochs.train_epoch`` makes them."""
+    for batch in shuffled_batches(ROOMS, 0, BATCH, seed=0):
         indices = batch.tolist()
         images = pack.images("train", indices).to(device, non_blocking=True)
         target = pack.depth("train", indices).to(device, non_blocking=True)

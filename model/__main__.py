@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from model.data.pack import Pack, PackSpec, prepare_pack
+from model.epochs import TrainingRun
 from model.errors import InputError
 from model.metrics import depth_metrics
 from model.network.checkpoint import load_checkpoint, save_checkpoint
@@ -42,7 +43,8 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     scratch = asked.out.with_suffix(".resume")
     started = time.monotonic()
-    history = train(network, pack, spec, seed=asked.seed, device=device, scratch=scratch, progress=_Bar(started))
+    run = TrainingRun(pack, asked.seed, device, scratch, _Bar(started))
+    history = train(network, spec, run)
     metrics = depth_metrics(predict(network, pack.images("test"), device=device), pack.depth("test"))
     best = spec.best_epoch(history)
     save_checkpoint(

@@ -1,26 +1,21 @@
-"""Training of the float network, and the epoch loop that quantization-aware training shares with it."""
+"""Training of the float network, and prediction."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from model.data.augment import augment
 from model.data.pack import Pack
+from model.epochs import Row, Stateful, Steps, TrainingRun, best_epoch, run_epochs, train_epoch
 from model.errors import InputError, require_one_of, require_range
-from model.files import replacing
 from model.images import normalize
 from model.metrics import depth_loss, depth_metrics
+from model.progress import Progress
 
 _PLATEAU_FACTOR = 0.3
 INITS = ("imagenet", "lite0", "random", "checkpoint")
-Progress = Callable[[dict[str, float]], None]
-Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(normalized images, prediction, target) -> scalar"""
 
 
 @dataclass(frozen=True)
@@ -58,59 +53,9 @@ class TrainSpec:
         """The epoch, counted from 0, from which on BatchNorm is frozen."""
         return math.ceil(self.freeze_bn_after * self.epochs)
 
-    def best_epoch(self, history: list[dict[str, float]]) -> dict[str, float]:
+    def best_epoch(self, history: Sequence[Row]) -> Row:
         """The row of the best validation SSIM; once BatchNorm is frozen, among the epochs since then alone."""
-        return max(history[self.first_frozen :] or history, key=lambda row: row["val_ssim"])
-
-
-def epoch_batches(size: int, images_per_epoch: int, batch_size: int, seed: int) -> list[Tensor]:
-    """Shuffled index batches of one epoch; a last batch of one image is dropped (BatchNorm needs two)."""
-    order = torch.randperm(size, generator=torch.Generator().manual_seed(seed))
-    order = order[: images_per_epoch or size]
-    return [batch for batch in order.split(batch_size) if len(batch) > 1 or len(order) == 1]
-
-
-def train_epoch(
-    network: nn.Module,
-    pack: Pack,
-    optimizer: torch.optim.Optimizer,
-    batches: list[Tensor],
-    *,
-    device: torch.device,
-    loss: Loss,
-    gradient_clip: float,
-    mixed_precision: bool,
-    seed: int,
-    on_step: Callable[[int], None],
-    progress: Progress,
-) -> float:
-    """One epoch over ``batches`` of train images; returns the mean loss.
-
-    ``on_step(i)`` runs before step i (schedules), ``progress`` gets step, steps and loss after it.
-    ``mixed_precision`` is bfloat16 autocast and only acts on a GPU. Raises FloatingPointError when the loss is
-    not finite.
-    """
-    torch.manual_seed(seed)
-    total = 0.0
-    for step, batch in enumerate(batches):
-        on_step(step)
-        indices = batch.tolist()
-        images = pack.images("train", indices).to(device, non_blocking=True)
-        target = pack.depth("train", indices).to(device, non_blocking=True)
-        images, target = augment(images, target)
-        inputs = normalize(images)
-        with torch.autocast("cuda", torch.bfloat16, enabled=mixed_precision and device.type == "cuda"):
-            prediction = network(inputs)
-        value = loss(inputs, prediction.float(), target)
-        if not torch.isfinite(value):
-            raise FloatingPointError(f"loss became {float(value)} at step {step + 1} of {len(batches)}")
-        optimizer.zero_grad(set_to_none=True)
-        value.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), gradient_clip)
-        optimizer.step()
-        total += float(value.detach())
-        progress({"step": step + 1, "steps": len(batches), "loss": total / (step + 1)})
-    return total / max(len(batches), 1)
+        return best_epoch(history, self.first_frozen)
 
 
 @torch.inference_mode()
@@ -141,72 +86,34 @@ def validate(network: nn.Module, pack: Pack, device: torch.device) -> dict[str, 
     return depth_metrics(prediction, pack.depth("val"))
 
 
-def train(
-    network: nn.Module,
-    pack: Pack,
-    spec: TrainSpec,
-    *,
-    seed: int,
-    device: torch.device,
-    scratch: Path | None,
-    progress: Progress,
-) -> list[dict[str, float]]:
-    """Train ``network`` in place, leave it with the weights of its best epoch (validation SSIM); return the history.
+def train(network: nn.Module, spec: TrainSpec, run: TrainingRun) -> list[Row]:
+    """Train ``network`` in place and leave it with the weights of its best epoch (validation SSIM), in eval mode.
 
-    With a ``scratch`` folder every finished epoch is kept there, and a rerun with the same arguments goes on
-    after the last one.
+    Returns the history, an entry an epoch. Raises FloatingPointError when the loss is not finite.
     """
-    network.to(device)
+    network.to(run.device)
     optimizer = torch.optim.AdamW(network.parameters(), spec.learning_rate, weight_decay=spec.weight_decay)
     scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
         optimizer, mode="max", factor=_PLATEAU_FACTOR, patience=spec.plateau_patience
     )
-    state = load_epoch(scratch)
-    history: list[dict[str, float]] = state["history"] if state else []
-    best: dict[str, Tensor] = state["best"] if state else {}
-    if state:
-        network.load_state_dict(state["network"])
-        optimizer.load_state_dict(state["optimizer"])
-        scheduler.load_state_dict(state["scheduler"])
-    for epoch in range(len(history), spec.epochs):
+    steps = Steps(
+        optimizer, lambda _, prediction, target: depth_loss(prediction, target), spec.gradient_clip, bfloat16=True
+    )
+
+    def one_epoch(number: int, history: Sequence[Row]) -> Row:
         network.train()
-        if epoch >= spec.first_frozen:
+        if number > spec.first_frozen:
             _freeze_bn_(network)
-        if epoch == spec.first_frozen:
+        if number == spec.first_frozen + 1:
             optimizer.param_groups[0]["lr"] *= _PLATEAU_FACTOR
-        epoch_seed = seed * 100_003 + epoch
-        loss = train_epoch(
-            network,
-            pack,
-            optimizer,
-            epoch_batches(pack.size("train"), spec.images_per_epoch, spec.batch_size, epoch_seed),
-            device=device,
-            loss=lambda _, prediction, target: depth_loss(prediction, target),
-            gradient_clip=spec.gradient_clip,
-            mixed_precision=True,
-            seed=epoch_seed,
-            on_step=lambda step: None,
-            progress=partial(in_epoch, progress, epoch + 1, spec.epochs),
-        )
-        metrics = validate(network, pack, device)
-        rate = optimizer.param_groups[0]["lr"]
+        loss = train_epoch(network, number, spec, steps, run)
+        metrics = validate(network, run.pack, run.device)
+        row = {"epoch": number, "train_loss": loss, "learning_rate": optimizer.param_groups[0]["lr"]}
         scheduler.step(metrics["ssim"])
-        history.append(
-            {"epoch": epoch + 1, "train_loss": loss, "learning_rate": rate}
-            | {f"val_{name}": value for name, value in metrics.items()}
-        )
-        if spec.best_epoch(history) is history[-1]:
-            best = {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
-        progress({"epochs": spec.epochs, **history[-1]})
-        save_epoch(
-            scratch,
-            history=history,
-            best=best,
-            network=network.state_dict(),
-            optimizer=optimizer.state_dict(),
-            scheduler=scheduler.state_dict(),
-        )
-    network.load_state_dict(best)
+        return row | {f"val_{name}": value for name, value in metrics.items()}
+
+    parts: dict[str, Stateful] = {"network": network, "optimizer": optimizer, "scheduler": scheduler}
+    history = run_epochs(range(1, spec.epochs + 1), one_epoch, parts, run, best_since=spec.first_frozen)
     network.eval()
     return history
 
@@ -215,23 +122,3 @@ def _freeze_bn_(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eval()
-
-
-def in_epoch(progress: Progress, epoch: int, epochs: int, info: dict[str, float]) -> None:
-    """Pass progress on with the epoch added."""
-    progress({"epoch": epoch, "epochs": epochs, **info})
-
-
-def save_epoch(scratch: Path | None, **state: object) -> None:
-    """Keep the state after an epoch in ``scratch``; nothing without a folder."""
-    if scratch is None:
-        return
-    with replacing(scratch / "epoch.pt") as aside:
-        torch.save(state, aside)
-
-
-def load_epoch(scratch: Path | None) -> dict | None:
-    """The state of the last finished epoch in ``scratch``, or None."""
-    if scratch is None or not (scratch / "epoch.pt").exists():
-        return None
-    return torch.load(scratch / "epoch.pt", weights_only=True)

@@ -1,13 +1,14 @@
 """Networks on disk: a JSON description from which the structure is rebuilt, and tensors beside it.
 
 Float tensors are safetensors. The int8 state dict holds packed weights that safetensors has no type for; it is
-torch.save'd and only ever read with ``weights_only=True``.
+written by ``torch.save`` and only ever read with ``weights_only=True``.
 """
 
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -87,27 +88,48 @@ def load_network(folder: str | Path) -> nn.Module:
     form = read_form(folder)
     if form.engine is not None and is_exported(form.engine):
         return ExportedNetwork(form.engine, folder / file_name(form.engine))
+    if form.form == "prepared":
+        return load_prepared(folder)
+    if form.form == "float":
+        network = _built(form)
+        _load_tensors_(network, folder, _FLOAT_TENSORS)
+        return network.eval()
+    int8 = qnnpack.convert(_built_prepared(folder, form), form.engine or qnnpack.ENGINE)
+    _load_tensors_(int8, folder, _INT8_TENSORS)
+    return int8
+
+
+def load_prepared(folder: Path) -> fx.GraphModule:
+    """Rebuild the prepared network saved in ``folder``, on the CPU and in eval mode.
+
+    Raises InputError where the folder holds none that this version can read.
+    """
+    form = read_form(folder)
+    if form.form != "prepared":
+        raise InputError(str(folder), "is not a prepared network", "form='prepared'", value=f"form={form.form!r}")
+    prepared = _built_prepared(folder, form)
+    _load_tensors_(prepared, folder, _FLOAT_TENSORS)
+    return prepared
+
+
+def _built(form: Form) -> nn.Module:
+    """The float network of this form, with other weights."""
     network: nn.Module = build_network(form.network).eval()
     if form.fused:
         network = fuse_bn(network)
-    if form.scaled_silu:
-        network = scale_silus(trace(network))
-    if form.form == "float":
-        _load_tensors_(network, folder, _FLOAT_TENSORS)
-        return network.eval()
+    return scale_silus(trace(network)) if form.scaled_silu else network
+
+
+def _built_prepared(folder: Path, form: Form) -> fx.GraphModule:
+    """The prepared network of this form in the modes of ``folder``, with other weights and ranges."""
     assert form.granularity is not None
-    prepared = prepare(trace(network), form.granularity).eval()
+    prepared = prepare(trace(_built(form)), form.granularity).eval()
     named = quantizers(prepared)
     for quantizer in named.values():
         quantizer.set_mode("freeze")
     for name, mode in _read_description(folder)["modes"].items():
         named[name].set_mode(current_mode(mode))
-    if form.form == "prepared":
-        _load_tensors_(prepared, folder, _FLOAT_TENSORS)
-        return prepared
-    int8 = qnnpack.convert(prepared, form.engine or qnnpack.ENGINE)
-    _load_tensors_(int8, folder, _INT8_TENSORS)
-    return int8
+    return prepared
 
 
 def _load_tensors_(network: nn.Module, folder: Path, name: str) -> None:
@@ -131,14 +153,15 @@ def size_mb(network: nn.Module, folder: Path) -> float:
     return size
 
 
-def _read_description(folder: Path) -> dict:
+def _read_description(folder: Path) -> dict[str, Any]:
     try:
-        description = json.loads((folder / _DESCRIPTION).read_text())
+        description: Any = json.loads((folder / _DESCRIPTION).read_text())
     except (OSError, json.JSONDecodeError) as error:
         raise InputError(
             str(folder), f"no readable {_DESCRIPTION} ({error})", "a network folder of this tool"
         ) from error
     form = description.get("form") if isinstance(description, dict) else None
     if form not in FORMS:
-        raise InputError(str(folder), f"form={form!r} is unknown", f"one of {', '.join(FORMS)}")
-    return description
+        raise InputError(str(folder), "is unknown", value=f"form={form!r}", options=FORMS)
+    checked: dict[str, Any] = description
+    return checked

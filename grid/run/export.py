@@ -18,7 +18,8 @@ from model.errors import InputError
 from model.files import file_sha256
 from model.images import IMAGENET_MEAN, IMAGENET_STD, MAX_DEPTH_M
 from model.metrics import depth_metrics
-from model.training import Progress, predict
+from model.progress import Progress, ignore_progress
+from model.training import predict
 from quant.artifact import load_network, read_form
 from quant.engines.catalog import PACKAGES, is_exported, missing
 from quant.engines.exported import ExportedNetwork, export, file_name
@@ -34,7 +35,7 @@ def export_cell(
     name: str,
     engine: str,
     out: Path,
-    progress: Progress = lambda info: None,
+    progress: Progress = ignore_progress,
 ) -> Path:
     """Write the network of the cell ``name`` of a run for ``engine`` into ``out``; returns the network's file.
 

@@ -41,15 +41,7 @@ def train_float(work: Work) -> Outcome:
     else:
         network = build_network(spec)
         load_pretrained_(network, spec, train_spec.init)
-    history = train(
-        network,
-        work.pack,
-        train_spec,
-        seed=int(work.node.settings["seed"] or 0),
-        device=work.device,
-        scratch=work.scratch,
-        progress=work.progress,
-    )
+    history = train(network, train_spec, work.training_run)
     save_network(work.out, network.cpu(), Form(spec, fused=False, form="float"))
     best = train_spec.best_epoch(history)
     own = spec.encoder.startswith(OWN) and train_spec.init != "checkpoint"

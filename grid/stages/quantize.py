@@ -8,9 +8,10 @@ from torch import nn
 from grid.stages.analysis_files import write_analysis
 from grid.stages.calibration_images import CalibrationImages, calibrated_on, check_images, drawn_images
 from grid.stages.work import Outcome, StageError, Work
+from model.epochs import best_epoch
 from quant.analysis.mixed_precision import keep_worst_float
 from quant.analysis.site_errors import analyze
-from quant.artifact import load_network, read_form, save_network
+from quant.artifact import load_network, load_prepared, read_form, save_network
 from quant.bias_correction import correct_bias
 from quant.calibrate import calibrate
 from quant.engines import qnnpack
@@ -35,11 +36,10 @@ def calibrate_ranges(work: Work) -> Outcome:
 
 def round_weights(work: Work) -> Outcome:
     """The calibrated network with rounded weights, and biases to match."""
-    network, form = load_network(work.inputs["network"]), read_form(work.inputs["network"])
+    prepared, form = load_prepared(work.inputs["network"]), read_form(work.inputs["network"])
     spec, seed = work.group("rounding"), int(work.node.settings["seed"] or 0)
     images = calibrated_on(work, spec.images)
-    prepared = network.to(work.device)
-    rounded, layers = learn_rounding(prepared, spec, images, seed=seed, progress=work.progress)  # type: ignore[arg-type]
+    rounded, layers = learn_rounding(prepared.to(work.device), spec, images, seed=seed, progress=work.progress)
     save_network(work.out, rounded.cpu(), form)
     metrics = {"layers": [dataclasses.asdict(layer) for layer in layers]}
     return Outcome(metrics, {"images": images.indices, **quantizer_state(rounded)})
@@ -47,26 +47,26 @@ def round_weights(work: Work) -> Outcome:
 
 def correct_biases(work: Work) -> Outcome:
     """The calibrated network with biases that take up the mean error of quantization."""
-    network, form = load_network(work.inputs["network"]), read_form(work.inputs["network"])
+    prepared, form = load_prepared(work.inputs["network"]), read_form(work.inputs["network"])
     spec = work.group("bias_correction")
     images = calibrated_on(work, spec.images)
-    original = load_network(work.inputs["original"]) if "original" in work.inputs else None
-    corrected = correct_bias(network.to(work.device), spec, images, work.progress, original)  # type: ignore[arg-type]
+    original = load_prepared(work.inputs["original"]) if "original" in work.inputs else None
+    corrected = correct_bias(prepared.to(work.device), spec, images, work.progress, original)
     save_network(work.out, corrected.cpu(), form)
     return Outcome(asserted={"images": images.indices, **quantizer_state(corrected)})
 
 
 def choose_float_sites(work: Work) -> Outcome:
     """The calibrated network with its worst sites left in float."""
-    network, form = load_network(work.inputs["network"]), read_form(work.inputs["network"])
+    prepared, form = load_prepared(work.inputs["network"]), read_form(work.inputs["network"])
     spec = work.group("mixed_precision")
     images = CalibrationImages(work.pack, spec.images, int(work.node.settings["seed"] or 0))
     mixed, chosen = keep_worst_float(
-        network,  # type: ignore[arg-type]
+        prepared,
         spec,
         images,
         work.pack.depth("train", images.indices),
-        original=load_network(work.inputs["original"]),  # type: ignore[arg-type]
+        original=load_prepared(work.inputs["original"]),
         progress=work.progress,
     )
     save_network(work.out, mixed, form)
@@ -77,23 +77,17 @@ def choose_float_sites(work: Work) -> Outcome:
 
 def finetune_quantized(work: Work) -> Outcome:
     """The network after quantization-aware training: its best epoch by validation SSIM."""
-    network, form = load_network(work.inputs["network"]), read_form(work.inputs["network"])
-    spec, settings = work.group("calibrate"), work.node.settings
-    granularity = str(settings["granularity"])
-    prepared = network if form.form == "prepared" else prepare_for_qat(network, granularity, spec)
-    history, state = finetune(
-        prepared,  # type: ignore[arg-type]
-        load_network(work.inputs["teacher"]),
-        work.pack,
-        work.group("qat"),
-        seed=int(settings["seed"] or 0),
-        device=work.device,
-        scratch=work.scratch,
-        progress=work.progress,
-        kept_float=work.record("mixed")["asserted"]["float_sites"] if "mixed" in work.inputs else [],
-    )
+    folder, granularity = work.inputs["network"], str(work.node.settings["granularity"])
+    form = read_form(folder)
+    if form.form == "prepared":
+        prepared = load_prepared(folder)
+    else:
+        prepared = prepare_for_qat(load_network(folder), granularity, work.group("calibrate"))
+    kept_float = work.record("mixed")["asserted"]["float_sites"] if "mixed" in work.inputs else []
+    teacher = load_network(work.inputs["teacher"])
+    history, state = finetune(prepared, teacher, work.group("qat"), work.training_run, kept_float)
     save_network(work.out, prepared.cpu(), dataclasses.replace(form, form="prepared", granularity=granularity))
-    best = max(history, key=lambda row: row["val_ssim"])
+    best = best_epoch(history)
     return Outcome({"best_epoch": best["epoch"], "val_ssim": best["val_ssim"]}, state, history)
 
 
@@ -109,7 +103,7 @@ def convert_network(work: Work) -> Outcome:
         graph_hash = export(source, engine, form.network.input_size, file)
         converted = ExportedNetwork(engine, file)
     else:
-        int8 = qnnpack.convert(source, engine)  # type: ignore[arg-type]
+        int8 = qnnpack.convert(load_prepared(work.inputs["network"]), engine)
         converted, graph_hash = int8, qnnpack.graph_hash(int8, engine)
     save_network(work.out, converted, form)
     images = check_images(work)
@@ -125,10 +119,10 @@ def convert_network(work: Work) -> Outcome:
 
 def analyze_sites(work: Work) -> Outcome:
     """The error of each quantizer, alone and together with those before it, as tables and pictures."""
-    prepared = load_network(work.inputs["network"])
-    original = load_network(work.inputs["original"]) if "original" in work.inputs else None
+    prepared = load_prepared(work.inputs["network"])
+    original = load_prepared(work.inputs["original"]) if "original" in work.inputs else None
     images = CalibrationImages(work.pack, work.group("analyze").images, int(work.node.settings["seed"] or 0))
-    errors = analyze(prepared, images, work.progress, original=original)  # type: ignore[arg-type]
+    errors = analyze(prepared, images, work.progress, original=original)
     write_analysis(work.out, errors, len(images))
     metrics = {"sites": len(errors), "sqnr_db": errors[-1].cumulative_sqnr_db if errors else None}
     return Outcome(metrics, {"images": images.indices, **quantizer_state(prepared)})

@@ -14,13 +14,13 @@ from grid.stages.watchdog import hung_log, watched
 from grid.stages.work import Context, Outcome, StageError, Work, write_outcome
 from grid.storage.result_store import StageStore
 from model.network.user_network import register_network
-from model.training import Progress
+from model.progress import Progress, ignore_progress
 
 
 def run_node(
     node: Node,
     context: Context,
-    progress: Progress = lambda info: None,
+    progress: Progress = ignore_progress,
     place: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> dict[str, Any]:
     """Compute one node in a ``place`` (its cores), or find it done, and return its record.
@@ -43,7 +43,9 @@ def run_node(
     return store.record(node.id)
 
 
-def run_cell(plan: Plan, cell: Cell, context: Context, progress: Progress = lambda info: None) -> dict[str, dict[str, Any]]:
+def run_cell(
+    plan: Plan, cell: Cell, context: Context, progress: Progress = ignore_progress
+) -> dict[str, dict[str, Any]]:
     """Compute one cell and the baselines it is compared with, in this process; records by stage."""
     for node in plan.nodes:
         if cell.key in node.cells:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from model.training import Progress
+from model.progress import Progress
 
 _REARM_EVERY_S = 0.5
 

@@ -12,7 +12,8 @@ from grid.space.settings import read_group
 from grid.storage.remote import Remote
 from grid.storage.result_store import StageStore, write_record
 from model.data.pack import Pack
-from model.training import Progress
+from model.epochs import TrainingRun
+from model.progress import Progress
 
 
 class StageError(RuntimeError):
@@ -84,6 +85,12 @@ class Work:
     def device(self) -> torch.device:
         """Where training and calibration run."""
         return torch.device(self.context.device)
+
+    @property
+    def training_run(self) -> TrainingRun:
+        """What a training stage has beside its network and its spec."""
+        seed = int(self.node.settings["seed"] or 0)
+        return TrainingRun(self.pack, seed, self.device, self.scratch, self.progress)
 
     def record(self, role: str) -> dict[str, Any]:
         """The record of the input in this role."""

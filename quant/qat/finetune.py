@@ -1,35 +1,45 @@
 """Quantization-aware training (Jacob et al. 2018, arXiv:1712.05877), cold or from calibrated ranges."""
 
 import math
-from collections.abc import Callable, Collection, Sequence
-from functools import partial
-from pathlib import Path
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor, fx, nn
 
 from model.data.augment import augment
 from model.data.pack import Pack
+from model.epochs import (
+    Loss,
+    Row,
+    Stateful,
+    Steps,
+    TrainingRun,
+    epoch_batches,
+    epoch_seed,
+    run_epochs,
+    train_epoch,
+)
 from model.images import normalize
 from model.metrics import depth_loss
-from model.training import Progress, epoch_batches, in_epoch, load_epoch, save_epoch, train_epoch, validate
+from model.training import validate
 from quant.calibrate import set_weight_ranges_
 from quant.fake_quantize import current_mode
 from quant.prepare import prepare, quant_convs, quantizers
 from quant.qat.range_adam import RangeAdam, range_units
+from quant.qat.schedule import freeze_ranges_, schedule
 from quant.ranges import MovingAverageObserver
 from quant.recipe import CalibrateSpec, QatSpec
 from quant.state import require_state
 
 _BN_MOMENTUM = 0.01
 """Small batches are poor statistics: a float network's own 0.1 would carry their noise into the folded weights."""
-_WARM_UP = 0.1
-"""Of the steps, in which the learning rate rises: Adam's first steps have no average to go by."""
-_PLATEAU_FACTOR, _PLATEAU_PATIENCE = 0.3, 2
 
 
 def prepare_for_qat(network: nn.Module, granularity: str, spec: CalibrateSpec) -> fx.GraphModule:
-    """A prepared copy of the float network whose ranges will follow the training data, and weights theirs by minmax."""
+    """A prepared copy of the float network whose activation ranges are moving averages of the training data.
+
+    Weight ranges are those of the weights as they move (``minmax``), or fixed by another ``spec.weight_range``.
+    """
     prepared = prepare(network, granularity)
     set_weight_ranges_(prepared, spec.weight_range)
     for quantizer in quantizers(prepared).values():
@@ -38,112 +48,76 @@ def prepare_for_qat(network: nn.Module, granularity: str, spec: CalibrateSpec) -
 
 
 def finetune(
-    prepared: fx.GraphModule,
-    teacher: nn.Module,
-    pack: Pack,
-    spec: QatSpec,
-    *,
-    seed: int,
-    device: torch.device,
-    scratch: Path | None,
-    progress: Progress,
-    kept_float: Collection[str] = (),
-) -> tuple[list[dict[str, float]], dict[str, int | bool]]:
+    prepared: fx.GraphModule, teacher: nn.Module, spec: QatSpec, run: TrainingRun, kept_float: Collection[str] = ()
+) -> tuple[list[Row], dict[str, int | bool]]:
     """Train ``prepared`` in place with fake quantization on, and leave it with its best epoch, in eval mode.
 
     Args:
-        prepared: each quantizer in mode follow (its range will be watched, then follow) or freeze (a calibrated
-            range that stays); with ``spec.learned_scales`` both become parameters.
+        prepared: each quantizer in mode moving_average (its range is observed first) or freeze (a calibrated range
+            that stays); with ``spec.learned_scales`` both become parameters.
         teacher: the float network; its prediction is mixed into the loss by ``spec.distillation``.
-        pack: train images are augmented; the validation images choose the best epoch.
-        scratch: folder in which every finished epoch is kept, so that a rerun resumes.
         kept_float: names of quantizers that are off on purpose, and stay off.
 
     Returns the history, an entry an epoch (validation metrics are those of the fake-quantized network), and the
     quantizer state that was asserted at the start. Epoch 0 is the network before the first step: it is what comes
     back where no epoch is better on the validation images.
 
-    A cold start first watches ``observe_batches`` of the training data with nothing quantized. Ranges that follow
-    freeze after ``freeze_ranges_after`` of all steps, BatchNorm statistics after ``freeze_bn_after``, followed
-    weight ranges, which depend on both, with the later one.
+    A cold start first observes ``observe_batches`` of the training data with nothing quantized. Moving ranges freeze
+    after ``freeze_ranges_after`` of all steps, BatchNorm statistics after ``freeze_bn_after``, moving weight ranges,
+    which depend on both, with the later one.
     """
-    prepared.to(device).train()
-    teacher.to(device).eval()
-    for conv in quant_convs(prepared).values():
-        if conv.bn is not None:
-            conv.bn.momentum = _BN_MOMENTUM
-            if spec.freeze_bn_after == 0.0:
-                conv.freeze_bn_()
+    prepared.to(run.device).train()
+    teacher.to(run.device).eval()
+    _set_up_bn_(prepared, spec)
     asserted = require_state(prepared, "finetune", kept_float)
-    state = load_epoch(scratch)
-    if state is None:
-        _observe_(prepared, pack, spec, seed, device)
+    _observe_(prepared, spec, run)  # a resumed run too: which zero points learn depends on the first ranges
     if spec.learned_scales:
         _set_modes_(prepared, "learn")
     optimizer = RangeAdam(range_units(prepared), spec.learning_rate, spec.weight_decay)
     optimizer.register_step_post_hook(lambda *_: _project_(prepared))
-    history: list[dict[str, float]] = []
-    best: dict[str, Tensor] = {}
-    if state is not None:
-        history, best = state["history"], state["best"]
-        prepared.load_state_dict(state["network"])
-        optimizer.load_state_dict(state["optimizer"])
-        _put_back_(prepared, {name: current_mode(mode) for name, mode in state["modes"].items()})
-    steps = len(_batches(pack, spec, 0))
-    for epoch in range(len(history), spec.epochs + 1):
-        row: dict[str, float] = {"epoch": epoch}
-        if epoch > 0:
+    loss, length = _distillation_loss(teacher, spec.distillation), len(epoch_batches(run, spec, 1))
+
+    def one_epoch(number: int, history: Sequence[Row]) -> Row:
+        row: Row = {"epoch": number}
+        if number > 0:
             prepared.train()
-            epoch_seed = _epoch_seed(seed, epoch)
-            row["train_loss"] = train_epoch(
-                prepared,
-                pack,
-                optimizer,
-                _batches(pack, spec, epoch_seed),
-                device=device,
-                loss=_distillation_loss(teacher, spec.distillation),
-                gradient_clip=math.inf,  # the optimizer does it, in its units
-                mixed_precision=False,  # bfloat16 is coarser than the int8 steps to be simulated
-                seed=epoch_seed,
-                on_step=_schedule(prepared, optimizer, spec, history, (epoch - 1) * steps, spec.epochs * steps),
-                progress=partial(in_epoch, progress, epoch, spec.epochs),
-            )
+            scores = [past["val_ssim"] for past in history]
+            before = schedule(prepared, optimizer, spec, scores, range((number - 1) * length, number * length))
+            # The optimizer clips, in its units; bfloat16 is coarser than the int8 steps to be simulated.
+            steps = Steps(optimizer, loss, gradient_clip=math.inf, bfloat16=False, before=before)
+            row["train_loss"] = train_epoch(prepared, number, spec, steps, run)
             row["learning_rate"] = optimizer.param_groups[0]["lr"]
-            _require_finite(prepared, epoch)
-        metrics = _validate_frozen(prepared, pack, device)
-        if not history or metrics["ssim"] > max(past["val_ssim"] for past in history):
-            best = {name: value.detach().cpu().clone() for name, value in prepared.state_dict().items()}
-        history.append(row | {f"val_{name}": value for name, value in metrics.items()})
-        progress({"epochs": spec.epochs, **history[-1]})
-        save_epoch(
-            scratch,
-            history=history,
-            best=best,
-            network=prepared.state_dict(),
-            optimizer=optimizer.state_dict(),
-            modes=_modes(prepared),
-        )
-    prepared.load_state_dict(best)
+            _require_finite(prepared, number)
+        metrics = _validate_frozen(prepared, run.pack, run.device)
+        return row | {f"val_{name}": value for name, value in metrics.items()}
+
+    parts: dict[str, Stateful] = {"network": prepared, "optimizer": optimizer, "modes": _Modes(prepared)}
+    history = run_epochs(range(spec.epochs + 1), one_epoch, parts, run)
     _set_modes_(prepared, "freeze")  # at the ranges of the best epoch
     prepared.eval()
     return history, asserted
 
 
-def _epoch_seed(seed: int, epoch: int) -> int:
-    return seed * 100_003 + epoch - 1
+def _set_up_bn_(prepared: nn.Module, spec: QatSpec) -> None:
+    for conv in quant_convs(prepared).values():
+        if conv.bn is not None:
+            conv.bn.momentum = _BN_MOMENTUM
+            if spec.freeze_bn_after == 0.0:
+                conv.freeze_bn_()
 
 
-def _batches(pack: Pack, spec: QatSpec, epoch_seed: int) -> list[Tensor]:
-    return epoch_batches(pack.size("train"), spec.images_per_epoch, spec.batch_size, epoch_seed)
+class _Modes:
+    """The modes of all quantizers, as a part of what is kept after an epoch."""
 
+    def __init__(self, prepared: nn.Module) -> None:
+        self.prepared = prepared
 
-def _modes(prepared: nn.Module) -> dict[str, str]:
-    return {name: quantizer.mode for name, quantizer in quantizers(prepared).items()}
+    def state_dict(self) -> dict[str, str]:
+        return {name: quantizer.mode for name, quantizer in quantizers(self.prepared).items()}
 
-
-def _put_back_(prepared: nn.Module, modes: dict[str, str]) -> None:
-    for name, quantizer in quantizers(prepared).items():
-        quantizer.set_mode(modes[name])
+    def load_state_dict(self, modes: dict[str, str]) -> None:
+        for name, quantizer in quantizers(self.prepared).items():
+            quantizer.set_mode(current_mode(modes[name]))
 
 
 def _set_modes_(prepared: nn.Module, mode: str) -> None:
@@ -154,24 +128,25 @@ def _set_modes_(prepared: nn.Module, mode: str) -> None:
 
 
 @torch.no_grad()
-def _observe_(prepared: fx.GraphModule, pack: Pack, spec: QatSpec, seed: int, device: torch.device) -> None:
-    """Set the activation ranges that will follow the data from the first batches of it, with nothing quantized."""
-    modes = _modes(prepared)
-    watched = [q for q in quantizers(prepared).values() if q.mode == "moving_average" and not q.weight]
-    if not watched:
+def _observe_(prepared: fx.GraphModule, spec: QatSpec, run: TrainingRun) -> None:
+    """Set the activation ranges that will move from the first batches of the data, with nothing quantized."""
+    observed = [q for q in quantizers(prepared).values() if q.mode == "moving_average" and not q.weight]
+    if not observed:
         return
+    modes = _Modes(prepared)
+    before = modes.state_dict()
     _set_modes_(prepared, "calibrate")
-    for quantizer in watched:
+    for quantizer in observed:
         quantizer.set_mode("calibrate", MovingAverageObserver())
     prepared.eval()
-    torch.manual_seed(_epoch_seed(seed, 1))
-    for batch in _batches(pack, spec, _epoch_seed(seed, 1))[: spec.observe_batches]:
-        images, depth = pack.images("train", batch.tolist()), pack.depth("train", batch.tolist())
-        prepared(normalize(augment(images.to(device), depth.to(device))[0]))
-    for quantizer in watched:
+    torch.manual_seed(epoch_seed(run.seed, 1))
+    for batch in epoch_batches(run, spec, 1)[: spec.observe_batches]:
+        images, depth = run.pack.images("train", batch.tolist()), run.pack.depth("train", batch.tolist())
+        prepared(normalize(augment(images.to(run.device), depth.to(run.device))[0]))
+    for quantizer in observed:
         assert quantizer.observer is not None
         quantizer.set_range(*quantizer.observer.limits())
-    _put_back_(prepared, modes)
+    modes.load_state_dict(before)
 
 
 def _project_(prepared: nn.Module) -> None:
@@ -180,51 +155,14 @@ def _project_(prepared: nn.Module) -> None:
             quantizer.learned.project_()
 
 
-def _require_finite(prepared: nn.Module, epoch: int) -> None:
+def _require_finite(prepared: nn.Module, number: int) -> None:
     """A step too large leaves infinite parameters that frozen quantizers clamp, so that the loss stays finite."""
     wrong = [name for name, value in prepared.named_parameters() if not torch.isfinite(value).all()]
     if wrong:
-        raise FloatingPointError(f"epoch {epoch} left {wrong[0]} not finite; lower qat.learning_rate")
+        raise FloatingPointError(f"epoch {number} left {wrong[0]} not finite; lower qat.learning_rate")
 
 
-def _schedule(
-    prepared: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    spec: QatSpec,
-    history: Sequence[dict[str, float]],
-    first_step: int,
-    steps: int,
-) -> Callable[[int], None]:
-    plateau = _PLATEAU_FACTOR ** _plateaus([row["val_ssim"] for row in history])
-
-    def on_step(step: int) -> None:
-        done = (first_step + step) / steps
-        cosine = 0.01 + 0.99 * 0.5 * (1.0 + math.cos(math.pi * done))
-        warm = min(1.0, (first_step + step + 1) / math.ceil(_WARM_UP * steps))
-        rate = spec.learning_rate * warm * (cosine if spec.schedule == "cosine" else plateau)
-        optimizer.param_groups[0]["lr"] = rate
-        if done >= spec.freeze_ranges_after:
-            _freeze_(prepared, weights=False)
-        if done >= spec.freeze_bn_after:
-            for conv in quant_convs(prepared).values():
-                conv.freeze_bn_()
-        if done >= max(spec.freeze_ranges_after, spec.freeze_bn_after):
-            _freeze_(prepared, weights=True)
-
-    return on_step
-
-
-def _plateaus(scores: Sequence[float]) -> int:
-    """How often the best of the scores was not beaten for longer than the patience."""
-    count = waited = 0
-    for index, score in enumerate(scores):
-        waited = 0 if score > max(scores[:index], default=-math.inf) else waited + 1
-        if waited > _PLATEAU_PATIENCE:
-            count, waited = count + 1, 0
-    return count
-
-
-def _distillation_loss(teacher: nn.Module, weight: float) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+def _distillation_loss(teacher: nn.Module, weight: float) -> Loss:
     """Depth loss against the truth and, by ``weight``, the float network (Hinton et al. 2015, arXiv:1503.02531)."""
 
     def loss(inputs: Tensor, prediction: Tensor, target: Tensor) -> Tensor:
@@ -232,27 +170,17 @@ def _distillation_loss(teacher: nn.Module, weight: float) -> Callable[[Tensor, T
         if weight == 0.0:
             return value
         with torch.no_grad():
-            taught = teacher(inputs)
-        return (1.0 - weight) * value + weight * depth_loss(prediction, taught)
+            teacher_prediction = teacher(inputs)
+        return (1.0 - weight) * value + weight * depth_loss(prediction, teacher_prediction)
 
     return loss
 
 
-@torch.no_grad()
-def _freeze_(prepared: nn.Module, weights: bool) -> None:
-    """Hold the ranges that follow, of activations or of weights too; a followed weight keeps its own range."""
-    for conv in quant_convs(prepared).values() if weights else ():
-        if conv.weight_quantizer.mode == "moving_average":
-            conv.weight_quantizer.set_range_from_weight(conv.folded()[0], "minmax")
-    for quantizer in quantizers(prepared).values():
-        if quantizer.mode == "moving_average" and (weights or not quantizer.weight):
-            quantizer.set_mode("freeze")
-
-
 def _validate_frozen(prepared: nn.Module, pack: Pack, device: torch.device) -> dict[str, float]:
     """Validation metrics of the fake-quantized network with all ranges held; the modes are put back."""
-    modes = _modes(prepared)
-    _freeze_(prepared, weights=True)
+    modes = _Modes(prepared)
+    before = modes.state_dict()
+    freeze_ranges_(prepared, weights=True)
     metrics = validate(prepared, pack, device)
-    _put_back_(prepared, modes)
+    modes.load_state_dict(before)
     return metrics

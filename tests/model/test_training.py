@@ -14,11 +14,12 @@ from torch.nn import functional
 
 from model import training
 from model.data.pack import Pack
+from model.epochs import Steps, TrainingRun, load_epoch, save_epoch, shuffled_batches, train_epoch
 from model.errors import InputError
 from model.images import normalize
 from model.metrics import depth_metrics
 from model.network.depth_network import NetworkSpec, build_network
-from model.training import TrainSpec, epoch_batches, load_epoch, predict, save_epoch, train, train_epoch, validate
+from model.training import TrainSpec, predict, train, validate
 
 CPU = torch.device("cpu")
 SPEC = TrainSpec(epochs=3, batch_size=4, learning_rate=5e-3, init="random")
@@ -70,7 +71,7 @@ def tiny(seed: int = 0) -> nn.Module:
 
 
 def run(network, pack, spec=SPEC, seed=0, scratch=None, progress=lambda info: None):
-    return train(network, pack, spec, seed=seed, device=CPU, scratch=scratch, progress=progress)
+    return train(network, spec, TrainingRun(pack, seed, CPU, scratch, progress))
 
 
 def same(one: nn.Module | dict, other: nn.Module | dict) -> bool:
@@ -82,20 +83,20 @@ def same(one: nn.Module | dict, other: nn.Module | dict) -> bool:
 
 
 def test_an_epoch_sees_every_image_once_in_an_order_of_its_seed():
-    batches = epoch_batches(18, 0, 4, seed=3)
+    batches = shuffled_batches(18, 0, 4, seed=3)
     assert [len(batch) for batch in batches] == [4, 4, 4, 4, 2]
     assert sorted(torch.cat(batches).tolist()) == list(range(18))
-    assert [b.tolist() for b in epoch_batches(18, 0, 4, seed=3)] == [b.tolist() for b in batches]
-    assert [b.tolist() for b in epoch_batches(18, 0, 4, seed=4)] != [b.tolist() for b in batches]
+    assert [b.tolist() for b in shuffled_batches(18, 0, 4, seed=3)] == [b.tolist() for b in batches]
+    assert [b.tolist() for b in shuffled_batches(18, 0, 4, seed=4)] != [b.tolist() for b in batches]
 
 
 def test_a_last_batch_of_one_image_is_dropped_for_batchnorm():
-    assert [len(batch) for batch in epoch_batches(9, 0, 4, seed=0)] == [4, 4]
-    assert [len(batch) for batch in epoch_batches(1, 0, 4, seed=0)] == [1], "but not the only one"
+    assert [len(batch) for batch in shuffled_batches(9, 0, 4, seed=0)] == [4, 4]
+    assert [len(batch) for batch in shuffled_batches(1, 0, 4, seed=0)] == [1], "but not the only one"
 
 
 def test_images_per_epoch_takes_other_images_in_each_epoch():
-    seen = [set(torch.cat(epoch_batches(100, 20, 8, seed)).tolist()) for seed in range(3)]
+    seen = [set(torch.cat(shuffled_batches(100, 20, 8, seed)).tolist()) for seed in range(3)]
     assert all(len(images) == 20 for images in seen)
     assert len(set.union(*seen)) > 30
 
@@ -104,8 +105,7 @@ def test_images_per_epoch_takes_other_images_in_each_epoch():
 
 
 def test_an_epoch_steps_once_a_batch_and_returns_the_mean_loss(pack):
-    network, steps, seen, losses = tiny().train(), [], [], []
-    batches = epoch_batches(18, 0, 4, seed=0)
+    network, before, seen, losses = tiny().train(), [], [], []
 
     def loss(inputs, prediction, target):
         assert inputs.shape[1:] == (3, 64, 64)
@@ -114,21 +114,10 @@ def test_an_epoch_steps_once_a_batch_and_returns_the_mean_loss(pack):
         losses.append(float(value.detach()))
         return value
 
-    optimizer = torch.optim.SGD(network.parameters(), 0.0)
-    mean = train_epoch(
-        network,
-        pack,
-        optimizer,
-        batches,
-        device=CPU,
-        loss=loss,
-        gradient_clip=1.0,
-        mixed_precision=True,
-        seed=0,
-        on_step=steps.append,
-        progress=seen.append,
-    )
-    assert steps == [0, 1, 2, 3, 4]
+    steps = Steps(torch.optim.SGD(network.parameters(), 0.0), loss, 1.0, bfloat16=True, before=before.append)
+    mean = train_epoch(network, 2, SPEC, steps, TrainingRun(pack, 0, CPU, progress=seen.append))
+    assert before == [0, 1, 2, 3, 4]
+    assert {(info["epoch"], info["epochs"]) for info in seen} == {(2, SPEC.epochs)}
     assert [info["step"] for info in seen] == [1, 2, 3, 4, 5]
     assert {info["steps"] for info in seen} == {5}
     assert mean == pytest.approx(sum(losses) / 5)
@@ -145,19 +134,14 @@ def test_gradients_are_clipped(pack):
             return super().step(closure)
 
     for clip in (0.01, 1e9):
-        train_epoch(
-            network,
-            pack,
+        steps = Steps(
             Watch(network.parameters(), 0.0),
-            epoch_batches(18, 4, 4, seed=0),
-            device=CPU,
-            loss=lambda _, prediction, target: 100 * functional.l1_loss(prediction, target),
+            lambda _, prediction, target: 100 * functional.l1_loss(prediction, target),
             gradient_clip=clip,
-            mixed_precision=False,
-            seed=0,
-            on_step=lambda step: None,
-            progress=lambda info: None,
+            bfloat16=False,
         )
+        spec = dataclasses.replace(SPEC, images_per_epoch=4)
+        train_epoch(network, 1, spec, steps, TrainingRun(pack, 0, CPU))
     assert norms[0] == pytest.approx(0.01, rel=1e-3)
     assert norms[1] > 1.0
 
@@ -165,20 +149,14 @@ def test_gradients_are_clipped(pack):
 def test_a_loss_that_is_not_finite_stops_before_it_spoils_the_weights(pack):
     network = tiny().train()
     before = copy.deepcopy(network.state_dict())
+    steps = Steps(
+        torch.optim.SGD(network.parameters(), 1.0),
+        lambda _, prediction, target: prediction.sum() * float("nan"),
+        gradient_clip=1.0,
+        bfloat16=False,
+    )
     with pytest.raises(FloatingPointError, match="loss became nan at step 1 of 5"):
-        train_epoch(
-            network,
-            pack,
-            torch.optim.SGD(network.parameters(), 1.0),
-            epoch_batches(18, 0, 4, seed=0),
-            device=CPU,
-            loss=lambda _, prediction, target: prediction.sum() * float("nan"),
-            gradient_clip=1.0,
-            mixed_precision=False,
-            seed=0,
-            on_step=lambda step: None,
-            progress=lambda info: None,
-        )
+        train_epoch(network, 1, SPEC, steps, TrainingRun(pack, 0, CPU))
     parameters = dict(network.named_parameters())
     assert all(torch.equal(parameters[name], before[name]) for name in parameters)
 

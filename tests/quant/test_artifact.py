@@ -8,7 +8,7 @@ import torch
 
 from model.errors import InputError
 from model.network.depth_network import NetworkSpec
-from quant.artifact import Form, load_network, read_form, save_network, size_mb
+from quant.artifact import Form, load_network, load_prepared, read_form, save_network, size_mb
 from quant.calibrate import calibrate
 from quant.engines import qnnpack
 from quant.equalization.equalize import equalize
@@ -65,6 +65,21 @@ def test_modes_come_back_one_by_one(depth_network, tmp_path):
     modes = {name: quantizer.mode for name, quantizer in quantizers(load_network(tmp_path)).items()}
     assert modes == {name: quantizer.mode for name, quantizer in quantizers(prepared).items()}
     assert set(modes.values()) == {"off", "moving_average", "freeze"}
+    description = tmp_path / "network.json"
+    description.write_text(description.read_text().replace('"moving_average"', '"follow"'))
+    former = {name: quantizer.mode for name, quantizer in quantizers(load_network(tmp_path)).items()}
+    assert former == modes, "files in which the mode has its former name"
+
+
+def test_only_a_prepared_network_is_loaded_as_one(calibrated, depth_network, fresh_images, tmp_path):
+    for name in ("prepared", "float"):
+        (tmp_path / name).mkdir()
+    save_network(tmp_path / "prepared", calibrated[ARMS[0]], Form(SPEC, ARMS[0][0], "prepared", False, ARMS[0][1]))
+    save_network(tmp_path / "float", depth_network, Form(SPEC, False, "float"))
+    loaded = load_prepared(tmp_path / "prepared")
+    assert torch.equal(reference(loaded, fresh_images), reference(calibrated[ARMS[0]], fresh_images))
+    with pytest.raises(InputError, match="form='float' is not a prepared network"):
+        load_prepared(tmp_path / "float")
 
 
 @pytest.mark.parametrize("arm", ARMS)

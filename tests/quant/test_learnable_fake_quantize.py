@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from model.data.pack import Pack
+from model.epochs import TrainingRun
 from model.images import normalize
 from model.training import validate
 from quant.calibrate import calibrate
@@ -151,16 +152,7 @@ def test_a_training_moves_all_ranges_and_leaves_a_network_that_converts(network,
     )
     keys = list(prepared.state_dict())
     scales = {name: q.scale.clone() for name, q in weight_quantizers(prepared).items()}
-    history, _ = finetune(
-        prepared,
-        copy.deepcopy(network),
-        pack,
-        SPEC,
-        seed=0,
-        device=torch.device("cpu"),
-        scratch=None,
-        progress=lambda info: None,
-    )
+    history, _ = finetune(prepared, copy.deepcopy(network), SPEC, TrainingRun(pack, 0, torch.device("cpu")))
     assert max(history, key=lambda row: row["val_ssim"])["epoch"] > 0
     assert all((q.scale != scales[name]).any() for name, q in weight_quantizers(prepared).items())
     assert all(float(q.scale) == pytest.approx(1 / 256) for q in activation_quantizers(prepared).values() if q.fixed)

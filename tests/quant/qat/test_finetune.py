@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from model.data.pack import Pack
+from model.epochs import TrainingRun
 from model.images import normalize
 from model.metrics import sqnr_db
 from model.training import validate
@@ -62,17 +63,8 @@ def source(request, network):
 
 
 def run(prepared, pack, teacher, spec=SPEC, *, seed=0, scratch=None, progress=lambda info: None, kept_float=()):
-    return finetune(
-        prepared,
-        copy.deepcopy(teacher),
-        pack,
-        spec,
-        seed=seed,
-        device=CPU,
-        scratch=scratch,
-        progress=progress,
-        kept_float=kept_float,
-    )
+    training_run = TrainingRun(pack, seed, CPU, scratch, progress)
+    return finetune(prepared, copy.deepcopy(teacher), spec, training_run, kept_float)
 
 
 def warm(source, pack, granularity="per_channel", spec=CALIBRATE):
@@ -244,15 +236,24 @@ class Killed(Exception):
 
 @pytest.mark.parametrize(
     ("start", "finished"),
-    [("cold", 0), ("cold", 1), ("cold", 2), ("cold", 3), ("calibrated", 1), ("calibrated", 3), ("learned", 2)],
+    [
+        ("cold", 0),
+        ("cold", 1),
+        ("cold", 2),
+        ("cold", 3),
+        ("calibrated", 1),
+        ("calibrated", 3),
+        ("learned", 2),
+        ("cold learned", 2),
+    ],
 )
 def test_a_resumed_training_equals_an_uninterrupted_one_bit_for_bit(network, pack, tmp_path, finished, start):
     # Activations freeze in the second epoch and all the rest in the third.
     spec = QatSpec(epochs=4, batch_size=4, learning_rate=2e-3, freeze_ranges_after=0.34, freeze_bn_after=0.67)
-    spec = replace(spec, learned_scales=start == "learned")
+    spec = replace(spec, learned_scales="learned" in start)
 
     def fresh():
-        return prepare_for_qat(network, "per_channel", CALIBRATE) if start == "cold" else warm(network, pack)
+        return prepare_for_qat(network, "per_channel", CALIBRATE) if "cold" in start else warm(network, pack)
 
     def kill(info):
         if info["epoch"] == finished + 1 and info.get("step") == 2:
@@ -266,6 +267,28 @@ def test_a_resumed_training_equals_an_uninterrupted_one_bit_for_bit(network, pac
     history, _ = run(resumed, pack, network, spec, scratch=tmp_path, progress=lambda info: epochs.add(info["epoch"]))
     assert min(epochs) == finished + 1, "finished epochs are not done again"
     assert history == expected
+    assert same_tensors(whole.state_dict(), resumed.state_dict())
+
+
+def test_a_training_that_began_when_a_mode_had_another_name_is_resumed(network, pack, tmp_path):
+    spec = QatSpec(epochs=3, batch_size=4, learning_rate=2e-3, freeze_ranges_after=1.0)
+
+    def fresh():
+        return prepare_for_qat(network, "per_channel", CALIBRATE)
+
+    def kill(info):
+        if info["epoch"] == 2:
+            raise Killed
+
+    whole, resumed = fresh(), fresh()
+    expected, _ = run(whole, pack, network, spec)
+    with pytest.raises(Killed):
+        run(fresh(), pack, network, spec, scratch=tmp_path, progress=kill)
+    state = torch.load(tmp_path / "epoch.pt", weights_only=True)
+    assert "moving_average" in state["modes"].values()
+    former = {name: "follow" if mode == "moving_average" else mode for name, mode in state["modes"].items()}
+    torch.save(state | {"modes": former}, tmp_path / "epoch.pt")
+    assert run(resumed, pack, network, spec, scratch=tmp_path)[0] == expected
     assert same_tensors(whole.state_dict(), resumed.state_dict())
 
 
@@ -322,16 +345,7 @@ def test_the_teacher_is_listened_to_and_left_alone(network, pack, monkeypatch):
     for distillation in (0.0, 1.0):
         prepared, teacher = prepare_for_qat(fuse_bn(network), "per_channel", CALIBRATE), Constant()
         spec = QatSpec(epochs=3, batch_size=4, learning_rate=1e-2, distillation=distillation)
-        finetune(
-            prepared,
-            teacher,
-            pack,
-            spec,
-            seed=0,
-            device=CPU,
-            scratch=None,
-            progress=lambda _: None,
-        )
+        finetune(prepared, teacher, spec, TrainingRun(pack, 0, CPU))
         assert teacher.level.item() == 5.0
         assert teacher.level.grad is None
         means[distillation] = float(reference(prepared, normalize(pack.images("val"))).mean())

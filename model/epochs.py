@@ -1,0 +1,178 @@
+"""The epoch loop that float training and quantization-aware training share: what a step sees, and what is kept."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from model.data.augment import augment
+from model.data.pack import Pack
+from model.files import replacing
+from model.images import normalize
+from model.progress import Progress, ignore_progress
+
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(normalized images, prediction, target) -> scalar"""
+Row = dict[str, float]
+"""The figures of one epoch."""
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """What a training has beside its network and its spec.
+
+    ``pack``: train images are augmented; the validation images choose the best epoch. ``scratch``: folder in which
+    every finished epoch is kept, so that a rerun with the same arguments resumes behind it (None: nothing is kept).
+    """
+
+    pack: Pack
+    seed: int
+    device: torch.device
+    scratch: Path | None = None
+    progress: Progress = ignore_progress
+
+
+@dataclass(frozen=True)
+class Steps:
+    """How the steps of an epoch are made.
+
+    ``before(i)`` runs before step i (schedules). ``gradient_clip`` is the largest norm. ``bfloat16`` is autocast, and
+    only acts on a GPU.
+    """
+
+    optimizer: torch.optim.Optimizer
+    loss: Loss
+    gradient_clip: float
+    bfloat16: bool
+    before: Callable[[int], None] = lambda step: None
+
+
+class EpochSpec(Protocol):
+    """The settings of an epoch; ``images_per_epoch`` 0 means all."""
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs there are."""
+
+    @property
+    def images_per_epoch(self) -> int:
+        """Images in each of them."""
+
+    @property
+    def batch_size(self) -> int:
+        """Images a step."""
+
+
+class Stateful(Protocol):
+    """What can be kept after an epoch and put back: a network, an optimizer, a schedule."""
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """What there is to keep."""
+
+    def load_state_dict(self, state_dict: Any) -> Any:
+        """Go back to what was kept."""
+
+
+def epoch_seed(seed: int, number: int) -> int:
+    """The seed of everything that is drawn in the epoch of this number, counted from 1."""
+    return seed * 100_003 + number - 1
+
+
+def epoch_batches(run: TrainingRun, spec: EpochSpec, number: int) -> list[Tensor]:
+    """Index batches of the train images for the epoch of this number."""
+    seed = epoch_seed(run.seed, number)
+    return shuffled_batches(run.pack.size("train"), spec.images_per_epoch, spec.batch_size, seed)
+
+
+def shuffled_batches(size: int, images_per_epoch: int, batch_size: int, seed: int) -> list[Tensor]:
+    """Shuffled index batches of one epoch; a last batch of one image is dropped (BatchNorm needs two)."""
+    order = torch.randperm(size, generator=torch.Generator().manual_seed(seed))
+    order = order[: images_per_epoch or size]
+    return [batch for batch in order.split(batch_size) if len(batch) > 1 or len(order) == 1]
+
+
+def train_epoch(network: nn.Module, number: int, spec: EpochSpec, steps: Steps, run: TrainingRun) -> float:
+    """Train ``network`` in place for the epoch of this number, counted from 1; returns the mean loss.
+
+    Progress gets epoch, epochs, step, steps and the mean loss after each step. Raises FloatingPointError when the loss
+    is not finite.
+    """
+    batches = epoch_batches(run, spec, number)
+    torch.manual_seed(epoch_seed(run.seed, number))
+    total = 0.0
+    for step, batch in enumerate(batches):
+        steps.before(step)
+        indices = batch.tolist()
+        images = run.pack.images("train", indices).to(run.device, non_blocking=True)
+        target = run.pack.depth("train", indices).to(run.device, non_blocking=True)
+        images, target = augment(images, target)
+        inputs = normalize(images)
+        with torch.autocast("cuda", torch.bfloat16, enabled=steps.bfloat16 and run.device.type == "cuda"):
+            prediction = network(inputs)
+        value = steps.loss(inputs, prediction.float(), target)
+        if not torch.isfinite(value):
+            raise FloatingPointError(f"loss became {float(value.detach())} at step {step + 1} of {len(batches)}")
+        steps.optimizer.zero_grad(set_to_none=True)
+        value.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), steps.gradient_clip)
+        steps.optimizer.step()
+        total += float(value.detach())
+        figures = {"step": step + 1, "steps": len(batches), "loss": total / (step + 1)}
+        run.progress({"epoch": number, "epochs": spec.epochs, **figures})
+    return total / max(len(batches), 1)
+
+
+def best_epoch(history: Sequence[Row], since: int = 0) -> Row:
+    """The first row of the best validation SSIM, from index ``since`` on where there are such rows."""
+    return max(history[since:] or history, key=lambda row: row["val_ssim"])
+
+
+def run_epochs(
+    numbers: range,
+    one_epoch: Callable[[int, Sequence[Row]], Row],
+    parts: Mapping[str, Stateful],
+    run: TrainingRun,
+    best_since: int = 0,
+) -> list[Row]:
+    """Run the epochs of these numbers, leave the network with the state of the best one, and return the history.
+
+    Args:
+        numbers: of the epochs; the last one is how many are shown as the whole.
+        one_epoch: trains and validates: from the number and the rows before it to its row.
+        parts: the network (``network``), and what else is kept after each epoch and put back when a killed run resumes.
+        best_since: index of the first row that may be the best one, once there is such a row.
+    """
+    state = load_epoch(run.scratch)
+    history: list[Row] = state["history"] if state else []
+    best: dict[str, Tensor] = state["best"] if state else {}
+    if state:
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+    for number in numbers[len(history) :]:
+        history.append(one_epoch(number, history))
+        if best_epoch(history, best_since) is history[-1]:
+            weights = parts["network"].state_dict()
+            best = {name: value.detach().cpu().clone() for name, value in weights.items()}
+        run.progress({"epochs": numbers[-1], **history[-1]})
+        save_epoch(run.scratch, history=history, best=best, **{name: p.state_dict() for name, p in parts.items()})
+    parts["network"].load_state_dict(best)
+    return history
+
+
+def save_epoch(scratch: Path | None, **state: object) -> None:
+    """Keep the state after an epoch in ``scratch``; nothing without a folder."""
+    if scratch is None:
+        return
+    with replacing(scratch / "epoch.pt") as aside:
+        torch.save(state, aside)
+
+
+def load_epoch(scratch: Path | None) -> dict[str, Any] | None:
+    """The state of the last finished epoch in ``scratch``, or None."""
+    if scratch is None or not (scratch / "epoch.pt").exists():
+        return None
+    state: dict[str, Any] = torch.load(scratch / "epoch.pt", weights_only=True)
+    return state
