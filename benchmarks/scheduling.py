@@ -77,14 +77,18 @@ def grid(folder: Path) -> int:
     from benchmarks.subject import smaller
     from grid.planning.plan import make_plan
     from grid.run.files import RunFiles
+    from grid.run.live_results import LiveResults
     from grid.run.plan_text import describe
     from grid.run.progress import Progress
     from grid.run.recorder import Recorder, run_context
     from grid.scheduling.cores import own_cores
-    from grid.scheduling.resources import FEW_CORES
-    from grid.scheduling.tune import Context, Resources, cluster, run_plan
+    from grid.scheduling.listener import Listeners
+    from grid.scheduling.resources import FEW_CORES, Resources
+    from grid.scheduling.tune import cluster, run_plan
     from grid.space.search_space import load_space
+    from grid.stages.work import Context
     from grid.storage.result_store import StageStore
+    from grid.tracking.uri import store_uri
     from model.data.pack import Pack, prepare_pack
     from model.network.checkpoint import checkpoint_sha256
 
@@ -95,13 +99,13 @@ def grid(folder: Path) -> int:
     pack = Pack(prepare_pack("rooms", folder / "packs", space.pack))
     planned = make_plan(space, checkpoint_sha256(checkpoint), pack.fingerprint)
     store = StageStore(folder / "store")
-    run_dir = store.root / "run"
-    run_dir.mkdir()
+    run_dir = store.root / "runs" / "run"
+    run_dir.mkdir(parents=True)
     (run_dir / "plan.txt").write_text("\n".join(describe(planned, store)) + "\n")
 
     began = time.monotonic()
     files = RunFiles(run_dir, planned, run_context(planned, pack, "run", "benchmarks.scheduling"))
-    recorder = Recorder(files, store, pack)
+    recorder = Recorder(files, store, pack, store_uri(store.root))  # named: it is opened at once
     tracking_s = time.monotonic() - began
 
     class Watched(Progress):
@@ -116,7 +120,8 @@ def grid(folder: Path) -> int:
         with cluster(Resources()):
             start_s, began = time.monotonic() - began, time.monotonic()
             context = Context(store.root, pack.path, checkpoint)
-            failures = run_plan(planned, context, Resources(), recorder.beside(progress)).failures
+            listeners = Listeners(progress, LiveResults(files, store, recorder.record_later))
+            failures = run_plan(planned, context, Resources(), listeners).failures
             workers_s, run_s = progress.first - began, time.monotonic() - progress.first
             recorder.finish(failures)
             wall_s = time.monotonic() - progress.first
@@ -165,11 +170,16 @@ def bare(folder: Path, trials: int) -> None:
 def plan(folder: Path) -> None:
     """The plan of 10,000 cells, and what the driver keeps of each."""
     from grid.planning.plan import make_plan
+    from grid.run.files import RunFiles
+    from grid.run.live_results import LiveResults
     from grid.run.progress import Progress
-    from grid.run.recorder import Tracking
-    from grid.scheduling.tune import Resources, TrieSearcher
+    from grid.scheduling.listener import Listeners
+    from grid.scheduling.resources import Resources
+    from grid.scheduling.searcher import TrieSearcher
     from grid.space.search_space import load_space
     from grid.storage.result_store import StageStore
+    from grid.tracking.cell_run import CellRun
+    from grid.tracking.mlflow_store import Tracking
 
     (folder / "large.yaml").write_text(LARGE)
     space, store = load_space(folder / "large.yaml"), StageStore(folder / "store")
@@ -179,14 +189,15 @@ def plan(folder: Path) -> None:
     gc.collect()
     tracemalloc.start()
     planned = make_plan(space, "0" * 64, "0" * 16)
-    progress = Progress(planned, store)
-    kept = progress, TrieSearcher(planned, store, Resources(), progress), {node.id: node for node in planned.nodes}
+    live = LiveResults(RunFiles(folder, planned, {"run": "large"}), store, lambda cell, row: None)
+    listeners = Listeners(Progress(planned, store), live)
+    kept = TrieSearcher(planned, store, Resources(), listeners, 400), {node.id: node for node in planned.nodes}
     cells = len(planned.cells)
     grown_kb = traced_kb() / cells
     tracemalloc.stop()
     of = f"{cells} cells, {len(planned.nodes)} stages"
     say("scheduling_plan_s", plan_s, "s", f"{of}; goal <= 3")
-    say("scheduling_plan_kb_a_cell", grown_kb, "KB", "plan, progress, searcher and nodes")
+    say("scheduling_plan_kb_a_cell", grown_kb, "KB", "plan, listeners, searcher and nodes")
     del kept
 
     tracking = Tracking(f"sqlite:///{folder / 'mlflow.db'}", "benchmark", folder / "artifacts")
@@ -195,7 +206,8 @@ def plan(folder: Path) -> None:
     def write(which: slice) -> None:
         for cell in planned.cells[which]:
             figures = {f"figure_{number}": float(number) for number in range(20)}
-            tracking.write_cell(parent, cell.key, cell.name, {"cell": cell.name, **cell.relevant}, figures)
+            params = {"cell": cell.name, **cell.relevant}
+            tracking.write_cell(parent, CellRun(cell.key, cell.name, params, figures))
 
     write(slice(5))
     tracemalloc.start()

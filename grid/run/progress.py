@@ -4,7 +4,7 @@ import sys
 import time
 from collections import Counter
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from rich.console import Console
 from rich.live import Live
@@ -58,7 +58,7 @@ class Progress:
         self.live: Live | None = None
         self.last_plain = 0.0
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> Self:
         if self.console.is_terminal and self.to_do:
             self.live = Live(self._table(), console=self.console, refresh_per_second=4, get_renderable=self._table)
             self.live.start()
