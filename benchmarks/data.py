@@ -19,9 +19,9 @@ from benchmarks.line import say
 from benchmarks.subject import float_network, rendered
 from grid.scheduling.cores import own_cores, pin_process
 from model.data.augment import augment
-from model.data.pack import FAR_MM, Pack
+from model.data.pack import Pack
 from model.epochs import shuffled_batches
-from model.images import IMAGENET_MEAN, IMAGENET_STD, normalize
+from model.images import IMAGENET_MEAN, IMAGENET_STD, MAX_DEPTH_MM, normalize
 from model.metrics import depth_loss
 
 ROOMS = 64
@@ -54,7 +54,7 @@ class Files(Dataset):
     def __getitem__(self, index: int) -> Batch:
         image = Image.open(self.folder / f"{index}.jpg").resize((self.size,) * 2, Image.Resampling.BILINEAR)
         depth = Image.open(self.folder / f"{index}.png").resize((self.size // 4,) * 2, Image.Resampling.NEAREST)
-        target = tv_tensors.Mask(np.asarray(depth).astype(np.float32) / FAR_MM)[None]
+        target = tv_tensors.Mask(np.asarray(depth).astype(np.float32) / MAX_DEPTH_MM)[None]
         if self.augmented:
             image, target = AUGMENT(image, tv_tensors.Mask(target))
         return self.normalize(self.to_float(image).as_subclass(Tensor)), target.as_subclass(Tensor)
@@ -89,7 +89,7 @@ def main() -> None:
 
 def _write_files(pack: Pack, folder: Path) -> None:
     """The rooms as the files of the Kaggle copy: JPEG, and 16-bit PNG in millimetres, both 640x480."""
-    images, depths = pack.images("train").permute(0, 2, 3, 1).numpy(), pack.depth("train")[:, 0].numpy() * FAR_MM
+    images, depths = pack.images("train").permute(0, 2, 3, 1).numpy(), pack.depth("train")[:, 0].numpy() * MAX_DEPTH_MM
     for index, (image, depth) in enumerate(zip(images, depths.round().astype(np.uint16), strict=True)):
         Image.fromarray(image).resize(KAGGLE_SIZE).save(folder / f"{index}.jpg", quality=90)
         Image.fromarray(depth).resize(KAGGLE_SIZE, Image.Resampling.NEAREST).save(folder / f"{index}.png")

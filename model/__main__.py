@@ -35,27 +35,27 @@ def main() -> None:
     for field in dataclasses.fields(TrainSpec):
         kind = str if isinstance(field.default, str) else type(field.default)
         parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind, default=field.default)
-    asked = parser.parse_args()
-    spec = TrainSpec(**{field.name: getattr(asked, field.name) for field in dataclasses.fields(TrainSpec)})
-    torch.manual_seed(asked.seed)
-    network, network_spec = _start(asked, spec)
-    pack = Pack(prepare_pack(asked.data, asked.packs, PackSpec(rooms_train=asked.rooms_train), _pack_progress))
+    options = parser.parse_args()
+    spec = TrainSpec(**{field.name: getattr(options, field.name) for field in dataclasses.fields(TrainSpec)})
+    torch.manual_seed(options.seed)
+    network, network_spec = _start(options, spec)
+    pack = Pack(prepare_pack(options.data, options.packs, PackSpec(rooms_train=options.rooms_train), _pack_progress))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    scratch = asked.out.with_suffix(".resume")
+    scratch = options.out.with_suffix(".resume")
     started = time.monotonic()
-    run = TrainingRun(pack, asked.seed, device, scratch, _Bar(started))
+    run = TrainingRun(pack, options.seed, device, scratch, _Bar(started))
     history = train(network, spec, run)
     metrics = depth_metrics(predict(network, pack.images("test"), device=device), pack.depth("test"))
     best = spec.best_epoch(history)
     save_checkpoint(
         network,
         network_spec,
-        asked.out,
+        options.out,
         {
             "command": "python -m model " + shlex.join(sys.argv[1:]),
-            "data": asked.data if asked.data == "rooms" else pack.origin,
+            "data": options.data if options.data == "rooms" else pack.origin,
             "data_fingerprint": pack.fingerprint,
-            "seed": asked.seed,
+            "seed": options.seed,
             "best_epoch": int(best["epoch"]),
             "torch": torch.__version__,
             **{f"test_{name}": round(value, 6) for name, value in metrics.items()},
@@ -64,17 +64,17 @@ def main() -> None:
     for file in scratch.glob("*"):
         file.unlink()
     scratch.rmdir()
-    print(f"\n{asked.out}: " + ", ".join(f"test {name} {value:.4f}" for name, value in metrics.items()))
+    print(f"\n{options.out}: " + ", ".join(f"test {name} {value:.4f}" for name, value in metrics.items()))
 
 
-def _start(asked: argparse.Namespace, spec: TrainSpec) -> tuple[nn.Module, NetworkSpec]:
-    own = asked.network and register_network(asked.network)
-    if (spec.init == "checkpoint") != (asked.checkpoint is not None):
+def _start(options: argparse.Namespace, spec: TrainSpec) -> tuple[nn.Module, NetworkSpec]:
+    own = options.network and register_network(options.network)
+    if (spec.init == "checkpoint") != (options.checkpoint is not None):
         raise InputError("--checkpoint", "goes with --init checkpoint", "both or neither")
-    if asked.checkpoint is not None:
-        network, network_spec, _ = load_checkpoint(asked.checkpoint, NetworkSpec(own or asked.encoder))
+    if options.checkpoint is not None:
+        network, network_spec, _ = load_checkpoint(options.checkpoint, NetworkSpec(own or options.encoder))
         return network, network_spec
-    network_spec = NetworkSpec(own or asked.encoder)
+    network_spec = NetworkSpec(own or options.encoder)
     network = build_network(network_spec)
     load_pretrained_(network, network_spec, spec.init)
     return network, network_spec

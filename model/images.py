@@ -7,6 +7,9 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 MAX_DEPTH_M = 10.0
 """Depths are cut off here; networks and targets hold them as fractions of it."""
+MAX_DEPTH_MM = round(1000 * MAX_DEPTH_M)
+LARGEST_SIZE = 2048
+"""Of the input's side, in pixels."""
 
 
 def normalize(images: Tensor) -> Tensor:

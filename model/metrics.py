@@ -24,11 +24,11 @@ def depth_loss(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def depth_metrics(prediction: Tensor, target: Tensor) -> dict[str, float]:
-    """Test metrics of Nx1xHxW depth fractions, averaged over images.
+    """Test metrics of Nx1xHxW depth fractions, over the pixels of all images together.
 
     mse and ssim are those of the study (fractions of 10 m, unclipped); abs_rel, rmse_m (metres) and delta1 are
     those of Eigen et al. 2014 (arXiv:1406.2283), on pixels whose true depth is known (> 0) and predictions
-    clipped to (0, 10] m.
+    clipped to (0, 10] m. Raises FloatingPointError where a predicted depth is not finite.
     """
     prediction, target = prediction.float(), target.float()
     if not torch.isfinite(prediction).all():

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+SPLITS = ("train", "val", "test")
+
 
 @dataclass(frozen=True, eq=False)
 class Frame:

@@ -1,12 +1,11 @@
-"""NYUv2 in the three forms in which people have it on disk: found, listed, split.
+"""NYUv2 in the three layouts in which people have it on disk: recognized, listed, split.
 
 - nyu-csv: the Kaggle copy. ``nyu2_train.csv`` and ``nyu2_test.csv`` list colour and depth; 8-bit depth is
   255 = 10 m, 16-bit depth is millimetres.
 - nyu-mat: the official labelled file (HDF5), stored by MATLAB with height and width swapped.
 - nyu-fastdepth: one HDF5 a frame in ``train/<scene>/`` and ``val/``.
 
-Frames of one place never
-stand in two splits, unless the data has one place only, which is then said.
+Frames of one place are never in two splits, unless the data has one place only, which is then reported.
 """
 
 import csv
@@ -80,7 +79,7 @@ def read_frames(listing: Listing, split: str, size: int) -> Generator[Frame | In
 
 
 def _list_csv(root: Path, lists: Path, val_fraction: float, skip_bad: bool) -> Listing:
-    found: dict[str, list[Entry]] = {}
+    frames: dict[str, list[Entry]] = {}
     errors: list[InputError] = []
     digest = hashlib.sha256()
     for split in ("train", "test"):
@@ -94,21 +93,21 @@ def _list_csv(root: Path, lists: Path, val_fraction: float, skip_bad: bool) -> L
             raise InputError(str(path), f"cannot be read as CSV ({error})", "text in UTF-8") from None
         if not rows:
             raise InputError(str(path), "is empty", "rows of colour file, depth file")
-        found[split] = []
+        frames[split] = []
         for number, row in rows:
             try:
                 entry = _csv_entry(root, path, number, row)
                 for file_path in (entry.image, entry.depth):
                     status = file_path.stat()
                     digest.update(f"{split} {entry.name} {status.st_size} {status.st_mtime_ns}\n".encode())
-                found[split].append(entry)
+                frames[split].append(entry)
             except InputError as error:
                 errors.append(error)
     _report(errors, skip_bad, lists, "rows")
-    for split, entries in found.items():
+    for split, entries in frames.items():
         if not entries:
             raise InputError(str(lists / f"nyu2_{split}.csv"), "has no usable row", "existing files")
-    return _split_train("nyu-csv", found["train"], found["test"], val_fraction, digest.hexdigest(), len(errors))
+    return _split_train("nyu-csv", frames["train"], frames["test"], val_fraction, digest.hexdigest(), len(errors))
 
 
 def _report(errors: list[InputError], skip_bad: bool, place: Path, what: str) -> None:
@@ -144,25 +143,25 @@ def _printable(path: Path) -> str:
 
 
 def _list_fastdepth(root: Path, val_fraction: float, skip_bad: bool) -> Listing:
-    found: dict[str, list[Entry]] = {}
+    frames: dict[str, list[Entry]] = {}
     errors: list[InputError] = []
     digest = hashlib.sha256()
     for split, folder in (("train", root / "train"), ("test", root / "val")):
-        found[split] = []
+        frames[split] = []
         for path in sorted(folder.rglob("*.h5")):
             name = path.relative_to(root).as_posix()
             if not path.is_file() or not name.isprintable():
-                problem = "is no file, or a link to none" if name.isprintable() else "has a name that is no text"
+                problem = "is not a file, or a broken link" if name.isprintable() else "has a name that is not text"
                 errors.append(InputError(_printable(path), problem, "one HDF5 a frame"))
                 continue
             status = path.stat()
             digest.update(f"{split} {name} {status.st_size} {status.st_mtime_ns}\n".encode())
-            found[split].append(Entry(str(path), path, path, name, _place(path.parent.name), _number(path)))
+            frames[split].append(Entry(str(path), path, path, name, _place(path.parent.name), _number(path)))
     _report(errors, skip_bad, root, "files")
     for split, folder in (("train", root / "train"), ("test", root / "val")):
-        if not found[split]:
+        if not frames[split]:
             raise InputError(str(folder), "holds no .h5 file", "one HDF5 a frame with rgb and depth")
-    return _split_train("nyu-fastdepth", found["train"], found["test"], val_fraction, digest.hexdigest(), len(errors))
+    return _split_train("nyu-fastdepth", frames["train"], frames["test"], val_fraction, digest.hexdigest(), len(errors))
 
 
 def _list_mat(path: Path, val_fraction: float) -> Listing:

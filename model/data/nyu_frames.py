@@ -18,8 +18,8 @@ from PIL import Image
 
 from model.data.frame import Frame
 from model.errors import InputError
+from model.images import MAX_DEPTH_M
 
-FAR_M = 10.0
 MOST_MISSING = 0.9
 FORMATS = ("JPEG", "PNG", "PPM", "TIFF", "BMP", "WEBP")  # all that need no other program to be read
 MOST_PIXELS = 50_000_000
@@ -60,24 +60,24 @@ def read_frame(origin: str, entry: Entry, size: int) -> Frame:
     return Frame(image, shrink_depth(depth_m, size // 4), entry.scene, entry.name)
 
 
-def _read_csv(entry: Entry) -> tuple[NDArray, NDArray]:
+def _read_csv(entry: Entry) -> tuple[NDArray[np.uint8], NDArray[np.floating]]:
     with Image.open(entry.image, formats=FORMATS) as picture, Image.open(entry.depth, formats=FORMATS) as depth:
         if picture.mode not in ("RGB", "RGBA", "P") or depth.mode not in ("L", "I;16", "I;16B", "I"):
-            found = f"{entry.image.name} is {picture.mode} and {entry.depth.name} is {depth.mode}"
+            problem = f"{entry.image.name} is {picture.mode} and {entry.depth.name} is {depth.mode}"
             hint = "Are the columns mixed up?"
-            raise InputError(entry.where, found, "a colour picture, then a grey depth map of 8 or 16 bits", hint)
+            raise InputError(entry.where, problem, "a colour picture, then a grey depth map of 8 or 16 bits", hint)
         _require_fit(entry, (picture.height, picture.width, 3), (depth.height, depth.width))
-        scale = FAR_M / 255 if depth.mode == "L" else 1e-3
+        scale = MAX_DEPTH_M / 255 if depth.mode == "L" else 1e-3
         return np.asarray(picture.convert("RGB")), np.asarray(depth).astype(np.float32) * np.float32(scale)
 
 
-def _read_hdf5(origin: str, entry: Entry) -> tuple[NDArray, NDArray]:
+def _read_hdf5(origin: str, entry: Entry) -> tuple[NDArray[np.uint8], NDArray[np.floating]]:
     with h5py.File(entry.image, "r") as file:
         names = ("images", "depths") if origin == "nyu-mat" else ("rgb", "depth")
         pictures, depths = (file[name] for name in names)
         if pictures.dtype != np.uint8 or depths.dtype.kind != "f":
-            found = f"colour is {pictures.dtype} and depth is {depths.dtype} in {entry.name}"
-            raise InputError(entry.where, found, "uint8, and metres as floating point numbers")
+            problem = f"colour is {pictures.dtype} and depth is {depths.dtype} in {entry.name}"
+            raise InputError(entry.where, problem, "uint8, and metres as floating point numbers")
         if origin == "nyu-mat":
             _require_fit(entry, pictures.shape[:0:-1], depths.shape[:0:-1])
             return pictures[entry.number].transpose(2, 1, 0), depths[entry.number].T
@@ -91,14 +91,14 @@ def _require_fit(entry: Entry, colour: tuple[int, ...], depth: tuple[int, ...]) 
         shapes = f"colour {colour} and depth {depth} of {entry.name} do not fit"
         raise InputError(entry.where, shapes, "H x W x 3 and H x W")
     if math.prod(depth) > MOST_PIXELS:
-        found = f"{entry.name} has {depth[1]} x {depth[0]} pixels"
-        raise InputError(entry.where, found, f"at most {MOST_PIXELS / 1e6:g} million", "Is it a picture of the data?")
+        problem = f"{entry.name} has {depth[1]} x {depth[0]} pixels"
+        raise InputError(entry.where, problem, f"at most {MOST_PIXELS / 1e6:g} million", "Is it a picture of the data?")
 
 
-def shrink_depth(depth_m: NDArray, size: int) -> NDArray[np.float32]:
+def shrink_depth(depth_m: NDArray[np.floating], size: int) -> NDArray[np.float32]:
     """Depth H x W (metres) to size x size: clipped to 10 m, mean of the valid area, holes filled."""
     valid = np.isfinite(depth_m) & (depth_m > 0)
-    metres = np.where(valid, np.minimum(depth_m, FAR_M), 0).astype(np.float32)
+    metres = np.where(valid, np.minimum(depth_m, MAX_DEPTH_M), 0).astype(np.float32)
     down, across = _areas(depth_m.shape[0], size), _areas(depth_m.shape[1], size)
     share = down @ valid.astype(np.float32) @ across.T
     shrunk = down @ metres @ across.T / np.maximum(share, 1e-9)
@@ -106,7 +106,8 @@ def shrink_depth(depth_m: NDArray, size: int) -> NDArray[np.float32]:
     for row, column in zip(*np.nonzero(share <= 1e-6), strict=True):
         nearest = np.argmin((rows - row) ** 2 + (columns - column) ** 2)
         shrunk[row, column] = shrunk[rows[nearest], columns[nearest]]
-    return shrunk.astype(np.float32)
+    result: NDArray[np.float32] = shrunk.astype(np.float32)
+    return result
 
 
 @functools.lru_cache(maxsize=8)
@@ -115,4 +116,5 @@ def _areas(source: int, target: int) -> NDArray[np.float32]:
     edges = np.arange(target + 1) * (source / target)
     pixels = np.arange(source)
     overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
-    return (np.maximum(overlap, 0) * (target / source)).astype(np.float32)
+    shares: NDArray[np.float32] = (np.maximum(overlap, 0) * (target / source)).astype(np.float32)
+    return shares

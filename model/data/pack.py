@@ -1,14 +1,14 @@
 """The pack: one HDF5 file that any source of pictures is turned into once, and that all training reads.
 
 Groups ``train``, ``val``, ``test``; in each ``image`` uint8 [N, 3, S, S], ``depth`` uint16 [N, S/4, S/4] in
-millimetres (at most 10000, beyond is clipped), ``scene`` int32 [N], ``source`` utf-8 [N].
+millimetres (clipped at 10 m), ``scene`` int32 [N], ``source`` utf-8 [N].
 """
 
 import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,19 +18,18 @@ import torch
 from torch import Tensor
 
 from model.data import nyu
-from model.data.frame import Frame
+from model.data.frame import SPLITS, Frame
 from model.data.rooms import render as rooms
 from model.errors import InputError, require_range
 from model.files import replacing
+from model.images import LARGEST_SIZE, MAX_DEPTH_M, MAX_DEPTH_MM
 
 FORMAT = "depth-pack-1"
-SPLITS = ("train", "val", "test")
-FAR_MM = 10_000
-LARGEST_SIZE = 2048
 MOST_ROOMS = 1_000_000
 _LAYOUT = {"image": "uint8", "depth": "uint16", "scene": "int32", "source": "object"}
 _ATTRIBUTES = {"fingerprint", "origin", "origin_detail", "input_size", "skipped"}
-Progress = Callable[[int, int, str], None]
+PackProgress = Callable[[int, int, str], None]
+"""(pictures done, pictures in all, what is being done)"""
 
 
 @dataclass(frozen=True)
@@ -56,24 +55,28 @@ class PackSpec:
             raise InputError("data.val_fraction", "is out of range", "above 0, below 1", value=value)
 
 
-def prepare_pack(data: str, folder: Path, spec: PackSpec, progress: Progress | None = None) -> Path:
-    """The pack of ``data`` ("rooms" or a path in an NYUv2 layout) in ``folder``: found there, or made now.
+@dataclass(frozen=True)
+class _Source:
+    """Where the pictures come from: what they are called, what they are known by, and the frames of each split."""
+
+    origin: str
+    name: str
+    detail: Mapping[str, object]
+    identity: list[object]
+    counts: dict[str, int]
+    frames: Callable[[str], Generator[Frame | InputError]]
+    note: str = ""
+    skipped: int = 0
+
+
+def prepare_pack(data: str, folder: Path, spec: PackSpec, progress: PackProgress | None = None) -> Path:
+    """The pack of ``data`` ("rooms" or a path in an NYUv2 layout) in ``folder``, which is written where it is missing.
 
     Raises InputError where the source is missing, is none of the known layouts, or holds broken frames.
     """
-    if data == "rooms":
-        counts = {split: getattr(spec, f"rooms_{split}") for split in SPLITS}
-        identity = [rooms.VERSION, rooms.SEED, counts]
-        origin, name = "rooms", "rooms"
-        detail: dict = {"seed": rooms.SEED, "version": rooms.VERSION}
-        listing = None
-    else:
-        listing = nyu.list_frames(Path(data), spec.val_fraction, spec.skip_bad)
-        counts = {split: len(listing.frames[split]) for split in SPLITS}
-        identity = [nyu.VERSION, listing.identity, spec.val_fraction, spec.skip_bad]
-        origin, name, detail = listing.origin, Path(data).resolve().stem[:40], listing.detail
-    key = hashlib.sha256(json.dumps([FORMAT, spec.input_size, origin, identity]).encode()).hexdigest()[:16]
-    path = folder / f"{name}-{key}.h5"
+    source = _rooms(spec) if data == "rooms" else _nyu(Path(data), spec)
+    key = json.dumps([FORMAT, spec.input_size, source.origin, source.identity])
+    path = folder / f"{source.name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.h5"
     if _is_pack(path):
         return path
     try:
@@ -81,12 +84,35 @@ def prepare_pack(data: str, folder: Path, spec: PackSpec, progress: Progress | N
         _sweep(folder)
         with replacing(path) as aside, h5py.File(aside, "w") as file:
             file.attrs.update(format=FORMAT, input_size=spec.input_size, output_size=spec.input_size // 4)
-            file.attrs.update(origin=origin, origin_detail=json.dumps(detail, sort_keys=True))
-            skipped = _write(file, counts, spec, listing, progress)
-            file.attrs["skipped"] = skipped
+            file.attrs.update(origin=source.origin, origin_detail=json.dumps(source.detail, sort_keys=True))
+            file.attrs["fingerprint"], file.attrs["skipped"] = _write(file, source, spec, progress)
     except OSError as error:
         raise InputError(str(folder), f"cannot be written to ({error})", "a folder for packed data") from error
     return path
+
+
+def _rooms(spec: PackSpec) -> _Source:
+    counts = {"train": spec.rooms_train, "val": spec.rooms_val, "test": spec.rooms_test}
+
+    def frames(split: str) -> Generator[Frame | InputError]:
+        yield from rooms.render_split(split, counts[split], spec.input_size)
+
+    detail = {"seed": rooms.SEED, "version": rooms.VERSION}
+    return _Source("rooms", "rooms", detail, [rooms.VERSION, rooms.SEED, counts], counts, frames)
+
+
+def _nyu(data: Path, spec: PackSpec) -> _Source:
+    listing = nyu.list_frames(data, spec.val_fraction, spec.skip_bad)
+    return _Source(
+        listing.origin,
+        data.resolve().stem[:40],
+        listing.detail,
+        [nyu.VERSION, listing.identity, spec.val_fraction, spec.skip_bad],
+        {split: len(listing.frames[split]) for split in SPLITS},
+        lambda split: nyu.read_frames(listing, split, spec.input_size),
+        listing.note,
+        listing.skipped,
+    )
 
 
 def _sweep(folder: Path) -> None:
@@ -104,48 +130,41 @@ def _is_pack(path: Path) -> bool:
     return True
 
 
-def _write(
-    file: h5py.File,
-    counts: dict[str, int],
-    spec: PackSpec,
-    listing: nyu.Listing | None,
-    progress: Progress | None,
-) -> int:
-    digest, scenes, total, done, skipped = hashlib.sha256(), dict[str, int](), sum(counts.values()), 0, 0
+def _write(file: h5py.File, source: _Source, spec: PackSpec, progress: PackProgress | None) -> tuple[str, int]:
+    """Write all splits; the SHA-256 of what they hold, and how many bad frames were left out."""
+    digest, scenes, total, done, skipped = hashlib.sha256(), dict[str, int](), sum(source.counts.values()), 0, 0
+    note = f" ({source.note})" if source.note else ""
     for split in SPLITS:
-        frames: Generator[Frame | InputError] | Generator[Frame]
-        if listing is None:
-            frames = rooms.render_split(split, counts[split], spec.input_size)
-        else:
-            frames = nyu.read_frames(listing, split, spec.input_size)
-        group, kept = _empty_group(file, split, counts[split], spec.input_size), 0
+        group, kept = _empty_group(file, split, source.counts[split], spec.input_size), 0
         digest.update(split.encode())
         # Closed here and now: its threads, left to the garbage collector, once waited for each other for ever.
-        with contextlib.closing(frames):
+        with contextlib.closing(source.frames(split)) as frames:
             for frame in frames:
                 done += 1
-                if isinstance(frame, InputError):
-                    if not spec.skip_bad:
-                        raise frame
-                    skipped += 1
-                else:
-                    depth = np.rint(np.clip(frame.depth_m, 0, FAR_MM / 1000) * 1000).astype(np.uint16)
-                    number = scenes.setdefault(frame.scene, len(scenes))
-                    group["image"][kept], group["depth"][kept] = frame.image, depth
-                    group["scene"][kept], group["source"][kept] = number, frame.source
-                    for part in (frame.image, depth, np.int32(number)):
+                if not isinstance(frame, InputError):
+                    for part in _put(group, kept, frame, scenes.setdefault(frame.scene, len(scenes))):
                         digest.update(np.ascontiguousarray(part).tobytes())
                     kept += 1
+                elif spec.skip_bad:
+                    skipped += 1
+                else:
+                    raise frame
                 if progress:
                     bad = f", {skipped} bad ones skipped" if skipped else ""
-                    note = f" ({listing.note})" if listing and listing.note else ""
                     progress(done, total, f"packing {split} pictures{bad}{note}")
         if not kept:
             raise InputError(f"{split} split", "holds no usable frame", "at least one", "Check the data folder.")
-        for name in ("image", "depth", "scene", "source"):
+        for name in _LAYOUT:
             group[name].resize(kept, axis=0)
-    file.attrs["fingerprint"] = digest.hexdigest()
-    return skipped + (listing.skipped if listing else 0)
+    return digest.hexdigest(), skipped + source.skipped
+
+
+def _put(group: h5py.Group, index: int, frame: Frame, scene: int) -> tuple[object, ...]:
+    """Write a frame; what of it counts for the fingerprint."""
+    depth = np.rint(np.clip(frame.depth_m, 0, MAX_DEPTH_M) * 1000).astype(np.uint16)
+    group["image"][index], group["depth"][index] = frame.image, depth
+    group["scene"][index], group["source"][index] = scene, frame.source
+    return frame.image, depth, np.int32(scene)
 
 
 def _empty_group(file: h5py.File, split: str, count: int, size: int) -> h5py.Group:
@@ -171,7 +190,7 @@ def _size(group: h5py.Group, input_size: int) -> int:
 class Pack:
     """Reads a pack; the file is open only during a call, so that instances may cross processes.
 
-    Raises InputError where the file is missing or is no pack.
+    Raises InputError where the file is missing or is not a pack.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -179,9 +198,9 @@ class Pack:
         try:
             with h5py.File(self.path, "r") as file:
                 self.attributes = {name: file.attrs[name] for name in file.attrs}
-                found = self.attributes.get("format")
-                if not isinstance(found, str) or found != FORMAT or not self.attributes.keys() >= _ATTRIBUTES:
-                    problem = f"format {found!r} is not a pack of this version"
+                kind = self.attributes.get("format")
+                if not isinstance(kind, str) or kind != FORMAT or not self.attributes.keys() >= _ATTRIBUTES:
+                    problem = f"format {kind!r} is not a pack of this version"
                     raise InputError(str(path), problem, FORMAT, "Delete the file.")
                 self._sizes = {split: _size(file[split], self.input_size) for split in SPLITS}
         except InputError:
@@ -224,7 +243,7 @@ class Pack:
     def depth(self, split: str, indices: Sequence[int] | None = None) -> Tensor:
         """Depth as a fraction of 10 m, float32 in [0, 1], N x 1 x S/4 x S/4."""
         millimetres = self._read(split, "depth", indices)
-        return torch.from_numpy(millimetres.astype(np.float32) / np.float32(FAR_MM))[:, None]
+        return torch.from_numpy(millimetres.astype(np.float32) / np.float32(MAX_DEPTH_MM))[:, None]
 
     def scenes(self, split: str) -> Tensor:
         """The scene number of every picture, int32 [N]."""
@@ -235,11 +254,12 @@ class Pack:
         with h5py.File(self.path, "r") as file:
             dataset = file[split][name]
             if indices is None:
-                return dataset[:]
+                whole: np.ndarray = dataset[:]
+                return whole
             wanted = np.asarray(indices, dtype=np.int64)
             if len(wanted) and (wanted.min() < 0 or wanted.max() >= size):
                 raise IndexError(f"{self.path}: index outside 0..{size - 1} of {split}")
             read = np.empty((len(wanted), *dataset.shape[1:]), dataset.dtype)
-            for place in np.argsort(wanted, kind="stable"):
-                read[place] = dataset[int(wanted[place])]
+            for row in np.argsort(wanted, kind="stable"):
+                read[row] = dataset[int(wanted[row])]
             return read

@@ -17,9 +17,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from model.data.pack import LARGEST_SIZE
 from model.errors import InputError
 from model.files import file_sha256, replacing
+from model.images import LARGEST_SIZE
 from model.network.depth_network import NetworkSpec, build_network
 
 Metadata = dict[str, str | float | int]
@@ -53,7 +53,7 @@ def load_checkpoint(path: Path, bare: NetworkSpec | None = None) -> tuple[nn.Mod
     ``.safetensors`` is our own format, which names its network. ``.ckpt``, ``.pth`` and ``.pt`` hold a state dict of
     the network ``bare`` (None: the default one), under ``state_dict`` or bare, its names with the study's ``net.`` in
     front or without, and no metadata.
-    Raises InputError for a file that is missing, broken, no checkpoint, or of another network.
+    Raises InputError for a file that is missing, broken, not a checkpoint, or of another network.
     """
     path = Path(path)
     if not os.path.isfile(path):  # unlike Path.is_file, also where no file system takes so long a name
@@ -100,9 +100,9 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], NetworkSpec, Metad
     try:
         spec, metadata = NetworkSpec(**json.loads(header["network"])), json.loads(header["metadata"])
         if type(spec.input_size) is not int or spec.input_size > LARGEST_SIZE:
-            raise ValueError(f"input_size {spec.input_size!r} is no whole number up to {LARGEST_SIZE}")
+            raise ValueError(f"input_size {spec.input_size!r} is not a whole number up to {LARGEST_SIZE}")
         if not isinstance(metadata, dict):
-            raise ValueError(f"metadata {metadata!r:.100} is no mapping")
+            raise ValueError(f"metadata {metadata!r:.100} is not a mapping")
     except Exception as error:  # no JSON, nested without end, or a spec that NetworkSpec refuses
         problem = f"its header does not describe a network ({error})"
         raise InputError(str(path), problem, "'network' and 'metadata' as this program writes them") from error
@@ -120,9 +120,9 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     expected = "a state dict, or one under 'state_dict'"
     if not isinstance(content, Mapping) or not content:
         raise InputError(str(path), f"it holds a {type(content).__name__} without weights", expected)
-    strangers = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
-    if strangers:
-        raise InputError(str(path), f"its entries {_some(strangers)} are no tensors", expected)
+    others = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
+    if others:
+        raise InputError(str(path), f"its entries {_some(others)} are not tensors", expected)
     tensors = {str(name): tensor for name, tensor in content.items()}
     if not any(name.startswith(LIGHTNING_PREFIX) for name in tensors):
         return tensors

@@ -25,7 +25,8 @@ class ConvBNReLU(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """N x C x H x W to N x out_channels x H x W."""
-        return self.layers(features)
+        activated: Tensor = self.layers(features)
+        return activated
 
 
 class Adapter(nn.Module):
@@ -114,7 +115,8 @@ class Decoder(nn.Module):
 
     def forward(self, stages: Sequence[Tensor]) -> Tensor:
         """Decode the stages."""
-        return self.layers(stages)
+        merged: Tensor = self.layers(stages)
+        return merged
 
 
 def resize(features: Tensor, size: int, to: int) -> Tensor:

@@ -62,7 +62,7 @@ class Stage:
 class DepthNetwork(nn.Module):
     """Depth from one image: N x 3 x S x S normalized float to N x 1 x S/4 x S/4, depth as a fraction of 10 m.
 
-    There is no final activation, so outputs may leave [0, 1] a little.
+    There is no final activation, so outputs may lie slightly outside [0, 1].
     """
 
     def __init__(self, encoder: nn.Module, decoder: nn.Module, head: nn.Module) -> None:
@@ -73,7 +73,8 @@ class DepthNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Predict the depth fraction."""
-        return self.head(self.decoder(self.encoder(images)))
+        depth: Tensor = self.head(self.decoder(self.encoder(images)))
+        return depth
 
 
 class DepthHead(nn.Module):
@@ -88,7 +89,8 @@ class DepthHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Map the decoder's features to depth."""
-        return self.layers(features)
+        depth: Tensor = self.layers(features)
+        return depth
 
 
 def build_network(spec: NetworkSpec) -> nn.Module:
@@ -96,7 +98,7 @@ def build_network(spec: NetworkSpec) -> nn.Module:
 
     A network of the user's own has the weights that its file gives it. All sizes inside ours are fixed at build from
     ``spec.input_size``, so that ``torch.fx`` traces the network. Raises InputError where the encoder does not exist
-    or does not give four usable stages, or the user's own network gives no depth map.
+    or does not give four usable stages, or the user's own network does not give a depth map.
     """
     if spec.encoder.startswith(OWN):
         return build_own(spec.encoder, spec.input_size)

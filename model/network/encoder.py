@@ -14,8 +14,9 @@ from typing import Any
 
 import timm
 import torch
-from timm.layers import BatchNormAct2d, Conv2dSame
 from timm.layers import activations as timm_activations
+from timm.layers.conv2d_same import Conv2dSame
+from timm.layers.norm_act import BatchNormAct2d
 from timm.layers.padding import pad_same_arg
 from timm.models import _efficientnet_blocks as timm_blocks
 from timm.models.efficientnet import EfficientNet
@@ -74,7 +75,8 @@ class InvertedResidual(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Apply the block, and add its input where it has a skip."""
-        return self.block(features) + features if self.skip else self.block(features)
+        changed: Tensor = self.block(features)
+        return changed + features if self.skip else changed
 
 
 def build_encoder(name: str, input_size: int, pretrained: bool = False) -> nn.Module:
@@ -132,7 +134,7 @@ def timm_efficientnet_encoder(model: EfficientNet | MobileNetV3, example: Tensor
 
 
 def _timm_feature_encoder(
-    model_name: str, info: Sequence[dict], example: Tensor, name: str, pretrained: bool
+    model_name: str, info: Sequence[dict[str, Any]], example: Tensor, name: str, pretrained: bool
 ) -> nn.Module:
     """Any other model of timm, through its own ``features_only`` form."""
     picks = _four_stages([float(stage["reduction"]) for stage in info], name)
@@ -154,11 +156,11 @@ def _four_stages(strides: Sequence[float], name: str) -> tuple[int, int, int, in
         return at[4][-1], at[8][-1], at[16][0], at[16][-1]
     if at[4] and at[8] and at[16] and at[32]:
         return at[4][-1], at[8][-1], at[16][-1], at[32][-1]
-    shown = ", ".join(f"{stride:g}" for stride in strides) or "none"
-    raise _unusable(name, f"has stages at strides {shown}")
+    listed = ", ".join(f"{stride:g}" for stride in strides) or "none"
+    raise _unusable(name, f"has stages at strides {listed}")
 
 
-def _run(pieces: Sequence[nn.Module], example: Tensor) -> tuple[list, Paddings]:
+def _run(pieces: Sequence[nn.Module], example: Tensor) -> tuple[list[Any], Paddings]:
     """Run the pieces one after the other in eval mode: outputs, and the 'SAME' paddings at this size."""
     paddings: Paddings = {}
 
@@ -194,7 +196,8 @@ def _plain(module: nn.Module, paddings: Paddings) -> nn.Module:
     if isinstance(module, Conv2dSame):
         return _plain_convolution(module, paddings)
     if type(module) in PLAIN_ACTIVATIONS:
-        return PLAIN_ACTIVATIONS[type(module)]()
+        activation: nn.Module = PLAIN_ACTIVATIONS[type(module)]()
+        return activation
     for key, child in list(module.named_children()):
         setattr(module, key, _plain(child, paddings))
     return module
@@ -212,9 +215,9 @@ def _units(parts: Sequence[nn.Module]) -> nn.Sequential:
     return nn.Sequential(*(nn.Sequential(*unit) if len(unit) > 1 else unit[0] for unit in units))
 
 
-def _plain_squeeze_excitation(module: timm_blocks.SqueezeExcite) -> SqueezeExcitation:
+def _plain_squeeze_excitation(module: timm_blocks.SqueezeExcite) -> nn.Module:
     squeeze, expand = module.conv_reduce, module.conv_expand
-    plain = SqueezeExcitation(squeeze.in_channels, squeeze.out_channels)
+    plain: nn.Module = SqueezeExcitation(squeeze.in_channels, squeeze.out_channels)
     plain.fc1, plain.fc2 = squeeze, expand
     plain.activation, plain.scale_activation = _plain(module.act1, {}), _plain(module.gate, {})
     return plain

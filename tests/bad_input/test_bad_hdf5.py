@@ -194,7 +194,7 @@ def test_a_frame_whose_name_is_no_text_is_reported_in_signs_that_can_be_shown(tm
     root = fastdepth(tmp_path / "fast")
     (root / FRAME).rename(root / "val" / "official" / os.fsdecode(NAMES[name]))
     message = refusal(lambda: packed(root, tmp_path))
-    assert "has a name that is no text" in message
+    assert "has a name that is not text" in message
     assert message.isprintable()
 
 

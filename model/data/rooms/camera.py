@@ -24,12 +24,12 @@ def stand(rng: Generator, scene: Scene) -> Camera:
         tried += 1
         yaw = np.arctan2(away[1] - spot[1], away[0] - spot[0])
         pitch, roll = np.radians(rng.normal(-12, 8)), np.radians(rng.normal(0, 2.0))
-        found = Camera(np.array([*spot, height], np.float32), look_towards(yaw, pitch, roll), float(tangent))
-        depth, _ = cast(found, 24, scene.room, scene.solids)
+        candidate = Camera(np.array([*spot, height], np.float32), look_towards(yaw, pitch, roll), float(tangent))
+        depth, _ = cast(candidate, 24, scene.room, scene.solids)
         score = float(depth.mean() + 1.5 * depth.std()) if depth.min() > 0.5 and depth.max() < 9.5 else 0.0
         score *= rng.uniform(0.7, 1.0)
         if score > best:
-            best, camera = score, found
+            best, camera = score, candidate
     if camera is None:
         middle = np.array([scene.room[0] / 2, scene.room[1] / 2, 1.85], np.float32)
         camera = Camera(middle, look_towards(rng.uniform(0, 6.28), -0.2, 0.0), 0.47)

@@ -1,4 +1,4 @@
-"""The built-in data: rendered rooms with exact depth. Picture i does not depend on how many are asked for."""
+"""The built-in data: rendered rooms with exact depth. Picture i does not depend on how many are rendered."""
 
 import argparse
 import multiprocessing
@@ -11,15 +11,16 @@ from pathlib import Path
 
 import numpy as np
 
-from model.data.frame import Frame
+from model.data.frame import SPLITS, Frame
 from model.data.rooms.camera import stand
 from model.data.rooms.scene import make_scene
 from model.data.rooms.shading import render
 
+_Job = tuple[str, int, int, int, tuple[int, ...]]
+"""Arguments of ``render_scene``."""
 VIEWS_PER_SCENE = 4
 SEED = 20
 VERSION = 1  # raise it when the same arguments give other pictures
-SPLITS = ("train", "val", "test")
 _WORTH_PROCESSES = 48  # starting workers costs about as much as rendering this many pictures
 
 
@@ -36,7 +37,7 @@ def render_scene(
     seed: int = SEED,
     views: tuple[int, ...] = tuple(range(VIEWS_PER_SCENE)),
 ) -> list[Frame]:
-    """The asked ``views`` of one scene."""
+    """Chosen ``views`` of one scene."""
     key = [seed, SPLITS.index(split), scene_number]
     scene = make_scene(np.random.default_rng(key))
     frames = []
@@ -50,7 +51,7 @@ def render_scene(
 def render_split(split: str, count: int, size: int = 224, seed: int = SEED) -> Generator[Frame]:
     """The first ``count`` pictures of a split in order, on all the cores of this process when that pays."""
     full, rest = divmod(count, VIEWS_PER_SCENE)
-    jobs = [(split, number, size, seed, tuple(range(VIEWS_PER_SCENE))) for number in range(full)]
+    jobs: list[_Job] = [(split, number, size, seed, tuple(range(VIEWS_PER_SCENE))) for number in range(full)]
     if rest:
         jobs.append((split, full, size, seed, tuple(range(rest))))
     done = 0
@@ -66,7 +67,7 @@ def render_split(split: str, count: int, size: int = 224, seed: int = SEED) -> G
         yield from render_scene(*job)
 
 
-def _spawned(jobs: list, workers: int) -> Iterator[list[Frame]]:
+def _spawned(jobs: list[_Job], workers: int) -> Iterator[list[Frame]]:
     before = {name: os.environ.get(name) for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")}
     os.environ.update(dict.fromkeys(before, "1"))
     try:
@@ -106,5 +107,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Draw rooms of the built-in data with their depth.")
     parser.add_argument("--contact-sheet", type=Path, required=True, help="PNG file to write")
     parser.add_argument("--split", choices=SPLITS, default="test")
-    asked = parser.parse_args()
-    contact_sheet(asked.contact_sheet, split=asked.split)
+    options = parser.parse_args()
+    contact_sheet(options.contact_sheet, split=options.split)

@@ -1,4 +1,4 @@
-"""Light on what the rays found, and the camera that records it."""
+"""Light on what the rays hit, and the camera that records it."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,9 +29,9 @@ def render(scene: Scene, camera: Camera, size: int, rng: Generator) -> tuple[NDA
     albedo, normals, gloss, emission = _materials(scene, camera, size, points, depth.ravel(), seen.ravel())
     light = _lighting(scene, camera, size, points, normals, gloss)
     occlusion = _occlusion(scene, points, normals)[:, None]
-    shown = np.where(emission[:, None] > 0, albedo * emission[:, None] * 2.6, 0)
+    glow = np.where(emission[:, None] > 0, albedo * emission[:, None] * 2.6, 0)
     radiance = albedo * (light[0] + scene.ambient * occlusion * _sky(normals)) * (emission[:, None] == 0)
-    picture = (radiance + light[1] + shown).reshape(size, size, 3)
+    picture = (radiance + light[1] + glow).reshape(size, size, 3)
     return _expose(picture, rng), clean_depth(depth)
 
 

@@ -55,7 +55,7 @@ def test_a_missing_file_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        ("return 3", "fails at 64 pixels (TypeError: build gave a int and no torch.nn.Module"),
+        ("return 3", "fails at 64 pixels (TypeError: build returned a int, not a torch.nn.Module"),
         ("return nn.Conv2d(4, 1, 4, stride=4)", "fails at 64 pixels (RuntimeError: "),
         ("raise OSError", "fails at 64 pixels (OSError: no message, line 4)"),
         ("return nn.Conv2d(3, 1, 2, stride=2)", "turns an image of 64 pixels into [1, 1, 32, 32]; expected [1, 1, 16,"),
