@@ -24,9 +24,12 @@ def run_folder(root: Path, name: str) -> Path:
     return root / run_path(root, name)
 
 
-def run_names(root: Path) -> list[str]:
-    """The names of all runs on this machine that can be resumed."""
-    return sorted({file.parent.name for pattern in (f"{RUNS}/*", "*") for file in root.glob(f"{pattern}/{_FILES[0]}")})
+def run_names(root: Path, remote: Remote | None = None) -> list[str]:
+    """The names of all runs of a storage that can be resumed, of this machine and of the URI."""
+    names = {file.parent.name for pattern in (f"{RUNS}/*", "*") for file in root.glob(f"{pattern}/{_FILES[0]}")}
+    if remote is not None:
+        names |= {path.partition("/")[0] for path in remote.objects.sizes(RUNS)} | set(remote.folders())
+    return sorted(names)
 
 
 def known_run(flag: str, name: str, storage: str) -> Path:
@@ -37,7 +40,7 @@ def known_run(flag: str, name: str, storage: str) -> Path:
         remote.pull_folder(name)
     folder = run_folder(root, name)
     if not folder.is_dir():
-        runs = run_names(root)
+        runs = run_names(root, remote)
         expected = "" if runs else "a run, and there is none yet"
         raise InputError(flag, f"is not a run in {masked(storage)}", expected, value=repr(name), options=runs)
     return folder

@@ -55,6 +55,8 @@ def test_a_run_of_a_storage_by_uri_is_found_where_its_version_left_it(tmp_path, 
     old_run(root, place)
     share_run(root / place, root, remote)
     monkeypatch.setenv("QUANTIZATION_GRID_CACHE", str(tmp_path / "b"))
+    with pytest.raises(InputError, match=r"expected one of first\."):
+        known_run("--report", "second", uri)
     there = known_run("--resume", "first", uri)
     assert there.relative_to(tmp_path / "b").as_posix().endswith(f"/{place}")
     assert (there / "run.json").is_file()
