@@ -25,10 +25,10 @@ def run_folder(root: Path, name: str) -> Path:
 
 
 def run_names(root: Path, remote: Remote | None = None) -> list[str]:
-    """The names of all runs of a storage that can be resumed, of this machine and of the URI."""
+    """The names of all runs of a storage that can be resumed, of this machine and in the URI's ``runs``."""
     names = {file.parent.name for pattern in (f"{RUNS}/*", "*") for file in root.glob(f"{pattern}/{_FILES[0]}")}
     if remote is not None:
-        names |= {path.partition("/")[0] for path in remote.objects.sizes(RUNS)} | set(remote.folders())
+        names |= {path.partition("/")[0] for path in remote.objects.sizes(RUNS)}
     return sorted(names)
 
 
