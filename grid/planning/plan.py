@@ -8,16 +8,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 
 from grid.planning import stage_table
-from grid.planning.stage_table import CPU, Chain, Stage, stage_named
+from grid.planning.stage_table import CPU, Chain, Stage
 from grid.space.search_space import Exclusion, SearchSpace
 from grid.space.settings import Flat, Scalar, groups, switch_of
 from model.errors import InputError
 from model.network.depth_network import NetworkSpec
 from model.network.user_network import OWN, own_network
 from quant.engines.catalog import TORCH, is_exported, missing
-
-_FLOAT = ("load", "train", "fuse", "evaluate", "profile")
-"""The stages of a float baseline."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +146,7 @@ class _Draft:
         part = self.parts.get((stage.name, values))
         if part is None:
             own = dict(zip(keys, values, strict=True))
-            if stage.name == "load":
+            if stage.reads_checkpoint:
                 own["checkpoint_sha256"] = self.checkpoint_sha256
             encoder = str(own.get("network.encoder", ""))
             if encoder.startswith(OWN):  # another file of the same name is another network
@@ -159,7 +156,7 @@ class _Draft:
 
     def cell_key(self, parts: list[_Part]) -> str:
         """The hash of all that the cell's result depends on; an analysis looks at it and changes nothing."""
-        own = [(part.stage.name, part.text) for part in parts if part.stage.name != "analyze"]
+        own = [(part.stage.name, part.text) for part in parts if part.stage.keyed]
         return _digest(["cell", own, self.fingerprint])[:12]
 
     def add_(self, cell: str, parts: list[_Part]) -> dict[str, str]:
@@ -172,8 +169,8 @@ class _Draft:
             done.inputs[name], done.nodes[name] = inputs, self._node(part, inputs, cell)
             if part.stage.gives_network:
                 done.network = done.nodes[name]
-            if done.root is None and (following is None or following.stage.name != "train"):
-                done.root = done.network  # loaded, or trained: the float network that all else starts from
+            if part.stage.makes_root and not (following and following.stage.makes_root):
+                done.root = done.network
                 done.root_test = self._node(test, {"network": str(done.root)}, cell)
         return done.nodes
 
@@ -231,7 +228,9 @@ def _cached_matching(prefixes: frozenset[str], keys: tuple[str, ...]) -> tuple[s
 def _all_settings(space: SearchSpace) -> Iterator[Flat]:
     """The baselines, then every combination of the axes."""
     if space.baselines:
-        prefixes = [prefix for stage in _FLOAT for prefix in stage_named(stage).settings]
+        folded = {**space.base, "method": "fp32", "fuse_bn": True, "engine": TORCH[0]}
+        stages = {stage.name: stage for given in (True, False) for stage in chain(folded, given)}
+        prefixes = [prefix for stage in stages.values() for prefix in stage.settings]
         for settings in space.combinations(_matching(prefixes, [key for key, _ in space.axes])):
             for fuse_bn in (False, True):
                 yield {**settings, "method": "fp32", "fuse_bn": fuse_bn, "engine": TORCH[0]}

@@ -9,6 +9,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from grid.planning import columns
+from grid.planning.output_files import (
+    ANALYSIS_CSV,
+    ANALYSIS_ERRORS,
+    ANALYSIS_JSON,
+    ANALYSIS_RANGES,
+    LATENCIES,
+    OPERATORS,
+    SAMPLES,
+)
 from grid.space.settings import Flat, is_on
 from quant.engines.catalog import is_exported
 
@@ -48,7 +57,9 @@ class Stage:
     Cost: ``seconds`` a unit on one core; a unit is a training step's picture for ``trains`` (the settings group with
     its epochs), a picture for ``images`` (the setting that counts them), else the whole stage. ``counts_images``: the
     steps that it reports are pictures. ``columns`` turns its record into columns of the cell's row, and
-    ``folder_column`` names the column that holds its folder.
+    ``folder_column`` names the column that holds its folder. ``artifacts`` are the files that MLflow keeps of it.
+    ``makes_root``: what it gives is the float network that all else starts from. ``reads_checkpoint``: the SHA-256 of
+    the checkpoint is one of its settings. ``keyed``: what it reads tells cells apart.
     """
 
     name: str
@@ -68,6 +79,10 @@ class Stage:
     counts_images: bool = False
     columns: Callable[[Mapping[str, Any]], dict[str, Any]] = columns.none
     folder_column: str | None = None
+    artifacts: tuple[str, ...] = ()
+    makes_root: bool = False
+    reads_checkpoint: bool = False
+    keyed: bool = True
 
     def in_cell(self, settings: Flat, given: bool) -> bool:
         """Whether a cell with these settings has the stage; ``given``: a checkpoint holds its network."""
@@ -106,9 +121,11 @@ STAGES: tuple[Stage, ...] = (
         "load",
         "grid.stages.float_network:load_float",
         belongs=_loaded,
-        settings=("network",),  # and the SHA-256 of the checkpoint
+        settings=("network",),
         inputs=lambda chain: {},
         reads_data=False,
+        reads_checkpoint=True,
+        makes_root=True,
         seconds=0.2,
     ),
     Stage(
@@ -118,6 +135,7 @@ STAGES: tuple[Stage, ...] = (
         settings=("network", "train", "seed"),
         inputs=lambda chain: {"network": chain.network},
         version=3,
+        makes_root=True,
         device=GPU,
         trains="train",
         seconds=0.3,
@@ -229,6 +247,7 @@ STAGES: tuple[Stage, ...] = (
         counts_images=True,
         seconds=13.0,
         columns=columns.accuracy,
+        artifacts=(SAMPLES,),
     ),
     Stage(
         "profile",
@@ -240,6 +259,7 @@ STAGES: tuple[Stage, ...] = (
         device=PROFILER,
         seconds=8.0,
         columns=columns.latency,
+        artifacts=(OPERATORS, LATENCIES),
     ),
     Stage(
         "analyze",
@@ -256,6 +276,8 @@ STAGES: tuple[Stage, ...] = (
         images="analyze.images",
         seconds=5.0,
         folder_column="analysis",
+        artifacts=(ANALYSIS_CSV, ANALYSIS_JSON, ANALYSIS_ERRORS, ANALYSIS_RANGES),
+        keyed=False,
     ),
 )
 """All stages, in the order in which a cell runs them."""

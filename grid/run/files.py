@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from grid.paths import PUBLISHED_RESULTS
+from grid.planning.output_files import LATENCIES, SAMPLES
 from grid.planning.plan import Cell, Plan
 from grid.planning.stage_table import stage_names
 from grid.report.inputs import ReportInputs
@@ -19,7 +20,6 @@ from grid.results.rows import Row, commands, history, result_rows
 from grid.results.target import DEFAULT, Target, parse_target
 from grid.space.settings import groups, setting_types
 from grid.space.values import Entry
-from grid.stages.output_files import LATENCIES, SAMPLES
 from grid.storage.result_store import StageStore
 from model.data.pack import Pack
 from model.errors import InputError

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from grid.planning.plan import Cell, Plan
+from grid.planning.stage_table import stage_named
 from grid.results.rows import Row, history, settings_by_place
 from grid.results.target import Target
 from grid.run.files import RunFiles
 from grid.run.user_network import kept_file
 from grid.secrets import masked
 from grid.space.settings import Scalar
-from grid.stages.analysis_files import FILES as ANALYSIS_FILES
-from grid.stages.output_files import LATENCIES, OPERATORS, SAMPLES
 from grid.storage.result_store import StageStore
 from grid.tracking.cell_run import CellRun, ModelArtifact
 from grid.tracking.uri import EXPERIMENT, store_uri, ui_command
@@ -28,8 +27,6 @@ from model.network.user_network import OWN, own_network
 if TYPE_CHECKING:
     from grid.tracking.mlflow_store import Tracking
 
-_FILES: tuple[tuple[str, str], ...] = (("profile", OPERATORS), ("profile", LATENCIES), ("evaluate", SAMPLES))
-_FILES += tuple(("analyze", name) for name in ANALYSIS_FILES)
 _TAGS = ("method", "granularity", "fuse_bn", "same_as", "graph_hash", "cpu_model")
 _QUIET_S = 60.0
 """How long MLflow is left alone after it failed."""
@@ -117,7 +114,9 @@ class Recorder:
             for name, value in row.items()
             if isinstance(value, float) or (name == "float_sites" and value is not None)
         }
-        artifacts = [self.store.path(cell.nodes[stage]) / name for stage, name in _FILES if stage in cell.nodes]
+        artifacts = [
+            self.store.path(node) / name for stage, node in cell.nodes.items() for name in stage_named(stage).artifacts
+        ]
         written = CellRun(
             cell.key,
             cell.name,

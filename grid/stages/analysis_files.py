@@ -5,11 +5,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from grid.planning.output_files import ANALYSIS_CSV, ANALYSIS_ERRORS, ANALYSIS_JSON, ANALYSIS_RANGES
 from grid.stages.analysis_figures import errors_figure, ranges_figure
 from quant.analysis.site_errors import SiteError, ranked
 
-CSV, JSON, ERRORS, RANGES = "analysis.csv", "analysis.json", "analysis-errors.png", "analysis-ranges.png"
-FILES = (CSV, JSON, ERRORS, RANGES)
 COLUMNS = (
     "rank", "site", "kind", "order", "isolated_sqnr_db", "isolated_cosine", "noise_share", "site_sqnr_db",
     "cumulative_sqnr_db", "cumulative_cosine", "channels", "low", "high", "clip_low", "clip_high", "spread",
@@ -17,16 +16,16 @@ COLUMNS = (
 
 
 def write_analysis(folder: Path, errors: tuple[SiteError, ...], images: int) -> None:
-    """Write FILES into ``folder``: a CSV line a site, ranked; JSON that also has the range of every channel."""
+    """Write two pictures into ``folder``, a CSV with a line a site, ranked, and JSON with the range of every channel."""
     worst_first = ranked(errors)
-    with (folder / CSV).open("w", newline="", encoding="utf-8") as file:
+    with (folder / ANALYSIS_CSV).open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
         writer.writerows(_line(rank, error) for rank, error in enumerate(worst_first, 1))
     document = {"images": images, "sites": [_with_channels(rank, error) for rank, error in enumerate(worst_first, 1)]}
-    (folder / JSON).write_text(json.dumps(document, separators=(",", ":"), allow_nan=False))
-    errors_figure(errors, folder / ERRORS)
-    ranges_figure(errors, folder / RANGES)
+    (folder / ANALYSIS_JSON).write_text(json.dumps(document, separators=(",", ":"), allow_nan=False))
+    errors_figure(errors, folder / ANALYSIS_ERRORS)
+    ranges_figure(errors, folder / ANALYSIS_RANGES)
 
 
 def _line(rank: int, error: SiteError) -> list[Any]:

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from grid.planning.output_files import LATENCIES, OPERATORS, SAMPLES
 from grid.planning.stage_table import stage_named
 from grid.stages.latency import measure_pair, profile_operators
-from grid.stages.output_files import LATENCIES, OPERATORS, SAMPLES
 from grid.stages.work import Outcome, Work, write_outcome
 from model.images import MAX_DEPTH_M, normalize
 from model.metrics import depth_metrics, sqnr_db

@@ -31,7 +31,7 @@ def count_zeros(work: Work) -> Outcome:
     """The function of the new stage: how many weights of the network are (almost) zero."""
     threshold = float(work.node.settings["qat.learning_rate"] or 0)
     weights = [value.abs().flatten() for value in load_network(work.inputs["network"]).parameters()]
-    for number, value in enumerate(weights, 1):
+    for number in range(1, len(weights) + 1):
         work.progress({"step": number, "steps": len(weights)})
     return Outcome({"zeros": sum(int((value < threshold).sum()) for value in weights)})
 

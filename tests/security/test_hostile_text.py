@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
+from grid.planning.output_files import ANALYSIS_CSV, ANALYSIS_ERRORS, ANALYSIS_RANGES
 from grid.report.document import (
     Cell,
     Code,
@@ -28,7 +29,6 @@ from grid.report.inputs import ReportInputs
 from grid.report.markdown import markdown_text
 from grid.report.report import write_report
 from grid.results.target import parse_target
-from grid.stages.analysis_files import CSV, ERRORS, RANGES
 from tests.grid.report.report_rows import context, grid_rows, histories_of, latency_files, row
 
 HOSTILE = (
@@ -107,8 +107,8 @@ def hostile_analysis(folder, text):
     """An analysis whose sites are named after ``text``, with pictures that are none."""
     columns = "rank,site,kind,isolated_sqnr_db,cumulative_sqnr_db,site_sqnr_db,low,high,noise_share,spread"
     quoted = '"' + text.replace('"', '""') + '"'
-    (folder / CSV).write_text(f"{columns}\n1,{quoted},{quoted},1,1,1,0,1,0.5,1\n")
-    for name in (ERRORS, RANGES):
+    (folder / ANALYSIS_CSV).write_text(f"{columns}\n1,{quoted},{quoted},1,1,1,0,1,0.5,1\n")
+    for name in (ANALYSIS_ERRORS, ANALYSIS_RANGES):
         (folder / name).write_bytes(b"")
     return folder
 

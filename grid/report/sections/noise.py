@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
+from grid.planning.output_files import ANALYSIS_CSV, ANALYSIS_ERRORS, ANALYSIS_RANGES
 from grid.report.cells import name_cell, text_cell
 from grid.report.document import Cell, Code, Column, Emphasis, Paragraph, Picture, Section, Spans, Table
 from grid.report.inputs import ReportInputs
-from grid.stages.analysis_files import CSV, ERRORS, RANGES
 
 MOST_SITES = 10
 LEGEND: Spans = (
@@ -25,7 +25,7 @@ LEGEND: Spans = (
     ": SQNR of the rounded weight or activation itself. ",
     Emphasis("Spread"),
     ": the widest channel over the median one. The ten worst are shown; all sites are in ",
-    Code(CSV),
+    Code(ANALYSIS_CSV),
     " of the cell in MLflow. Cells that are the same network as another one are left out.",
 )
 
@@ -39,18 +39,18 @@ def noise(inputs: ReportInputs) -> Section | None:
 
 
 def _cell(cell: str, folder: Path) -> Section:
-    errors, ranges = (partial(shutil.copy, folder / name) for name in (ERRORS, RANGES))
+    errors, ranges = (partial(shutil.copy, folder / name) for name in (ANALYSIS_ERRORS, ANALYSIS_RANGES))
     blocks = (
         sites_table(folder),
-        Picture(f"{cell}-{ERRORS}", "Noise of each site, and up to each site", errors),
-        Picture(f"{cell}-{RANGES}", "Ranges of the worst sites", ranges, folded=True),
+        Picture(f"{cell}-{ANALYSIS_ERRORS}", "Noise of each site, and up to each site", errors),
+        Picture(f"{cell}-{ANALYSIS_RANGES}", "Ranges of the worst sites", ranges, folded=True),
     )
     return Section((Code(cell),), blocks)
 
 
 def sites_table(folder: Path) -> Table:
     """Return the worst sites of the analysis in ``folder``, the worst first."""
-    with (folder / CSV).open(newline="", encoding="utf-8") as file:
+    with (folder / ANALYSIS_CSV).open(newline="", encoding="utf-8") as file:
         lines = [line for line, _ in zip(csv.DictReader(file), range(MOST_SITES), strict=False)]
     columns = [Column("#", "number"), Column("site", "name"), Column("kind"), Column("alone, dB", "number")]
     titles = ("share of noise", "up to here, dB", "at the site, dB", "range", "spread")

@@ -172,7 +172,8 @@ def test_no_two_nodes_read_the_same_whatever_is_varied(key, checkpoint):
 
 
 def test_ids_are_the_same_in_another_process():
-    code = "from grid.planning.plan import *; from grid.space.search_space import *; p = make_plan(load_space('full'), 'sha', 'data');"
+    code = "from grid.planning.plan import *; from grid.space.search_space import *;"
+    code += "p = make_plan(load_space('full'), 'sha', 'data');"
     code += "print(*[n.id for n in p.nodes], *[c.key for c in p.cells])"
     environment = {"PYTHONHASHSEED": "1", "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"}
     found = subprocess.run(

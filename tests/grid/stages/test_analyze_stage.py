@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from grid.planning.output_files import ANALYSIS_CSV, ANALYSIS_ERRORS, ANALYSIS_JSON, ANALYSIS_RANGES
 from grid.planning.plan import Plan, make_plan
+from grid.planning.stage_table import stage_named
 from grid.report.document import plain_text
 from grid.report.inputs import ReportInputs
 from grid.report.report import write_report
@@ -18,7 +20,7 @@ from grid.report.sections.noise import LEGEND, sites_table
 from grid.results.results_csv import RESULT_COLUMNS
 from grid.results.rows import result_rows
 from grid.space.search_space import load_space
-from grid.stages.analysis_files import COLUMNS, CSV, ERRORS, FILES, JSON, RANGES, write_analysis
+from grid.stages.analysis_files import COLUMNS, write_analysis
 from grid.stages.run import run_node
 from grid.storage.result_store import StageStore
 from quant.analysis.site_errors import SiteError
@@ -149,15 +151,15 @@ def test_an_analysis_lists_every_site_that_is_on_with_its_errors(mixed_grid):
     mixture = store.record(cell_of(plan, "ptq").nodes["mix"])
     kept, sites = mixture["asserted"]["float_sites"], mixture["metrics"]["sites"]
     folder = store.path(cell_of(plan, "ptq").nodes["analyze"])
-    assert all((folder / name).stat().st_size > 0 for name in FILES)
-    with (folder / CSV).open(newline="") as file:
+    assert all((folder / name).stat().st_size > 0 for name in stage_named("analyze").artifacts)
+    with (folder / ANALYSIS_CSV).open(newline="") as file:
         lines = list(csv.DictReader(file))
     assert tuple(lines[0]) == COLUMNS
     assert len(lines) == len({line["site"] for line in lines}) == sites - 3
     assert not {line["site"] for line in lines} & set(kept)
     isolated = [float(line["isolated_sqnr_db"]) for line in lines]
     assert isolated == sorted(isolated)
-    document = json.loads((folder / JSON).read_text())
+    document = json.loads((folder / ANALYSIS_JSON).read_text())
     assert document["images"] == 1
     assert [site["site"] for site in document["sites"]] == [line["site"] for line in lines]
     assert all(len(site["low"]) == site["channels"] for site in document["sites"])
@@ -170,7 +172,7 @@ def test_rows_tell_how_many_sites_stay_float_which_and_where_the_analysis_is(mix
     row = rows[cell_of(plan, "ptq").name]
     assert row["float_sites"] == 3
     assert row["kept_float"].split() == store.record(cell_of(plan, "ptq").nodes["mix"])["asserted"]["float_sites"]
-    assert (Path(row["analysis"]) / CSV).is_file()
+    assert (Path(row["analysis"]) / ANALYSIS_CSV).is_file()
     assert rows["fp32"].get("float_sites") is None
 
 
@@ -218,7 +220,7 @@ def test_the_table_shows_the_ten_worst_first(tmp_path):
 @pytest.mark.parametrize("count", [0, 1, 2, 40])
 def test_pictures_are_drawn_however_many_sites_there_are(tmp_path, count):
     write_analysis(tmp_path, made_up(count), 8)
-    for name in (ERRORS, RANGES):
+    for name in (ANALYSIS_ERRORS, ANALYSIS_RANGES):
         assert np.asarray(Image.open(tmp_path / name)).std() > (5 if count else 0)
 
 
@@ -232,7 +234,7 @@ def test_the_report_has_a_table_and_its_own_copy_of_the_pictures_for_each_analyz
     assert text.count("| 1 | `quantizers.layer_") + text.count("| 1 | `encoder.layer") == 2
     for cell in cells:
         assert f"### `{cell}`" in text
-        for name in (f"{cell}-{ERRORS}", f"{cell}-{RANGES}"):
+        for name in (f"{cell}-{ANALYSIS_ERRORS}", f"{cell}-{ANALYSIS_RANGES}"):
             assert f"]({name})" in text
             assert (run / name).read_bytes() == (folder / name.removeprefix(f"{cell}-")).read_bytes()
     assert plain_text(LEGEND) in re.sub("[*`]", "", text)

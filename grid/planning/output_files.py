@@ -1,0 +1,6 @@
+"""Names of the files that stages leave beside their figures."""
+
+SAMPLES = "samples.npz"
+LATENCIES, OPERATORS = "latencies.npy", "operators.txt"
+ANALYSIS_CSV, ANALYSIS_JSON = "analysis.csv", "analysis.json"
+ANALYSIS_ERRORS, ANALYSIS_RANGES = "analysis-errors.png", "analysis-ranges.png"
