@@ -16,7 +16,7 @@ COLUMNS = (
 
 
 def write_analysis(folder: Path, errors: tuple[SiteError, ...], images: int) -> None:
-    """Write two pictures into ``folder``, a CSV with a line a site, ranked, and JSON with the range of every channel."""
+    """Write two pictures into ``folder``, a CSV with a line a site, ranked, and JSON with all channels' ranges."""
     worst_first = ranked(errors)
     with (folder / ANALYSIS_CSV).open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
