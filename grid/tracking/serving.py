@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
-FULL_DEPTH_M = 10.0
 BATCH_SIZE = 16
 
 
@@ -30,7 +29,7 @@ class DepthModel(PythonModel):
 
     def predict(self, context: Any, model_input: np.ndarray, params: dict[str, Any] | None = None) -> np.ndarray:
         """Return depth in metres [N,1,S/4,S/4] float32 of RGB images [N,3,S,S] uint8."""
-        from model.images import normalize
+        from model.images import MAX_DEPTH_M, normalize
 
         images = np.asarray(model_input)
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != 3:
@@ -40,7 +39,7 @@ class DepthModel(PythonModel):
                 self.network(normalize(torch.from_numpy(images[start : start + BATCH_SIZE].copy())))
                 for start in range(0, len(images), BATCH_SIZE)
             ]
-        return (torch.cat(parts) * FULL_DEPTH_M).numpy()
+        return (torch.cat(parts) * MAX_DEPTH_M).numpy()
 
 
 mlflow.models.set_model(DepthModel())

@@ -108,9 +108,9 @@ def test_behind_learned_rounding_the_calibrated_network_says_what_is_right(relu_
         for conv in quant_convs(written).values():
             conv.conv.weight.copy_(conv.weight_quantizer(conv.conv.weight))
     wanted = correct_bias(prepared, BiasCorrectionSpec("fast"), images).state_dict()
-    found = correct_bias(written, BiasCorrectionSpec("fast"), images, original=prepared).state_dict()
+    corrected = correct_bias(written, BiasCorrectionSpec("fast"), images, original=prepared).state_dict()
     alone = correct_bias(written, BiasCorrectionSpec("fast"), images).state_dict()
     for name in (name for name in wanted if name.endswith("conv.bias")):
-        assert torch.allclose(found[name], wanted[name], atol=1e-5)
+        assert torch.allclose(corrected[name], wanted[name], atol=1e-5)
         assert torch.allclose(alone[name], written.state_dict()[name], atol=1e-5)
-        assert not torch.allclose(found[name], alone[name], atol=1e-4)
+        assert not torch.allclose(corrected[name], alone[name], atol=1e-4)

@@ -31,8 +31,8 @@ def test_activation_ranges_do_not_depend_on_weights_being_rounded(all_kinds, ima
     for granularity in GRANULARITIES:
         for weight_range in WEIGHT_RANGES:
             spec = CalibrateSpec(activation_range=activation_range, weight_range=weight_range)
-            found = activation_quantizers(calibrate(all_kinds, granularity, spec, images))
-            states.append({name: (float(q.scale), int(q.zero_point)) for name, q in found.items()})
+            calibrated = activation_quantizers(calibrate(all_kinds, granularity, spec, images))
+            states.append({name: (float(q.scale), int(q.zero_point)) for name, q in calibrated.items()})
     assert all(state == states[0] for state in states)
 
 
@@ -57,10 +57,10 @@ def test_a_network_in_train_mode_is_calibrated_with_dropout_and_batch_statistics
     torch.manual_seed(0)
     network = settled(AllKinds(), images)
     expected = calibrate(network, "per_channel", MINMAX, images)
-    found = calibrate(network.train(), "per_channel", MINMAX, images)
+    calibrated = calibrate(network.train(), "per_channel", MINMAX, images)
     assert network.training, "the argument keeps its mode"
     scales = quantizers(expected)
-    assert all(torch.equal(q.scale, scales[name].scale) for name, q in quantizers(found).items())
+    assert all(torch.equal(q.scale, scales[name].scale) for name, q in quantizers(calibrated).items())
 
 
 def test_minmax_ranges_are_the_extremes_of_the_float_function(all_kinds, images):
@@ -179,9 +179,9 @@ def test_no_images_at_all_is_an_error(relu_pair, images):
 
 def test_fixed_and_limited_quantizers_keep_their_rules(all_kinds, images):
     prepared = calibrate(all_kinds, "per_channel", MINMAX, 10 * images)
-    found = quantizers(prepared)
-    assert float(found["quantizers.gate_sigmoid"].scale) == 1 / 256
-    assert float(found["quantizers.depthwise"].high) == 6.0
+    named = quantizers(prepared)
+    assert float(named["quantizers.gate_sigmoid"].scale) == 1 / 256
+    assert float(named["quantizers.depthwise"].high) == 6.0
 
 
 def test_the_state_is_counted_for_the_record(all_kinds, images):

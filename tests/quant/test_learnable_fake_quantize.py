@@ -67,9 +67,9 @@ def test_gradients_are_those_of_rounding_passed_straight_through(kind):
     plain = [scale.clone().requires_grad_(), zero_point.clone().requires_grad_()]
     shape = (-1, 1, 1, 1)
     expected = by_autograd(expected_given, *(value.reshape(shape) for value in plain), low, high)
-    found, sent = learned(given), torch.randn(6, 4, 5, 5)
-    assert torch.allclose(found, expected, atol=1e-6)
-    found.backward(sent)
+    output, sent = learned(given), torch.randn(6, 4, 5, 5)
+    assert torch.allclose(output, expected, atol=1e-6)
+    output.backward(sent)
     expected.backward(sent)
     clipped = (given.grad == 0).float().mean()
     assert 0.1 < clipped < 0.9, "both sides of the range's end are looked at"

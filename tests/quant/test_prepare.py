@@ -31,10 +31,10 @@ def test_with_all_quantizers_off_the_function_is_that_of_the_float_network(netwo
 
 def test_with_all_quantizers_off_training_is_that_of_the_float_network(relu_pair, images):
     plain, prepared = copy.deepcopy(relu_pair).train(), prepare(relu_pair, "per_channel").train()
-    expected, found = plain(images), prepared(images)
-    assert torch.allclose(found, expected, atol=1e-5)
+    expected, output = plain(images), prepared(images)
+    assert torch.allclose(output, expected, atol=1e-5)
     expected.square().mean().backward()
-    found.square().mean().backward()
+    output.square().mean().backward()
     gradients = {name.replace("conv.", ""): parameter.grad for name, parameter in prepared.named_parameters()}
     assert torch.allclose(gradients["first.weight"], plain.first.weight.grad, atol=1e-5)
     assert torch.allclose(gradients["first.bn.weight"], plain.bn.weight.grad, atol=1e-5)

@@ -194,10 +194,10 @@ def test_values_that_are_not_finite_are_not_overlooked(method, bad, batch):
     batches = [torch.linspace(-1, 1, 100), torch.linspace(-1, 1, 100)]
     batches[batch][3] = bad
     try:
-        found = limits(observer, *batches)
+        ends = limits(observer, *batches)
     except (RuntimeError, ArithmeticError, ValueError):
         return
-    assert not torch.isfinite(torch.tensor(found)).all(), "the quantizer's own check then fails"
+    assert not torch.isfinite(torch.tensor(ends)).all(), "the quantizer's own check then fails"
 
 
 @pytest.mark.parametrize("per_channel", [False, True])

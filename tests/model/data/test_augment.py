@@ -92,14 +92,14 @@ def test_colours_are_jittered_as_torchvision_does_each_alone(monkeypatch):
     }
     for name, adjust in kinds.items():
         monkeypatch.setattr(f"model.data.augment.{name}", 0.25)
-        found, _ = augment(images, images[:, :1].float())
-        for picture, image in zip(found, images, strict=True):
+        augmented, _ = augment(images, images[:, :1].float())
+        for picture, image in zip(augmented, images, strict=True):
             tried = [adjust(image.float() / 255.0, factor) * 255.0 for factor in torch.linspace(0.75, 1.25, 501)]
             assert min((picture - one).abs().max() for one in tried) < 0.5
         monkeypatch.setattr(f"model.data.augment.{name}", 0.0)
     monkeypatch.setattr("model.data.augment._GREY", 1.0)
-    found, _ = augment(images, images[:, :1].float())
-    assert torch.allclose(found, functional.rgb_to_grayscale(images.float(), 3), atol=0.1)
+    augmented, _ = augment(images, images[:, :1].float())
+    assert torch.allclose(augmented, functional.rgb_to_grayscale(images.float(), 3), atol=0.1)
 
 
 def test_hue_turns_and_leaves_grey_and_brightness(monkeypatch):
@@ -108,10 +108,10 @@ def test_hue_turns_and_leaves_grey_and_brightness(monkeypatch):
     grey = torch.full((8, 3, 4, 4), 90, dtype=torch.uint8)
     assert torch.allclose(augment(grey, grey[:, :1].float())[0], grey.float(), atol=0.1)
     coloured = torch.tensor([120, 90, 80], dtype=torch.uint8).reshape(1, 3, 1, 1).expand(8, 3, 4, 4)
-    found, _ = augment(coloured, coloured[:, :1].float())
-    luma = functional.rgb_to_grayscale(found)
+    augmented, _ = augment(coloured, coloured[:, :1].float())
+    luma = functional.rgb_to_grayscale(augmented)
     assert torch.allclose(luma, functional.rgb_to_grayscale(coloured.float()), atol=0.5)
-    assert len({round(float(value), 2) for value in found[:, 0, 0, 0]}) == 8
+    assert len({round(float(value), 2) for value in augmented[:, 0, 0, 0]}) == 8
 
 
 def test_one_seed_of_torch_gives_one_result():

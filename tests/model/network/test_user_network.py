@@ -106,11 +106,11 @@ def test_its_checkpoints_load_where_the_file_is_given(tmp_path):
     save_checkpoint(network, spec, tmp_path / "own.safetensors", {})
     torch.save(network.state_dict(), tmp_path / "bare.pth")
     images = torch.randn(1, 3, 64, 64)
-    for loaded, found, _ in (
+    for loaded, loaded_spec, _ in (
         load_checkpoint(tmp_path / "own.safetensors"),
         load_checkpoint(tmp_path / "bare.pth", spec),
     ):
-        assert found == spec
+        assert loaded_spec == spec
         assert torch.equal(loaded(images), network.eval()(images))
 
 

@@ -198,7 +198,7 @@ def test_more_sites_than_there_are_are_refused(prepared, images, ranking):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "value"),
     [
         ({"float_sites": -1}, "-1"),
         ({"max_ssim_loss": -0.1}, "-0.1"),
@@ -206,8 +206,8 @@ def test_more_sites_than_there_are_are_refused(prepared, images, ranking):
         ({"images": 0}, "0"),
     ],
 )
-def test_values_that_make_no_sense_are_refused(wrong, told):
-    with pytest.raises(InputError, match=rf"mixed_precision\.{next(iter(wrong))}: {told} is out of range"):
+def test_values_that_make_no_sense_are_refused(wrong, value):
+    with pytest.raises(InputError, match=rf"mixed_precision\.{next(iter(wrong))}: {value} is out of range"):
         MixedPrecisionSpec(**wrong)
 
 

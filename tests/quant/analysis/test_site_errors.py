@@ -89,9 +89,9 @@ def test_cumulative_errors_are_those_of_the_network_quantized_up_to_there(prepar
 
 @pytest.mark.parametrize("arm", ARMS, ids=str)
 def test_the_error_at_a_weight_and_its_range_are_those_of_the_folded_weight(prepared_kinds, analyzed, arm):
-    found = {error.name: error for error in analyzed[arm]}
+    by_name = {error.name: error for error in analyzed[arm]}
     for name, conv in quant_convs(prepared_kinds[arm]).items():
-        error, weight = found[f"{name}.weight_quantizer"], conv.folded()[0].detach()
+        error, weight = by_name[f"{name}.weight_quantizer"], conv.folded()[0].detach()
         assert error.site_sqnr_db == pytest.approx(sqnr_db(weight, conv.weight_quantizer(weight)), abs=0.01)
         assert error.low == pytest.approx(weight.amin((1, 2, 3)).tolist())
         assert error.high == pytest.approx(weight.amax((1, 2, 3)).tolist())
@@ -178,11 +178,11 @@ def test_the_network_that_is_analyzed_is_not_touched(prepared_kinds, fresh_image
 
 
 def test_progress_counts_to_the_end(prepared_kinds, fresh_images):
-    told: list[dict[str, float]] = []
-    analyze(prepared_kinds[True, "per_tensor"], fresh_images[:2], told.append)
-    steps = [info["step"] for info in told]
+    reports: list[dict[str, float]] = []
+    analyze(prepared_kinds[True, "per_tensor"], fresh_images[:2], reports.append)
+    steps = [info["step"] for info in reports]
     assert steps == sorted(steps)
-    assert told[-1]["step"] == told[-1]["steps"] == 2 * len(quantizers(prepared_kinds[True, "per_tensor"]))
+    assert reports[-1]["step"] == reports[-1]["steps"] == 2 * len(quantizers(prepared_kinds[True, "per_tensor"]))
 
 
 class InPlace(nn.Module):
@@ -214,12 +214,12 @@ def test_operators_that_work_in_place_do_not_disturb_the_values_that_are_kept(im
 def test_each_quantizer_of_the_real_network_is_one_site_also_those_that_resizing_shares(calibrated):
     prepared = calibrated[False, "per_channel"]
     calls = [node for node in prepared.graph.nodes if str(node.target).startswith("quantizers.")]
-    found = quantizer_sites(prepared)
-    assert len(found) == len(quantizers(prepared)) < len(calls) + len(quant_convs(prepared))
+    sites = quantizer_sites(prepared)
+    assert len(sites) == len(quantizers(prepared)) < len(calls) + len(quant_convs(prepared))
     order = {node: number for number, node in enumerate(prepared.graph.nodes)}
-    assert [order[site.node] for site in found] == sorted(order[site.node] for site in found)
+    assert [order[site.node] for site in sites] == sorted(order[site.node] for site in sites)
     last = next(node for node in prepared.graph.nodes if node.op == "output")
-    assert all(last in site.reaches for site in found)
+    assert all(last in site.reaches for site in sites)
 
 
 def test_what_cannot_be_analyzed_is_refused(prepared_kinds, fresh_images):

@@ -47,7 +47,7 @@ def steps_between(prepared: fx.GraphModule, int8: fx.GraphModule, images: Tensor
     """For every operator the distance of simulation and int8 in steps, both given the same int8 inputs."""
     run = Values(int8)
     run.run(images)
-    found = iter(run.int8)
+    int8_values = iter(run.int8)
     values: dict[fx.Node, Tensor] = {}
     steps = {}
     for node in prepared.graph.nodes:
@@ -58,12 +58,12 @@ def steps_between(prepared: fx.GraphModule, int8: fx.GraphModule, images: Tensor
             module = module_of(prepared, node)
             values[node] = module(*args, **kwargs) if module is not None else node.target(*args, **kwargs)
             if isinstance(module, FakeQuantize):
-                got = next(found)
+                got = next(int8_values)
                 assert got.q_scale() == pytest.approx(float(module.scale), rel=1e-6)
                 assert got.q_zero_point() == int(module.zero_point)
                 steps[node.name] = ((values[node] - got.dequantize()) / module.scale).round()
                 values[node] = got.dequantize()
-    assert next(found, None) is None
+    assert next(int8_values, None) is None
     return steps
 
 

@@ -78,15 +78,15 @@ def test_rescaling_free_channels_changes_the_equalized_noise_by_less_than_1_5_db
 
 @pytest.mark.parametrize("granularity", ["per_channel", "per_tensor"])
 def test_the_least_predicted_noise_is_the_same_from_any_start(residual, images, granularity):
-    found = []
+    noises = []
     for network in (residual, rescaled(residual, 5)):
         graph_module = scale_silus(trace(network))
         model = noise_model(graph_module, channel_classes(graph_module), images, 4, granularity)
         theta = model.solve()
         before, after = float(model.noise(torch.zeros_like(theta)).sum()), float(model.noise(theta).sum())
         assert after < before
-        found.append(after)
-    assert found[0] == pytest.approx(found[1], rel=0.03)
+        noises.append(after)
+    assert noises[0] == pytest.approx(noises[1], rel=0.03)
 
 
 @pytest.mark.parametrize("granularity", ["per_channel", "per_tensor"])
@@ -131,14 +131,14 @@ def test_squared_derivatives_are_those_of_the_outputs(images):
     network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 1, 1)).eval()
     graph_module = trace(network)
     first, last = (block.conv for block in conv_blocks(graph_module))
-    found = sensitivity(graph_module, [first, last], images, 3)
+    derivatives = sensitivity(graph_module, [first, last], images, 3)
     size = images.shape[-1] ** 2
     expected = 3 * size * network[1].weight.detach()[0, :, 0, 0] ** 2
-    assert torch.allclose(found.values[first].squared, expected, rtol=1e-4)
-    assert torch.allclose(found.values[last].squared, torch.tensor([3.0 * size]), rtol=1e-4)
+    assert torch.allclose(derivatives.values[first].squared, expected, rtol=1e-4)
+    assert torch.allclose(derivatives.values[last].squared, torch.tensor([3.0 * size]), rtol=1e-4)
     values = reference(network[:1], images[:3])
-    assert torch.allclose(found.values[first].high, values.amax((0, 2, 3)), rtol=1e-4)
-    assert torch.allclose(found.values[first].low, values.amin((0, 2, 3)), rtol=1e-4)
+    assert torch.allclose(derivatives.values[first].high, values.amax((0, 2, 3)), rtol=1e-4)
+    assert torch.allclose(derivatives.values[first].low, values.amin((0, 2, 3)), rtol=1e-4)
 
 
 def test_the_derivative_by_a_weight_leaves_out_what_a_bias_can_take(images):
@@ -149,9 +149,9 @@ def test_the_derivative_by_a_weight_leaves_out_what_a_bias_can_take(images):
         network[0].weight[1], network[0].bias[1] = 0.0, 5.0
     before = copy.deepcopy(network.state_dict())
     graph_module = trace(network)
-    found = sensitivity(graph_module, [], images, 3)
+    derivatives = sensitivity(graph_module, [], images, 3)
     last = conv_blocks(graph_module)[1].conv
-    squared = found.weights[last].flatten()
+    squared = derivatives.weights[last].flatten()
     assert squared[1] < 1e-3 * squared.max()
     assert all(torch.equal(value, before[name]) for name, value in graph_module.state_dict().items())
 

@@ -136,9 +136,9 @@ def test_calibrated_ranges_stay_where_they_are(source, network, pack):
     seen = []
 
     def unchanged(info):
-        found = quantizers(prepared).items()
+        named = quantizers(prepared).items()
         seen.append(
-            all(torch.equal(q.scale, before[n][0]) and torch.equal(q.zero_point, before[n][1]) for n, q in found)
+            all(torch.equal(q.scale, before[n][0]) and torch.equal(q.zero_point, before[n][1]) for n, q in named)
         )
 
     run(prepared, pack, network, progress=unchanged)
@@ -393,7 +393,7 @@ def test_validation_between_epochs_leaves_no_quantizer_in_another_mode(network, 
         spec,
         progress=lambda info: modes.append({q.mode for q in quantizers(prepared).values()}),
     )
-    assert all(found == {"moving_average", "freeze"} for found in modes)
+    assert all(seen == {"moving_average", "freeze"} for seen in modes)
 
 
 def test_a_loss_that_is_not_finite_stops_the_training(network, pack):
@@ -445,7 +445,7 @@ def test_batch_statistics_are_never_used_unless_asked_for(network, pack):
 @pytest.mark.parametrize("learned_scales", [False, True])
 def test_training_does_not_depend_on_how_channels_are_scaled(network, pack, learned_scales):
     images, spec = normalize(pack.images("test")), replace(SPEC, epochs=2, learned_scales=learned_scales)
-    found = []
+    outputs = []
     for factor in (1.0, 64.0, 1 / 64):  # powers of two: the same rounding in floating point
         scaled = fuse_bn(network)
         with torch.no_grad():
@@ -456,10 +456,10 @@ def test_training_does_not_depend_on_how_channels_are_scaled(network, pack, lear
         prepared = warm(scaled, pack)
         start = reference(prepared, images)
         run(prepared, pack, network, spec)
-        found.append(reference(prepared, images))
-        assert (found[-1] - start).abs().max() > 1e-2
-    assert torch.allclose(found[0], found[1], atol=1e-5)
-    assert torch.allclose(found[0], found[2], atol=1e-5)
+        outputs.append(reference(prepared, images))
+        assert (outputs[-1] - start).abs().max() > 1e-2
+    assert torch.allclose(outputs[0], outputs[1], atol=1e-5)
+    assert torch.allclose(outputs[0], outputs[2], atol=1e-5)
 
 
 def test_quantizers_that_are_off_on_purpose_stay_off(source, network, pack):

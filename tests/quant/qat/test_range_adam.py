@@ -47,15 +47,15 @@ def plain_adam(prepared):
 @pytest.mark.parametrize("granularity", ["per_channel", "per_tensor"])
 @pytest.mark.parametrize("prepare_source", [nn.Module.eval, fuse_bn], ids=["live_bn", "fused"])
 def test_scaling_channels_changes_no_step(relu_pair, images, granularity, prepare_source):
-    found, plain = [], []
+    trained_outputs, plain = [], []
     for factor in (1.0, 1 / 256):
         source = prepare_source(rescaled(relu_pair, factor))
-        found.append(trained(source, granularity, images[:4], range_adam))
+        trained_outputs.append(trained(source, granularity, images[:4], range_adam))
         plain.append(trained(source, granularity, images[:4], plain_adam))
     start = trained(relu_pair, granularity, images[:4], range_adam, steps=0)
-    moved = (found[0] - start).abs().max()
+    moved = (trained_outputs[0] - start).abs().max()
     assert moved > 1e-2
-    assert (found[0] - found[1]).abs().max() < 0.05 * moved
+    assert (trained_outputs[0] - trained_outputs[1]).abs().max() < 0.05 * moved
     assert (plain[0] - plain[1]).abs().max() > moved, "the factor is one that Adam alone does not survive"
 
 

@@ -33,18 +33,18 @@ def all_neighbours(target: Tensor, step: Tensor, limit: int, reach: int = 2) -> 
 def test_it_comes_close_to_the_best_of_all_neighbours_where_nearest_rounding_does_not(limit):
     target, gram, step = problem()
     least = distance(all_neighbours(target, step, limit), target, gram).amin(0).sum()
-    found = distance(closest_point(target, gram, step, limit, sweeps=10), target, gram).sum()
+    closest = distance(closest_point(target, gram, step, limit, sweeps=10), target, gram).sum()
     nearest = distance(rounded(target, step[..., None], limit), target, gram).sum()
-    assert found <= 1.25 * least
+    assert closest <= 1.25 * least
     assert nearest > 1.5 * least
 
 
 def test_no_single_integer_can_be_moved_to_advantage():
     target, gram, step = problem()
-    found = closest_point(target, gram, step, 127, sweeps=100)
-    least = distance(found, target, gram)
+    closest = closest_point(target, gram, step, 127, sweeps=100)
+    least = distance(closest, target, gram)
     for column, move in itertools.product(range(COLUMNS), (-1, 1)):
-        moved = found.clone()
+        moved = closest.clone()
         moved[..., column] += move * step
         assert (distance(moved, target, gram) >= least * (1 - 1e-9)).all()
 
@@ -54,9 +54,9 @@ def test_no_single_integer_can_be_moved_to_advantage():
 def test_no_row_is_worse_than_nearest_rounding(correlation, limit):
     target, gram, step = problem(correlation=correlation)
     gram = gram + 1e-6 * torch.eye(COLUMNS, dtype=gram.dtype)
-    found = closest_point(target, gram, step, limit, sweeps=10)
+    closest = closest_point(target, gram, step, limit, sweeps=10)
     nearest = rounded(target, step[..., None], limit)
-    assert (distance(found, target, gram) <= distance(nearest, target, gram)).all()
+    assert (distance(closest, target, gram) <= distance(nearest, target, gram)).all()
 
 
 def test_with_independent_inputs_it_is_nearest_rounding():
@@ -76,5 +76,5 @@ def test_all_weights_are_multiples_of_their_rows_step_within_the_limit(limit):
 def test_one_step_for_all_is_the_same_as_that_step_for_each_row():
     target, gram, step = problem()
     one = torch.full((1, 1), 0.3, dtype=torch.float64)
-    found = closest_point(target, gram, one, 127, sweeps=10)
-    assert torch.equal(found, closest_point(target, gram, one.expand_as(step), 127, sweeps=10))
+    closest = closest_point(target, gram, one, 127, sweeps=10)
+    assert torch.equal(closest, closest_point(target, gram, one.expand_as(step), 127, sweeps=10))

@@ -221,12 +221,12 @@ def test_the_int8_network_has_the_learned_integers(learned, fresh_images, case):
 
 
 def test_progress_ends_at_its_last_step(prepared, images):
-    told: list[dict[str, float]] = []
+    reports: list[dict[str, float]] = []
     learn_rounding(
-        prepared[True, "per_tensor"], RoundingSpec(images=1, places=10), images, seed=0, progress=told.append
+        prepared[True, "per_tensor"], RoundingSpec(images=1, places=10), images, seed=0, progress=reports.append
     )
-    assert [info["step"] for info in told] == list(range(1, len(told) + 1))
-    assert told[-1]["step"] == told[-1]["steps"]
+    assert [info["step"] for info in reports] == list(range(1, len(reports) + 1))
+    assert reports[-1]["step"] == reports[-1]["steps"]
 
 
 @pytest.mark.parametrize("field", ["images", "places", "damping"])
