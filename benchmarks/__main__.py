@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-NAMES = ("engine_latency", "latency_noise", "qat_step", "evaluation", "data", "sharing", "scheduling")
+NAMES = ("engine_latency", "latency_noise", "qat_step", "evaluation", "data", "sharing", "scheduling", "thousands")
 
 
 def main(names: list[str]) -> int:

@@ -76,11 +76,13 @@ def grid(folder: Path) -> int:
 
     from benchmarks.subject import smaller
     from grid.planning.plan import make_plan
+    from grid.results.target import DEFAULT, parse_target
     from grid.run.files import RunFiles
     from grid.run.live_results import LiveResults
     from grid.run.plan_text import describe
     from grid.run.progress import Progress
     from grid.run.recorder import Recorder, run_context
+    from grid.run.steps import write_results
     from grid.scheduling.cores import own_cores
     from grid.scheduling.listener import Listeners
     from grid.scheduling.resources import FEW_CORES, Resources
@@ -123,7 +125,8 @@ def grid(folder: Path) -> int:
             listeners = Listeners(progress, LiveResults(files, store, recorder.record_later))
             failures = run_plan(planned, context, Resources(), listeners).failures
             workers_s, run_s = progress.first - began, time.monotonic() - progress.first
-            recorder.finish(failures)
+            files.failures = failures
+            write_results(recorder, parse_target(DEFAULT))
             wall_s = time.monotonic() - progress.first
     if failures:
         raise RuntimeError(f"{len(failures)} stages failed: {next(iter(failures.values()))}")

@@ -11,6 +11,7 @@ from grid.run.files import RunFiles, pack_of
 from grid.run.mlflow_pages import open_pages
 from grid.run.options import Options
 from grid.run.recorder import Recorder
+from grid.run.steps import write_results
 from grid.storage.disk import require_writable
 from grid.storage.remote import open_storage
 from grid.storage.result_store import StageStore
@@ -40,8 +41,8 @@ def sync(options: Options) -> int:
         problem = f"has no packed data of {name} any more"
         raise InputError(f"{store.root}/packs", problem, "what the run left there", f"--resume {name} makes it.")
     with only_driver(store.root, name):
-        recorder = Recorder(files, store, pack, options.tracking_uri, target)
-        rows = recorder.finish(files.failures)
+        recorder = Recorder(files, store, pack, options.tracking_uri)
+        rows = write_results(recorder, target)
         share_run(files.folder, store.root, store.remote)
     if recorder.problem:
         raise InputError("--sync", recorder.problem, "an MLflow store that can be written to")

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from grid.planning.plan import Cell, Plan
 from grid.planning.stage_table import stage_named
 from grid.results.rows import Row, history, settings_by_place
-from grid.results.target import Target
 from grid.run.files import RunFiles
 from grid.run.user_network import kept_file
 from grid.secrets import masked
@@ -48,10 +47,9 @@ class Recorder:
         store: StageStore,
         pack: Pack,
         uri: str | None = None,
-        target: Target | None = None,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
-        self.files, self.store, self.pack, self.target, self.say = files, store, pack, target, say
+        self.files, self.store, self.pack, self.say = files, store, pack, say
         self.uri = uri or store_uri(store.root)
         self.common, self.axes = settings_by_place(files.plan)
         self.opened: tuple[Tracking, str] | None = None
@@ -75,26 +73,24 @@ class Recorder:
         """Write a cell that has just ended to MLflow, in the thread."""
         self.thread.submit(self._record_now, cell, row)
 
-    def finish(self, failures: dict[str, str]) -> list[Row]:
-        """Write what is missing in MLflow, results.csv and the report; returns the rows.
+    def write_cells(self) -> list[Row]:
+        """Write all cells that MLflow lacks; returns the rows of the grid, with their MLflow runs.
 
-        Where MLflow still cannot be written to, ``problem`` says why, and all else is there.
+        Where MLflow still cannot be written to, ``problem`` says why.
         """
         with self._wait_announced():
             self.thread.shutdown(cancel_futures=True)
-        self.files.failures = failures
-        self.files.save()
         rows = self.files.rows(self.store)
         self.problem = None
         with self._wait_announced():
             self._try(lambda: self._record_all(rows))
-        self.files.save()
-        rows = self.files.with_mlflow_runs(rows)
-        written = self.files.write(rows, self.store, self.target)
+        return self.files.with_mlflow_runs(rows)
+
+    def close(self, rows: Sequence[Row], pages: Sequence[Path]) -> None:
+        """End the grid's run in MLflow, with its pages; nothing where its cells could not be written."""
         if not self.problem:
             with self._wait_announced():
-                self._try(lambda: self._close(rows, written))
-        return rows
+                self._try(lambda: self._close(rows, pages))
 
     def _store(self) -> tuple["Tracking", str]:
         """The MLflow store, and the id of the grid's run in it; opened once."""

@@ -6,6 +6,8 @@ import shlex
 
 from grid.report.terminal import summary
 from grid.results.recommend import first_member, recommend
+from grid.results.rows import Row
+from grid.results.target import Target
 from grid.run.files import RunFiles
 from grid.run.job import Job
 from grid.run.live_results import LiveResults
@@ -28,7 +30,7 @@ def open_run(job: Job, name: str) -> Recorder:
     job.say(f"plan       {job.described[0]}\n           {job.estimate}")
     folder = run_folder(job.storage, name)
     files = RunFiles(folder, job.plan, run_context(job.plan, job.pack, name, repeating_command(job.options)))
-    recorder = Recorder(files, job.store, job.pack, job.options.tracking_uri, job.target, job.say)
+    recorder = Recorder(files, job.store, job.pack, job.options.tracking_uri, job.say)
     write_atomically(folder / FILE, json.dumps(saved(job.options, name), indent=1))
     write_atomically(folder / "plan.txt", "\n".join(job.described) + "\n")
     files.save()
@@ -67,7 +69,8 @@ def conclude(job: Job, recorder: Recorder, outcome: RunOutcome) -> int:
     folder, name = recorder.files.folder, recorder.files.name
     resume = f"Finished stages are kept. Continue with: python runner.py --resume {name}{_place(job)}"
     try:
-        rows = recorder.finish(outcome.failures)
+        recorder.files.failures = outcome.failures
+        rows = write_results(recorder, job.target)
         share_run(folder, job.storage, job.store.remote)
     except OSError as error:
         reason = outcome.stopped or f"{folder} cannot be written to ({error})"
@@ -90,6 +93,16 @@ def conclude(job: Job, recorder: Recorder, outcome: RunOutcome) -> int:
     if outcome.interrupted:
         return EXIT_INTERRUPTED
     return EXIT_INCOMPLETE if bad or recorder.problem else EXIT_OK
+
+
+def write_results(recorder: Recorder, target: Target) -> list[Row]:
+    """Write what a run has come to, from the store alone: cells to MLflow, then the pages, which go there as well."""
+    files = recorder.files
+    files.save()
+    rows = recorder.write_cells()
+    files.save()  # with the MLflow run of each cell
+    recorder.close(rows, files.write(rows, recorder.store, target))
+    return rows
 
 
 def _place(job: Job) -> str:
