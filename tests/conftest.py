@@ -13,6 +13,7 @@ from hypothesis import settings
 
 if TYPE_CHECKING:
     from grid.scheduling.tune import Dashboard
+    from tests.runner.story import Story
 
 torch.set_num_threads(1)
 
@@ -20,19 +21,22 @@ settings.register_profile("few", derandomize=True, database=None, deadline=None)
 settings.register_profile("all", deadline=None, print_blob=True)
 settings.load_profile("few")
 
-ONCE = ("ray_cluster", "example", "computed_grid")
+ONCE = ("story", "ray_cluster", "computed_grid")
 """Fixtures that take long to make: all tests that need one run in one process, and those first."""
 
 SLOW = ("exported_files", "ill_grid", "in_plan_order")
 """Fixtures whose tests all are slow, whichever of them runs first."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_itemcollected(item: pytest.Item) -> None:
     """Mark what is slow by its fixtures; keep the tests of a file, or of a fixture of ONCE, in one process."""
-    for item in items:
-        if not _used(item).isdisjoint(SLOW):
-            item.add_marker(pytest.mark.slow)
-        item.add_marker(pytest.mark.xdist_group(_shared(item) or item.nodeid.partition("::")[0]))
+    if not _used(item).isdisjoint(SLOW):
+        item.add_marker(pytest.mark.slow)
+    item.add_marker(pytest.mark.xdist_group(_shared(item) or item.nodeid.partition("::")[0]))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes long to make is made first."""
     items.sort(key=lambda item: [*ONCE, ""].index(_shared(item)))
 
 
@@ -55,3 +59,12 @@ def ray_cluster() -> Iterator["Dashboard"]:
         patch.setenv("RAY_metrics_report_interval_ms", "1000")
         with cluster(Resources()) as dashboard:
             yield dashboard
+
+
+@pytest.fixture(scope="session")
+def story(tmp_path_factory) -> Iterator["Story"]:
+    """The worked example, killed, resumed and run again."""
+    from tests.runner.story import told
+
+    with told(tmp_path_factory.mktemp("own")) as story:
+        yield story
