@@ -9,7 +9,7 @@ from grid.planning.plan import Cell, Plan
 from grid.results.results_csv import RESULT_COLUMNS, write_results_csv
 from grid.results.rows import history, result_rows
 from grid.storage.result_store import StageStore
-from tests.grid.tiny import CELLS, Computed, computed, put, space_of, world
+from tests.grid.tiny import CELLS, Computed, put, space_of, world
 
 EXCLUDE = "exclude: [{when: {granularity: per_tensor, method: qat}, reason: known to be poor}]"
 AXES = "{method: [ptq, qat], granularity: [per_channel, per_tensor], fuse_bn: [false, true]}"
@@ -20,8 +20,8 @@ PROFILED = dict.fromkeys(
 
 
 @pytest.fixture(scope="module")
-def grid(tmp_path_factory) -> Computed:
-    return computed(tmp_path_factory)
+def grid(computed_grid) -> Computed:
+    return computed_grid
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from grid.run.files import RunFiles
 from grid.run.recorder import run_context
 from model.data.pack import Pack
 from quant.engines import catalog
-from tests.grid.tiny import Computed, computed
+from tests.grid.tiny import Computed
 
 ENGINES = [
     pytest.param(
@@ -39,8 +39,8 @@ class Shelf:
 
 
 @pytest.fixture(scope="module")
-def shelf(tmp_path_factory) -> Shelf:
-    done = computed(tmp_path_factory)
+def shelf(computed_grid) -> Shelf:
+    done = computed_grid
     storage = done.context.storage
     pack = Pack(done.context.pack)
     (storage / "packs").mkdir(exist_ok=True)

@@ -12,7 +12,7 @@ from grid.run.files import FILE, RunFiles
 from grid.space.search_space import load_space
 from grid.storage.result_store import StageStore
 from model.errors import InputError
-from tests.grid.tiny import Computed, computed, space_file, space_of, world
+from tests.grid.tiny import Computed, space_file, space_of, world
 
 AXES = "{method: [ptq, qat], seed: [0, 1], rounding: [false, true], fuse_bn: [false, true]}"
 EXCLUDE = "exclude: [{when: {fuse_bn: true, method: qat}, reason: known}]"
@@ -20,8 +20,8 @@ CONTEXT = {"run": "made", "command": "python runner.py --grid tiny.yaml", "origi
 
 
 @pytest.fixture(scope="module")
-def grid(tmp_path_factory) -> Computed:
-    return computed(tmp_path_factory)
+def grid(computed_grid) -> Computed:
+    return computed_grid
 
 
 def test_a_plan_reads_back_with_all_its_cells(tmp_path, tmp_path_factory):

@@ -23,7 +23,7 @@ from model.network.depth_network import build_network
 from quant.artifact import Form, load_network, save_network
 from quant.prepare import prepare, quantizers
 from quant.state import QuantizerStateError
-from tests.grid.tiny import CELLS, SPEC, Computed, World, computed, flip_byte, space_of, world, written
+from tests.grid.tiny import CELLS, SPEC, Computed, World, flip_byte, space_of, world, written
 
 INT8 = tuple(name for name in CELLS if "fp32" not in name)
 TEST_METRICS = {"mse", "ssim", "abs_rel", "rmse_m", "delta1", "size_mb", "test_images"}
@@ -37,8 +37,8 @@ def tiny(tmp_path_factory) -> World:
 
 
 @pytest.fixture(scope="module")
-def grid(tmp_path_factory) -> Computed:
-    return computed(tmp_path_factory)
+def grid(computed_grid) -> Computed:
+    return computed_grid
 
 
 @pytest.fixture
