@@ -1,5 +1,7 @@
 """The rendered rooms: exact depth, honest shadows, the same pictures for ever."""
 
+import sys
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -145,7 +147,9 @@ def test_a_picture_does_not_depend_on_how_many_are_asked_for():
     assert len(more) == 6
 
 
-def test_worker_processes_render_the_same_pictures_in_the_same_order(monkeypatch):
+def test_worker_processes_render_the_same_pictures_in_the_same_order(monkeypatch, tmp_path):
+    (tmp_path / "main.py").touch()
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(tmp_path / "main.py"), raising=False)  # xdist has none
     monkeypatch.setattr(rooms.os, "sched_getaffinity", lambda _: {0, 1})
     started = []
     spawned = rooms._spawned
