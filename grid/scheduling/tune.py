@@ -20,6 +20,7 @@ for _name, _value in {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # one node: all ports on the loopback interface
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1e9",  # its state, which nobody reads, holds all trials and is written as a whole
     "TUNE_MAX_PENDING_TRIALS_PG": "16",  # 1 by default with a Searcher: one waiting trial would block ready ones
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_DEDUP_LOGS": "0",
@@ -210,6 +211,12 @@ class _Events(DriverOnly, tune.Callback):
             self.searcher.reasons[node.id] = result["failure"]
         if "progress" in result:
             self.searcher.listener.progressed(node, json.loads(result["progress"]))
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Drop the statistics of a trial that has ended: Tune keeps some 10 KB of them until the end."""
+        trial.run_metadata.metric_analysis.clear()
+        trial.run_metadata.metric_n_steps.clear()
+        trial.run_metadata.invalidate_cache()
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         node = self.nodes.get(trial.config["node"])
