@@ -1,4 +1,4 @@
-"""``python -m tests.faults --kills 50 --seed 1``: the long version of the test beside."""
+"""``python -m tests.faults --kills 50 --seed 1``: kill whatever a grid is made of, and count what is lost."""
 
 import argparse
 import sys
