@@ -17,7 +17,7 @@ from grid.scheduling.outcome import RunOutcome
 from grid.scheduling.tune import Resources, run_plan
 from grid.storage.result_store import StageStore
 from tests.faults.ailing import ailing_stage_trial, attempts, stage_trial_on_a_full_disk
-from tests.grid.scheduling.test_tune import Events
+from tests.grid.scheduling.events import Events
 from tests.grid.tiny import space_of, unmeasured, world, written
 
 pytestmark = pytest.mark.timeout(500)
