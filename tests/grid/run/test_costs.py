@@ -36,7 +36,9 @@ def test_the_median_rate_of_the_stage_counts_times_its_pictures(store):
     costs = Costs(store, train_images=400)
     assert costs.seconds(node("finetune", qat__epochs=1, qat__images_per_epoch=10)) == pytest.approx(0.2 * 10)
     assert costs.seconds(node("finetune", qat__epochs=3, qat__images_per_epoch=0)) == pytest.approx(0.2 * 1200)
-    assert costs.seconds(node("calibrate", calibrate__images=10)) == pytest.approx(10 * stage_named("calibrate").seconds)
+    assert costs.seconds(node("calibrate", calibrate__images=10)) == pytest.approx(
+        10 * stage_named("calibrate").seconds
+    )
 
 
 def test_a_stage_that_has_just_ended_counts(store):
