@@ -14,17 +14,17 @@ from quant.calibrate import calibrate
 from quant.engines import qnnpack
 from quant.fake_quantize import FakeQuantize
 from quant.graph import fuse_bn, module_of
-from quant.prepare import QuantConv, prepare, quant_convs, quantizers
+from quant.prepare import QuantConv, prepare, quant_convs
 from quant.recipe import GRANULARITIES, CalibrateSpec
 from tests.quant.networks import (
     activation_quantizers,
     freeze_at_unit_ranges_,
     reference,
     settled,
-    weight_quantizers,
 )
 
 MINMAX = CalibrateSpec(activation_range="minmax")
+
 ARMS = [(fused, granularity) for fused in (False, True) for granularity in GRANULARITIES]
 
 
@@ -65,17 +65,6 @@ def steps_between(prepared: fx.GraphModule, int8: fx.GraphModule, images: Tensor
                 values[node] = got.dequantize()
     assert next(int8_values, None) is None
     return steps
-
-
-@pytest.fixture(scope="module")
-def kinds(all_kinds, images):
-    return calibrate(all_kinds, "per_channel", MINMAX, images)
-
-
-@pytest.fixture
-def fresh_kinds(kinds):
-    """A copy that a test may change."""
-    return copy.deepcopy(kinds)
 
 
 def test_every_operator_of_the_real_network_is_within_one_step_of_its_simulation(calibrated, int8, fresh_images):
@@ -207,149 +196,6 @@ def test_relu_cuts_at_zero_also_where_the_output_range_goes_below(fresh_images):
     assert shipped.min() == 0.0
     assert shipped.max() > 0.5
     assert (shipped - reference(prepared, fresh_images)).abs().max() <= 1.01 * 2 / 255
-
-
-# -- the hash
-
-
-def test_live_and_folded_batchnorm_give_one_int8_network_by_ptq(int8):
-    for granularity in GRANULARITIES:
-        assert qnnpack.graph_hash(int8[False, granularity]) == qnnpack.graph_hash(int8[True, granularity])
-
-
-def test_granularities_are_different_networks(int8):
-    assert qnnpack.graph_hash(int8[True, "per_channel"]) != qnnpack.graph_hash(int8[True, "per_tensor"])
-
-
-def test_the_hash_does_not_know_names(kinds, all_kinds, images):
-    prepared = calibrate(nn.Sequential(all_kinds), "per_channel", MINMAX, images)
-    assert not quant_convs(prepared).keys() & quant_convs(kinds).keys()
-    assert qnnpack.graph_hash(qnnpack.convert(prepared)) == qnnpack.graph_hash(qnnpack.convert(kinds))
-
-
-def test_the_hash_survives_saving_and_copying(kinds):
-    int8 = qnnpack.convert(kinds)
-    assert qnnpack.graph_hash(copy.deepcopy(int8)) == qnnpack.graph_hash(int8)
-
-
-@torch.no_grad()
-def _one_activation_scale(prepared):
-    quantizers(prepared)["quantizers.silu"].scale.mul_(1 + 1e-5)
-
-
-@torch.no_grad()
-def _one_zero_point(prepared):
-    quantizers(prepared)["quantizers.add"].zero_point.add_(1)
-
-
-@torch.no_grad()
-def _one_conv_scale(prepared):
-    quantizers(prepared)["quantizers.head"].scale.mul_(1 + 1e-5)
-
-
-@torch.no_grad()
-def _one_weight_scale(prepared):
-    quant_convs(prepared)["project"].weight_quantizer.scale[3].mul_(1 + 1e-5)
-
-
-@torch.no_grad()
-def _one_weight(prepared):
-    conv = quant_convs(prepared)["one"]
-    conv.conv.weight[2, 3, 1, 1] -= conv.weight_quantizer.scale[2] * conv.conv.weight[2, 3, 1, 1].sign()
-
-
-@torch.no_grad()
-def _one_bias(prepared):
-    quant_convs(prepared)["one"].conv.bias[5] += 1e-6
-
-
-@pytest.mark.parametrize(
-    "change", [_one_activation_scale, _one_zero_point, _one_conv_scale, _one_weight_scale, _one_weight, _one_bias]
-)
-def test_a_small_change_of_one_number_is_another_network(kinds, fresh_kinds, change):
-    change(fresh_kinds)
-    assert qnnpack.graph_hash(qnnpack.convert(fresh_kinds)) != qnnpack.graph_hash(qnnpack.convert(kinds))
-
-
-def test_a_change_in_the_middle_of_a_long_bias_is_another_network(images):
-    torch.manual_seed(0)
-    network = nn.Sequential(nn.Conv2d(3, 1200, 1), nn.ReLU()).eval()
-    prepared = calibrate(network, "per_tensor", MINMAX, images[:1, :, :8, :8])
-    before = qnnpack.graph_hash(qnnpack.convert(prepared))
-    with torch.no_grad():
-        quant_convs(prepared)["0"].conv.bias[600] += 0.1
-    assert qnnpack.graph_hash(qnnpack.convert(prepared)) != before
-
-
-OTHER_OPTIONS = {
-    "dilation": ({"padding": 1}, {"padding": 2, "dilation": 2}),
-    "padding": ({"padding": 1}, {"padding": 0}),
-    "stride": ({"stride": 1}, {"stride": 2}),
-}
-
-
-@pytest.mark.parametrize("options", OTHER_OPTIONS.values(), ids=OTHER_OPTIONS)
-def test_other_options_of_a_convolution_are_another_network(options):
-    hashes = set()
-    for chosen in options:
-        torch.manual_seed(0)
-        prepared = prepare(nn.Sequential(nn.Conv2d(3, 4, 3, **chosen)).eval(), "per_tensor")
-        freeze_at_unit_ranges_(prepared)
-        hashes.add(qnnpack.graph_hash(qnnpack.convert(prepared)))
-    assert len(hashes) == 2
-
-
-def test_other_options_of_a_pool_are_another_network():
-    hashes = set()
-    for pool in (nn.AvgPool2d(3, 1, 1), nn.AvgPool2d(5, 1, 2), nn.MaxPool2d(3, 1, 1), nn.MaxPool2d(5, 1, 2)):
-        torch.manual_seed(0)
-        prepared = prepare(nn.Sequential(nn.Conv2d(3, 4, 3), pool).eval(), "per_tensor")
-        freeze_at_unit_ranges_(prepared)
-        hashes.add(qnnpack.graph_hash(qnnpack.convert(prepared)))
-    assert len(hashes) == 4
-
-
-def test_a_weight_of_an_operator_that_stays_float_counts_too(fresh_kinds):
-    quant_convs(fresh_kinds)["one"].weight_quantizer.set_mode("off")
-    before = qnnpack.graph_hash(qnnpack.convert(fresh_kinds))
-    with torch.no_grad():
-        quant_convs(fresh_kinds)["one"].conv.weight[0, 0, 0, 0] += 0.5
-    assert qnnpack.graph_hash(qnnpack.convert(fresh_kinds)) != before
-
-
-# -- mixed precision, ReLU6, and what cannot be
-
-
-OFF = ["quantizers.x", "quantizers.stem", "quantizers.silu", "quantizers.depthwise", "quantizers.gate_sigmoid"]
-OFF += ["quantizers.mul", "quantizers.add", "quantizers.cat", "quantizers.head", "one.weight_quantizer"]
-OFF += ["stem.weight_quantizer", "depthwise.weight_quantizer", "head.weight_quantizer"]
-
-
-@pytest.mark.parametrize("off", OFF)
-def test_a_quantizer_that_is_off_leaves_its_operator_in_float_and_the_network_runs(fresh_kinds, fresh_images, off):
-    quantizers(fresh_kinds)[off].set_mode("off")
-    int8 = qnnpack.convert(fresh_kinds)
-    simulated, shipped = reference(fresh_kinds, fresh_images), reference(int8, fresh_images)
-    assert shipped.dtype == torch.float32
-    assert sqnr_db(simulated, shipped) > 30
-    if off.endswith("weight_quantizer"):
-        name = off.removesuffix(".weight_quantizer")
-        assert sum(isinstance(module, nn.Conv2d) for module in int8.get_submodule(name).modules()) == 1
-    assert not any(isinstance(module, QuantConv) for module in int8.modules()), "what ships rounds no weights"
-
-
-def test_with_all_quantizers_off_the_network_is_the_float_network(all_kinds, kinds, fresh_kinds, fresh_images):
-    for quantizer in quantizers(fresh_kinds).values():
-        quantizer.set_mode("off")
-    int8 = qnnpack.convert(fresh_kinds)
-    assert torch.allclose(reference(int8, fresh_images), reference(all_kinds, fresh_images), atol=1e-5)
-
-
-def test_weights_alone_in_int8_are_simulated_in_float(fresh_kinds, fresh_images):
-    for quantizer in activation_quantizers(fresh_kinds).values():
-        quantizer.set_mode("off")
-    assert torch.equal(reference(qnnpack.convert(fresh_kinds), fresh_images), reference(fresh_kinds, fresh_images))
-    assert {quantizer.mode for quantizer in weight_quantizers(fresh_kinds).values()} == {"freeze"}
 
 
 @pytest.mark.parametrize("granularity", GRANULARITIES)

@@ -2,90 +2,30 @@
 
 import copy
 import itertools
-import math
 from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 import torch
 
-from model.data.pack import Pack
 from model.epochs import TrainingRun
 from model.images import normalize
 from model.metrics import sqnr_db
 from model.training import validate
-from quant.calibrate import calibrate
 from quant.engines import qnnpack
 from quant.graph import fuse_bn
 from quant.prepare import prepare, quant_convs, quantizers
-from quant.qat import finetune as qat
 from quant.qat.finetune import finetune, prepare_for_qat
 from quant.recipe import CalibrateSpec, QatSpec
 from quant.state import QuantizerStateError, require_state
 from tests.quant.networks import (
-    AllKinds,
     activation_quantizers,
     freeze_at_unit_ranges_,
     reference,
     same_tensors,
-    settled,
     weight_quantizers,
-    write_pack,
 )
-
-CALIBRATE = CalibrateSpec(activation_range="minmax")
-SPEC = QatSpec(epochs=3, batch_size=4, learning_rate=2e-3)
-CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def pack(tmp_path_factory):
-    return Pack(write_pack(tmp_path_factory.mktemp("data") / "pack.h5", {"train": 16, "val": 8, "test": 4}))
-
-
-@pytest.fixture(scope="module")
-def network(pack):
-    """A float network that knows the task a little, so that noise and progress can be told apart."""
-    torch.manual_seed(0)
-    network = settled(AllKinds(), normalize(pack.images("train"))).train()
-    optimizer = torch.optim.AdamW(network.parameters(), 1e-2)
-    images, depth = normalize(pack.images("train")), pack.depth("train")
-    for _ in range(15):
-        optimizer.zero_grad()
-        torch.nn.functional.l1_loss(network(images), depth).backward()
-        optimizer.step()
-    return network.eval()
-
-
-@pytest.fixture(params=[False, True], ids=["live_bn", "fused"])
-def source(request, network):
-    return fuse_bn(network) if request.param else network
-
-
-def run(prepared, pack, teacher, spec=SPEC, *, seed=0, scratch=None, progress=lambda info: None, kept_float=()):
-    training_run = TrainingRun(pack, seed, CPU, scratch, progress)
-    return finetune(prepared, copy.deepcopy(teacher), spec, training_run, kept_float)
-
-
-def warm(source, pack, granularity="per_channel", spec=CALIBRATE):
-    return calibrate(source, granularity, spec, normalize(pack.images("train")))
-
-
-@pytest.mark.parametrize("mode", ["off", "calibrate"])
-@pytest.mark.parametrize("kind", ["activation", "weight"])
-def test_a_quantizer_that_does_not_quantize_stops_the_training(network, pack, mode, kind):
-    prepared = warm(network, pack)
-    name, quantizer = list((activation_quantizers if kind == "activation" else weight_quantizers)(prepared).items())[2]
-    quantizer.set_mode(mode)
-    before = {key: value.clone() for key, value in prepared.state_dict().items()}
-    with pytest.raises(QuantizerStateError, match=f"{name} is {mode}"):
-        run(prepared, pack, network)
-    assert same_tensors(before, prepared.state_dict()), "not one step was made"
-
-
-def test_a_network_that_was_only_prepared_cannot_be_trained(network, pack):
-    with pytest.raises(QuantizerStateError, match="is off"):
-        run(prepare(network, "per_channel"), pack, network)
+from tests.quant.qat.training import CALIBRATE, CPU, SPEC, run, warm
 
 
 def test_eval_mode_is_not_training(network, pack):
@@ -193,128 +133,6 @@ def test_weight_ranges_by_mse_stay(network, pack):
     assert all(torch.equal(q.scale, before[name]) for name, q in weight_quantizers(prepared).items())
 
 
-def test_the_best_epoch_is_kept_and_not_the_last(network, pack, monkeypatch):
-    prepared, states = warm(network, pack), []
-    scores = iter([0.2, 0.3, 0.9, 0.5])
-    monkeypatch.setattr(qat, "validate", lambda *_: {"ssim": next(scores)})
-
-    def progress(info):
-        if "val_ssim" in info:
-            states.append({name: value.clone() for name, value in prepared.state_dict().items()})
-
-    history, _ = run(prepared, pack, network, progress=progress)
-    assert [(row["epoch"], row["val_ssim"]) for row in history] == [(0, 0.2), (1, 0.3), (2, 0.9), (3, 0.5)]
-    assert same_tensors(prepared.state_dict(), states[2])
-    assert not same_tensors(states[2], states[3])
-
-
-@pytest.mark.parametrize("learned_scales", [False, True])
-def test_a_training_that_helps_nowhere_gives_back_its_start(network, pack, monkeypatch, learned_scales):
-    prepared, scores = warm(network, pack), iter([0.9, 0.9, 0.2, 0.3])
-    monkeypatch.setattr(qat, "validate", lambda *_: {"ssim": next(scores)})
-    before = copy.deepcopy(prepared)
-    history, _ = run(prepared, pack, network, replace(SPEC, learned_scales=learned_scales))
-    assert max(history, key=lambda row: row["val_ssim"])["epoch"] == 0
-    images = normalize(pack.images("test"))
-    assert torch.equal(reference(prepared, images), reference(before, images))
-    assert {name: q.mode for name, q in quantizers(prepared).items()} == dict.fromkeys(quantizers(before), "freeze")
-
-
-def test_the_network_that_comes_back_has_the_metrics_of_its_best_epoch(source, network, pack):
-    prepared = prepare_for_qat(source, "per_tensor", CALIBRATE)
-    history, _ = run(prepared, pack, network)
-    best = max(history, key=lambda row: row["val_ssim"])
-    assert not prepared.training
-    assert require_state(prepared, "evaluate")
-    again = validate(prepared, pack, CPU)
-    assert {f"val_{name}": value for name, value in again.items()}.items() <= best.items()
-
-
-class Killed(Exception):
-    """Stands for the end of the process."""
-
-
-@pytest.mark.parametrize(
-    ("start", "finished"),
-    [
-        ("cold", 0),
-        ("cold", 1),
-        ("cold", 2),
-        ("cold", 3),
-        ("calibrated", 1),
-        ("calibrated", 3),
-        ("learned", 2),
-        ("cold learned", 2),
-    ],
-)
-def test_a_resumed_training_equals_an_uninterrupted_one_bit_for_bit(network, pack, tmp_path, finished, start):
-    # Activations freeze in the second epoch and all the rest in the third.
-    spec = QatSpec(epochs=4, batch_size=4, learning_rate=2e-3, freeze_ranges_after=0.34, freeze_bn_after=0.67)
-    spec = replace(spec, learned_scales="learned" in start)
-
-    def fresh():
-        return prepare_for_qat(network, "per_channel", CALIBRATE) if "cold" in start else warm(network, pack)
-
-    def kill(info):
-        if info["epoch"] == finished + 1 and info.get("step") == 2:
-            raise Killed
-
-    whole, resumed = fresh(), fresh()
-    expected, _ = run(whole, pack, network, spec)
-    with pytest.raises(Killed):
-        run(resumed, pack, network, spec, scratch=tmp_path, progress=kill)
-    resumed, epochs = fresh(), set()
-    history, _ = run(resumed, pack, network, spec, scratch=tmp_path, progress=lambda info: epochs.add(info["epoch"]))
-    assert min(epochs) == finished + 1, "finished epochs are not done again"
-    assert history == expected
-    assert same_tensors(whole.state_dict(), resumed.state_dict())
-
-
-def test_a_training_that_began_when_a_mode_had_another_name_is_resumed(network, pack, tmp_path):
-    spec = QatSpec(epochs=3, batch_size=4, learning_rate=2e-3, freeze_ranges_after=1.0)
-
-    def fresh():
-        return prepare_for_qat(network, "per_channel", CALIBRATE)
-
-    def kill(info):
-        if info["epoch"] == 2:
-            raise Killed
-
-    whole, resumed = fresh(), fresh()
-    expected, _ = run(whole, pack, network, spec)
-    with pytest.raises(Killed):
-        run(fresh(), pack, network, spec, scratch=tmp_path, progress=kill)
-    state = torch.load(tmp_path / "epoch.pt", weights_only=True)
-    assert "moving_average" in state["modes"].values()
-    former = {name: "follow" if mode == "moving_average" else mode for name, mode in state["modes"].items()}
-    torch.save(state | {"modes": former}, tmp_path / "epoch.pt")
-    assert run(resumed, pack, network, spec, scratch=tmp_path)[0] == expected
-    assert same_tensors(whole.state_dict(), resumed.state_dict())
-
-
-def test_a_finished_training_that_is_asked_for_again_is_only_read(network, pack, tmp_path):
-    first, again = (prepare_for_qat(network, "per_channel", CALIBRATE) for _ in range(2))
-    spec = QatSpec(epochs=1, batch_size=8)
-    expected, _ = run(first, pack, network, spec, scratch=tmp_path)
-    seen = []
-    assert run(again, pack, network, spec, scratch=tmp_path, progress=seen.append)[0] == expected
-    assert not seen
-    assert same_tensors(first.state_dict(), again.state_dict())
-
-
-def test_one_seed_gives_one_network_and_another_another(network, pack):
-    spec = QatSpec(epochs=1, batch_size=4, learning_rate=2e-3)
-    results = []
-    for seed in (3, 3, 4):
-        prepared = prepare_for_qat(network, "per_channel", CALIBRATE)
-        torch.manual_seed(len(results))
-        history, _ = run(prepared, pack, network, spec, seed=seed)
-        results.append((history, prepared.state_dict()))
-    assert results[0][0] == results[1][0]
-    assert same_tensors(results[0][1], results[1][1])
-    assert not same_tensors(results[0][1], results[2][1])
-
-
 @pytest.mark.parametrize("granularity", ["per_channel", "per_tensor"])
 @pytest.mark.parametrize("start", ["cold", "calibrated"])
 def test_the_trained_network_converts_with_batchnorm_live_or_folded(source, network, pack, granularity, start):
@@ -352,25 +170,6 @@ def test_the_teacher_is_listened_to_and_left_alone(network, pack, monkeypatch):
     assert means[1.0] > means[0.0] + 0.1, "a teacher that says 50 m pulls the prediction up"
 
 
-def test_the_learning_rate_falls_along_a_cosine_to_a_hundredth(network, pack):
-    prepared = warm(network, pack)
-    history, _ = run(prepared, pack, network, QatSpec(epochs=4, batch_size=4, learning_rate=1e-3))
-    rates = [row["learning_rate"] for row in history[1:]]
-    assert rates == sorted(rates, reverse=True)
-    assert rates[1] == pytest.approx(1e-3 * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * 7 / 16))))
-    assert 1e-5 < rates[-1] < 3e-5
-
-
-def test_images_per_epoch_limits_the_steps(network, pack):
-    seen = []
-    run(warm(network, pack), pack, network, QatSpec(epochs=1, batch_size=4, images_per_epoch=8), progress=seen.append)
-    assert [info["step"] for info in seen if "step" in info] == [1, 2]
-    assert seen[0].items() >= {"epoch": 0, "epochs": 1}.items()
-    assert "val_ssim" in seen[0]
-    assert seen[1].keys() >= {"epoch", "epochs", "step", "steps", "loss"}
-    assert seen[-1].keys() >= {"epoch", "epochs", "train_loss", "val_ssim", "val_rmse_m", "learning_rate"}
-
-
 @pytest.mark.parametrize(("weight_range", "mode"), [("minmax", "moving_average"), ("mse", "freeze")])
 def test_a_cold_start_follows_activations_and_knows_its_weights(source, weight_range, mode):
     prepared = prepare_for_qat(source, "per_channel", CalibrateSpec(weight_range=weight_range))
@@ -394,14 +193,6 @@ def test_validation_between_epochs_leaves_no_quantizer_in_another_mode(network, 
         progress=lambda info: modes.append({q.mode for q in quantizers(prepared).values()}),
     )
     assert all(seen == {"moving_average", "freeze"} for seen in modes)
-
-
-def test_a_loss_that_is_not_finite_stops_the_training(network, pack):
-    teacher = copy.deepcopy(network)
-    with torch.no_grad():
-        teacher.head.weight.fill_(float("nan"))
-    with pytest.raises(FloatingPointError, match="loss became nan at step 1 of 4"):
-        run(warm(network, pack), pack, teacher)
 
 
 def test_quantizers_that_were_frozen_by_hand_train_too(network, pack):
@@ -482,19 +273,3 @@ def test_quantizers_that_are_off_on_purpose_stay_off(source, network, pack):
     assert {name for name, q in quantizers(prepared).items() if q.mode == "off"} == set(off)
     images = normalize(pack.images("test"))
     assert sqnr_db(reference(prepared, images), reference(qnnpack.convert(prepared), images)) > 20
-
-
-def test_the_learning_rate_falls_on_a_plateau(network, pack, monkeypatch):
-    scores = iter([0.1, 0.2, 0.2, 0.2, 0.2, 0.1, 0.3, 0.3])
-    monkeypatch.setattr(qat, "validate", lambda *_: {"ssim": next(scores)})
-    spec = QatSpec(epochs=7, batch_size=8, learning_rate=1e-3, schedule="plateau")
-    history, _ = run(warm(network, pack), pack, network, spec)
-    assert [row["learning_rate"] for row in history[1:]] == pytest.approx([1e-3] * 4 + [3e-4] * 3)
-
-
-@pytest.mark.parametrize("start", ["warm", "cold"])
-def test_parameters_that_run_to_infinity_stop_the_training(network, pack, start):
-    """Frozen quantizers clamp infinite weights, so that the loss alone does not tell."""
-    prepared = warm(network, pack) if start == "warm" else prepare_for_qat(network, "per_channel", CALIBRATE)
-    with pytest.raises(FloatingPointError):
-        run(prepared, pack, network, replace(SPEC, learning_rate=1e300))
