@@ -255,8 +255,7 @@ PICKLES = {
 @pytest.mark.parametrize("suffix", [".ckpt", ".pt"])
 @pytest.mark.parametrize("name", PICKLES)
 def test_bytes_that_are_no_pickle_are_reported(tmp_path, name, suffix):
-    file = tmp_path / f"bad{suffix}"
-    file.write_bytes(PICKLES[name])
+    (file := tmp_path / f"bad{suffix}").write_bytes(PICKLES[name])
     assert refusal(lambda: load_checkpoint(file)).startswith(f"{file}: cannot be read")
 
 

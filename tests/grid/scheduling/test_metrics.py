@@ -4,7 +4,6 @@ import itertools
 import random
 import re
 from collections import Counter
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,38 +13,11 @@ from grid.planning.plan import Node, Plan
 from grid.scheduling import metrics as ray_metrics
 from grid.scheduling.metrics import METRICS, REFRESH_S, STATES, WINDOW_S, GridMetrics, Throughput, images_seen
 from grid.stages.run import run_node
+from tests.grid.scheduling.gauges import Clock, FakeGauge
 from tests.grid.tiny import ROOT, space_of, world
 
 AXES = "{method: [ptq, qat, ptq+qat], fuse_bn: [false, true]}"
 TRAIN_IMAGES = 10
-
-
-@dataclass
-class FakeGauge:
-    """Keeps what it was set to, as strict with tags as Ray's own."""
-
-    name: str
-    description: str
-    tag_keys: tuple[str, ...]
-    values: dict[tuple[str, ...], float] = field(default_factory=dict)
-    times: Counter = field(default_factory=Counter)
-
-    def set(self, value: float, tags: dict[str, str]) -> None:
-        assert tuple(tags) == self.tag_keys
-        assert all(isinstance(one, str) for one in tags.values())
-        assert isinstance(value, float)
-        self.values[tuple(tags.values())] = value
-        self.times[tuple(tags.values())] += 1
-
-
-class Clock:
-    """A time that a test sets."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
 
 
 @pytest.fixture
