@@ -44,7 +44,10 @@ def wait_until(condition, seconds: float) -> bool:
     return bool(condition())
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+ALIKE = [pytest.param(number, marks=pytest.mark.slow) for number in (signal.SIGINT, signal.SIGHUP)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, *ALIKE])
 def test_a_signal_ends_the_server_and_its_children(tmp_path, number):
     port, file = free_port(), tmp_path / "server.py"
     file.write_text(SERVER)
