@@ -89,6 +89,7 @@ def told(folder: Path) -> Iterator[Story]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
         shutil.rmtree(session, ignore_errors=True)
+        shutil.rmtree("file:", ignore_errors=True)  # MLflow takes the path of such a URI for a relative one
 
 
 def _tell(folder: Path, session: Path, environment: dict[str, str]) -> Story:
