@@ -1,5 +1,6 @@
 """A grid that is ready to run: everything that it needs was read, checked and planned."""
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from grid.space.search_space import SearchSpace, load_space
 from grid.stages.work import Context
 from grid.storage.copies import kept_copy
 from grid.storage.disk import require_writable
-from grid.storage.remote import open_storage
+from grid.storage.remote import Remote, open_storage
 from grid.storage.result_store import StageStore
 from grid.storage.runs import checked_run_name
 from model.data.pack import Pack, prepare_pack
@@ -95,7 +96,9 @@ def prepare(options: Options) -> Job:
     store = StageStore(storage, remote)
     require_writable(storage)
     spec = dataclasses.replace(space.pack, skip_bad=space.pack.skip_bad or options.skip_bad)
-    pack = Pack(prepare_pack(options.data, storage / "packs", spec, _pack_progress(console)))
+    pack = Pack(
+        prepare_pack(options.data, storage / "packs", spec, _pack_progress(console), _pack_fetch(storage, remote))
+    )
     sha256 = checkpoint_sha256(checkpoint) if checkpoint else None
     plan = make_plan(space, sha256, pack.fingerprint, checkpoint_network)
     if options.checkpoint and checkpoint_network and not any(node.stage == "load" for node in plan.nodes):
@@ -124,6 +127,17 @@ def prepare(options: Options) -> Job:
 
 def _resources(options: Options) -> Resources:
     return Resources(options.cpus_per_trial, options.gpus_per_trial, options.address, options.retries)
+
+
+def _pack_fetch(storage: Path, remote: Remote | None) -> Callable[[Path], None]:
+    """Fetches a pack that another machine has made and shared."""
+
+    def fetch(path: Path) -> None:
+        if remote is not None:
+            with contextlib.suppress(FileNotFoundError):
+                remote.pull_file(path.relative_to(storage).as_posix())
+
+    return fetch
 
 
 def _provided(context: Context) -> Context:

@@ -42,6 +42,7 @@ from grid.scheduling.outcome import RunOutcome
 from grid.scheduling.profiler import Profilers
 from grid.scheduling.resources import Resources
 from grid.scheduling.searcher import IDLE, DriverOnly, TrieSearcher
+from grid.scheduling.shared_mapping import SharedMapping
 from grid.scheduling.worker import stage_trial
 from grid.stages.work import Context
 from grid.storage.disk import storage_problem
@@ -127,7 +128,8 @@ def run_plan(plan: Plan, context: Context, resources: Resources, listener: Liste
     measures = any(node.device == PROFILER for node in plan.nodes)
     profilers = Profilers(cores) if measures else None
     home = ray.get_runtime_context().get_node_id()
-    trainable = partial(stage_trial, nodes=nodes, names=names, context=context, cores=cores, home=home)
+    shared_nodes, shared_names = SharedMapping(nodes), SharedMapping(names)
+    trainable = partial(stage_trial, nodes=shared_nodes, names=shared_names, context=context, cores=cores, home=home)
     trainable.__name__ = "stage_trial"  # type: ignore[attr-defined]
     tuner = tune.Tuner(
         tune.with_resources(trainable, lambda config: tune.PlacementGroupFactory([config["resources"]])),

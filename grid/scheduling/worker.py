@@ -32,7 +32,7 @@ PASSING = (OSError, MemoryError, torch.OutOfMemoryError, RayError)
 
 def stage_trial(
     config: dict[str, Any],
-    nodes: dict[str, Node],
+    nodes: Mapping[str, Node],
     names: Mapping[str, str],
     context: Context,
     cores: tuple[int, ...] | None,

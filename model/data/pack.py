@@ -69,14 +69,24 @@ class _Source:
     skipped: int = 0
 
 
-def prepare_pack(data: str, folder: Path, spec: PackSpec, progress: PackProgress | None = None) -> Path:
+def prepare_pack(
+    data: str,
+    folder: Path,
+    spec: PackSpec,
+    progress: PackProgress | None = None,
+    fetch: Callable[[Path], object] = lambda path: None,
+) -> Path:
     """The pack of ``data`` ("rooms" or a path in an NYUv2 layout) in ``folder``, which is written where it is missing.
 
-    Raises InputError where the source is missing, is none of the known layouts, or holds broken frames.
+    ``fetch`` may bring it from elsewhere first: its name is the same everywhere, but another processor may render a
+    value differently in its last bit, and then the fingerprint is another one. Raises InputError where the source is
+    missing, is none of the known layouts, or holds broken frames.
     """
     source = _rooms(spec) if data == "rooms" else _nyu(Path(data), spec)
     key = json.dumps([FORMAT, spec.input_size, source.origin, source.identity])
     path = folder / f"{source.name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.h5"
+    if not _is_pack(path):
+        fetch(path)
     if _is_pack(path):
         return path
     try:

@@ -159,3 +159,23 @@ def test_a_missing_file_and_a_file_that_is_no_pack_are_named(tmp_path):
 def test_a_wrong_setting_names_itself_and_its_value(field, value):
     with pytest.raises(InputError, match=rf"data\.{field}: {value}"):
         PackSpec(**{field: value})
+
+
+def test_a_pack_that_another_machine_has_made_is_fetched_and_not_rendered_again(path, tmp_path, monkeypatch):
+    """Its processor may have rendered other bits: what was computed there is found by its fingerprint alone."""
+
+    def fetch(wanted):
+        wanted.parent.mkdir(parents=True)
+        wanted.write_bytes(path.read_bytes())
+        with h5py.File(wanted, "r+") as file:
+            file.attrs["fingerprint"] = "of another processor"
+
+    monkeypatch.setattr(rooms, "render_split", None)  # nothing is rendered
+    assert Pack(prepare_pack("rooms", tmp_path / "packs", SPEC, fetch=fetch)).fingerprint == "of another processor"
+
+
+def test_a_pack_that_nobody_has_is_made(path, tmp_path):
+    wanted = []
+    made = prepare_pack("rooms", tmp_path, SPEC, fetch=wanted.append)
+    assert wanted == [made]
+    assert Pack(made).fingerprint == Pack(path).fingerprint
