@@ -11,32 +11,14 @@ from pathlib import Path
 import pytest
 
 from grid.storage.result_store import StageStore, write_record
+from tests.grid.storage.made_up_results import RECORD, leftovers, put
 
 ROOT = Path(__file__).resolve().parents[3]
-RECORD = {
-    "stage": "calibrate",
-    "settings": {"calibrate.images": 4},
-    "inputs": [["network", "ef01"]],
-    "metrics": {"sqnr_db": 24.5},
-    "asserted": {"observers": 3},
-    "history": [],
-    "seconds": 1.5,
-}
 
 
 @pytest.fixture
 def store(tmp_path) -> StageStore:
     return StageStore(tmp_path)
-
-
-def put(store: StageStore, node_id: str, content: bytes = b"weights") -> None:
-    with store.writer(node_id) as folder:
-        (folder / "network.pt").write_bytes(content)
-        write_record(folder, RECORD)
-
-
-def leftovers(store: StageStore) -> list[str]:
-    return [path.name for path in (store.root / "stages").iterdir() if path.name.startswith(".tmp-")]
 
 
 def python(code: str, *arguments: object) -> subprocess.Popen:
