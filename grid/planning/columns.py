@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 TEST = ("ssim", "mse", "abs_rel", "rmse_m", "delta1")
+VALIDATION = (*(f"val_{name}" for name in TEST), "val_sqnr_db")
+NOISE = ("sqnr_db", "noise_rms_m", "noise_to_error")
 LATENCY = (
     "latency_ms_p50",
     "latency_ms_p90",
@@ -36,10 +38,13 @@ def conversion(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def accuracy(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Test figures of the network as it ships, those of its simulation, its noise and its size."""
+    """Test and validation figures of the network as it ships, those of its simulation, its noise and its size.
+
+    Means over images. Records of before have no validation figures.
+    """
     metrics = record["metrics"]
     figures = {f"test_{name}": metrics[name] for name in TEST}
-    return figures | {name: metrics.get(name) for name in ("sqnr_db", "simulated_ssim", "size_mb")}
+    return figures | {name: metrics.get(name) for name in (*VALIDATION, *NOISE, "simulated_ssim", "size_mb")}
 
 
 def latency(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from grid.planning.output_files import (
     ANALYSIS_RANGES,
     LATENCIES,
     OPERATORS,
+    PER_IMAGE,
     SAMPLES,
 )
 from grid.space.settings import Flat, is_on
@@ -236,18 +237,19 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         "evaluate",
-        "grid.stages.measure:evaluate",
+        "grid.stages.accuracy:evaluate",
         inputs=lambda chain: {
             "network": chain.network,
             "reference": chain.root_test if chain.network != chain.root else None,
             "simulated": chain.simulated(),
         },
         implied=("simulated",),
+        version=2,
         gives_network=False,
         counts_images=True,
-        seconds=13.0,
+        seconds=18.0,
         columns=columns.accuracy,
-        artifacts=(SAMPLES,),
+        artifacts=(SAMPLES, PER_IMAGE),
     ),
     Stage(
         "profile",

@@ -16,9 +16,10 @@ class ReportInputs:
     ``context`` holds at least ``run``, ``origin`` (of the data) and ``test_images``; all of it is listed at the end.
     ``target`` decides which cell is recommended. ``published`` is a CSV of another study's rows on NYUv2, which stand
     beside ours only when the origin is one of NYUv2. The other mappings are by cell: ``samples`` to its
-    ``samples.npz``, ``analyses`` to the folder of its per-layer analysis, ``histories`` to the figures of each epoch,
-    ``latencies`` to its ``latencies.npy`` (seconds [pairs, 2] of candidate and float network), ``commands`` to the
-    command line that runs it again.
+    ``samples.npz``, ``images`` to its figures by image (``per_image.csv``; cells of earlier versions have none),
+    ``analyses`` to the folder of its per-layer analysis, ``histories`` to the figures of each epoch, ``latencies`` to
+    its ``latencies.npy`` (seconds [pairs, 2] of candidate and float network), ``commands`` to the command line that
+    runs it again.
     """
 
     rows: Sequence[Row]
@@ -26,6 +27,7 @@ class ReportInputs:
     target: Target = field(default_factory=lambda: parse_target(DEFAULT))
     published: Path | None = None
     samples: Mapping[str, Path] = field(default_factory=dict)
+    images: Mapping[str, Path] = field(default_factory=dict)
     analyses: Mapping[str, Path] = field(default_factory=dict)
     histories: Mapping[str, Sequence[Mapping[str, float]]] = field(default_factory=dict)
     latencies: Mapping[str, Path] = field(default_factory=dict)

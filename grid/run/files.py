@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from grid.paths import PUBLISHED_RESULTS
-from grid.planning.output_files import LATENCIES, SAMPLES
+from grid.planning.output_files import LATENCIES, PER_IMAGE, SAMPLES
 from grid.planning.plan import Cell, Plan
 from grid.planning.stage_table import stage_names
 from grid.report.inputs import ReportInputs
@@ -20,6 +20,7 @@ from grid.results.rows import Row, commands, history, result_rows
 from grid.results.target import DEFAULT, Target, parse_target
 from grid.space.settings import groups, setting_types
 from grid.space.values import Entry
+from grid.storage.per_image import write_cells_images
 from grid.storage.result_store import StageStore
 from model.data.pack import Pack
 from model.errors import InputError
@@ -94,7 +95,7 @@ class RunFiles:
         return [{**row, "mlflow_run_id": self.mlflow_runs.get(row["cell"])} for row in rows]
 
     def write(self, rows: list[Row], store: StageStore, target: Target | None) -> list[Path]:
-        """Write results.csv and both reports; returns all files of the run that are worth keeping."""
+        """Write results.csv, per_image.csv and both reports; returns all files of the run that are worth keeping."""
         cells = {cell.name: cell for cell in self.plan.cells}
         ok = [row["cell"] for row in rows if row["status"] == "ok"]
         timed = [row["cell"] for row in rows if row["status"] == "ok" and row["graph_hash"]]
@@ -104,6 +105,7 @@ class RunFiles:
             paths = {cell: store.path(cells[cell].nodes[stage]) / name for cell in names if stage in cells[cell].nodes}
             return {cell: path for cell, path in paths.items() if path.exists()}
 
+        images = files(ok, "evaluate", PER_IMAGE)
         histories = {cell: history(cells[cell], store) for cell in int8 if "finetune" in cells[cell].nodes}
         inputs = ReportInputs(
             rows,
@@ -111,6 +113,7 @@ class RunFiles:
             target or parse_target(DEFAULT),
             published=PUBLISHED_RESULTS,
             samples=files(ok, "evaluate", SAMPLES),
+            images=images,
             analyses={row["cell"]: Path(row["analysis"]) for row in rows if row.get("analysis") and not row["same_as"]},
             histories=histories,
             latencies=files(timed, "profile", LATENCIES),
@@ -118,7 +121,16 @@ class RunFiles:
         )
         report, page = write_report(self.folder, inputs)
         table = write_results_csv(rows, self.folder / "results.csv")
-        return [report, page, table, self.folder / "plan.txt", self.folder / FILE, *self.folder.glob("*.png")]
+        by_image = [write_cells_images(self.folder / PER_IMAGE, images)] if images else []
+        return [
+            report,
+            page,
+            table,
+            *by_image,
+            self.folder / "plan.txt",
+            self.folder / FILE,
+            *self.folder.glob("*.png"),
+        ]
 
 
 def pack_of(storage: Path, context: Mapping[str, Any]) -> Pack | None:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from model.metrics import depth_loss, depth_metrics, sqnr_db, ssim
+from model.metrics import depth_loss, depth_metrics, image_metrics, noise_mse, sqnr_db, ssim
 
 GENERATOR = torch.Generator().manual_seed(0)
 TRUTH = torch.rand(3, 1, 16, 16, generator=GENERATOR) * 0.8 + 0.1
@@ -63,8 +63,28 @@ def test_metrics_are_means_over_images():
     error = torch.tensor([0.0, 0.1, 0.3]).reshape(3, 1, 1, 1)
     together = depth_metrics(TRUTH + error, TRUTH)
     alone = [depth_metrics(TRUTH[i : i + 1] + error[i], TRUTH[i : i + 1]) for i in range(3)]
-    for name in ("mse", "ssim", "abs_rel", "delta1"):
+    for name in together:
         assert together[name] == pytest.approx(sum(one[name] for one in alone) / 3, rel=1e-4)
+    by_image = image_metrics(TRUTH + error, TRUTH)
+    assert {name: list(found) for name, found in by_image.items()} == {
+        name: pytest.approx([one[name] for one in alone], rel=1e-4) for name in together
+    }
+
+
+def test_an_image_of_unknown_depth_has_no_figures_in_metres_and_is_left_out_of_their_means():
+    truth = torch.cat([TRUTH[:1], torch.zeros(1, 1, 16, 16)])
+    by_image = image_metrics(truth + 0.1, truth)
+    assert by_image["rmse_m"].isnan().tolist() == [False, True]
+    assert depth_metrics(truth + 0.1, truth)["rmse_m"] == pytest.approx(float(by_image["rmse_m"][0]))
+    assert not by_image["mse"].isnan().any()
+
+
+def test_the_noise_of_each_image_gives_the_decibels_of_all():
+    quantized = TRUTH + torch.tensor([0.0, 0.01, 0.02]).reshape(3, 1, 1, 1)
+    by_image = noise_mse(TRUTH, quantized)
+    assert by_image.tolist() == pytest.approx([0.0, 1e-4, 4e-4], rel=1e-4)
+    decibels = 10 * math.log10(float(TRUTH.double().var(correction=0)) / float(by_image.mean()))
+    assert sqnr_db(TRUTH, quantized) == pytest.approx(decibels, abs=1e-6)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

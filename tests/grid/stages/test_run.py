@@ -16,7 +16,8 @@ from quant.artifact import load_network
 from tests.grid.tiny import CELLS, Computed, space_of, written
 
 INT8 = tuple(name for name in CELLS if "fp32" not in name)
-TEST_METRICS = {"mse", "ssim", "abs_rel", "rmse_m", "delta1", "size_mb", "test_images"}
+NAMES = {"mse", "ssim", "abs_rel", "rmse_m", "delta1"}
+TEST_METRICS = NAMES | {f"val_{name}" for name in NAMES} | {"size_mb", "test_images", "val_images"}
 LATENCY_METRICS = {"latency_ms_p50", "latency_ms_p90", "latency_ratio", "latency_ratio_low", "latency_ratio_high"}
 LATENCY_METRICS |= {"reference_ms_p50", "pairs", "profiler_step_ms"}
 
@@ -45,7 +46,7 @@ def test_a_cell_computes_its_whole_chain_and_every_stage_leaves_a_full_record(re
 def test_tests_and_latencies_have_all_figures_that_the_results_show(records, name):
     expected = set(TEST_METRICS)
     if name != "fp32":
-        expected.add("sqnr_db")
+        expected |= {"sqnr_db", "val_sqnr_db", "noise_rms_m", "noise_to_error"}
     if name in INT8:
         expected.add("simulated_ssim")
     evaluated, profiled = records[name]["evaluate"]["metrics"], records[name]["profile"]["metrics"]

@@ -1,0 +1,118 @@
+"""The stage that judges a network's accuracy: on the test images, and on the validation images that choose by it."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from grid.planning.output_files import PER_IMAGE, SAMPLES
+from grid.stages.shared_measurement import graph_hash_of, shared_measurement
+from grid.stages.work import Outcome, Work
+from grid.storage.per_image import ImageFigures, write_image_figures
+from model.images import MAX_DEPTH_M
+from model.metrics import depth_metrics, image_metrics, noise_mse
+from model.training import predict
+from quant.artifact import load_network, size_mb
+from quant.state import require_state
+
+PICTURES = 4
+PREDICTIONS = {"test": "predictions.npy", "val": "val_predictions.npy"}
+"""The files of predictions by split, Nx1xHxW; those of validation are kept of the float root and the int8 networks."""
+_CPU = torch.device("cpu")
+
+
+@torch.inference_mode()
+def evaluate(work: Work) -> Outcome:
+    """Test and validation metrics of the network as it ships, of its simulation, and its noise against the float root.
+
+    Figures are means over images; those of each image are in ``per_image.csv``.
+    """
+    network = load_network(work.inputs["network"])
+    state = require_state(network, "evaluate")
+    predicted = _predictions(work, network)
+    tables = {split: _image_figures(work, split, prediction) for split, prediction in predicted.items()}
+    write_image_figures(work.out / PER_IMAGE, tables)
+    metrics = _means(tables["test"]) | {f"val_{name}": figure for name, figure in _means(tables["val"]).items()}
+    if "reference" in work.inputs:
+        metrics |= _noise(work, tables)
+    if "simulated" in work.inputs:
+        simulated = load_network(work.inputs["simulated"])
+        simulation = predict(simulated, work.pack.images("test"), device=_CPU, progress=work.progress)
+        metrics["simulated_ssim"] = depth_metrics(simulation, work.pack.depth("test"))["ssim"]
+    metrics["size_mb"] = size_mb(network, work.out)
+    np.save(work.out / PREDICTIONS["test"], predicted["test"].numpy())
+    if "reference" not in work.inputs:
+        np.save(work.out / PREDICTIONS["val"], predicted["val"].numpy())
+    _save_samples(work, predicted["test"])
+    return Outcome({"test_images": work.pack.size("test"), "val_images": work.pack.size("val"), **metrics}, state)
+
+
+def _image_figures(work: Work, split: str, prediction: Tensor) -> ImageFigures:
+    figures = image_metrics(prediction, work.pack.depth(split))
+    if "reference" in work.inputs:
+        figures["noise_mse"] = noise_mse(_reference(work, split), prediction)
+    return ImageFigures(work.pack.scenes(split).numpy(), {name: found.numpy() for name, found in figures.items()})
+
+
+def _reference(work: Work, split: str) -> Tensor:
+    """The float root's predictions."""
+    return torch.from_numpy(np.load(work.inputs["reference"] / PREDICTIONS[split]))
+
+
+def _means(table: ImageFigures) -> dict[str, Any]:
+    """Means over the images that have the figure; those of noise are told in other units."""
+    return {name: float(np.nanmean(figures)) for name, figures in table.figures.items() if name != "noise_mse"}
+
+
+def _noise(work: Work, tables: Mapping[str, ImageFigures]) -> dict[str, float]:
+    """The noise in dB below the float root's variance, in metres, and in parts of the float root's own rms error."""
+    noise = {split: float(table.figures["noise_mse"].mean()) for split, table in tables.items()}
+    decibels = {
+        split: 10.0 * math.log10(float(_reference(work, split).double().var(correction=0)) / max(found, 1e-30))
+        for split, found in noise.items()
+    }
+    error_m = image_metrics(_reference(work, "test"), work.pack.depth("test"))["rmse_m"].numpy()
+    rms_m = math.sqrt(noise["test"]) * MAX_DEPTH_M
+    return {
+        "sqnr_db": decibels["test"],
+        "val_sqnr_db": decibels["val"],
+        "noise_rms_m": rms_m,
+        "noise_to_error": rms_m / math.sqrt(float(np.nanmean(error_m**2))),
+    }
+
+
+def _predictions(work: Work, network: nn.Module) -> dict[str, Tensor]:
+    """The network's predictions by split; for an int8 network found by its hash if another cell has the same one."""
+    graph_hash = graph_hash_of(work)
+    if graph_hash is None:
+        return _predicted(work, network)
+
+    def compute(folder: Path) -> Outcome:
+        for split, predicted in _predicted(work, network).items():
+            np.save(folder / PREDICTIONS[split], predicted.numpy())
+        return Outcome()
+
+    found = shared_measurement(work, ["predictions", graph_hash, work.pack.fingerprint], compute)
+    return {split: torch.from_numpy(np.load(work.store.path(found) / file)) for split, file in PREDICTIONS.items()}
+
+
+def _predicted(work: Work, network: nn.Module) -> dict[str, Tensor]:
+    return {
+        split: predict(network, work.pack.images(split), device=_CPU, progress=work.progress) for split in PREDICTIONS
+    }
+
+
+def _save_samples(work: Work, prediction: Tensor) -> None:
+    """Keep a few test images with truth and prediction in metres, for pictures."""
+    shown = torch.linspace(0, len(prediction) - 1, min(PICTURES, len(prediction))).long()
+    images, target = work.pack.images("test", shown.tolist()), work.pack.depth("test", shown.tolist())
+    np.savez(
+        work.out / SAMPLES,
+        image=images.permute(0, 2, 3, 1).numpy(),
+        truth=target[:, 0].numpy() * MAX_DEPTH_M,
+        prediction=prediction[shown, 0].numpy() * MAX_DEPTH_M,
+    )
