@@ -37,7 +37,7 @@ def correct_bias(
         prepared: in eval mode with frozen quantizers; those that are off stay off.
         spec: each layer alone (``fast``), or in execution order with all before it rounded and corrected.
         images: normalized calibration images Nx3xHxW, of which the first ``spec.images`` are run at once.
-        original: the calibrated network before anything was written into its weights (learned rounding), by default
+        original: the calibrated network before anything was written into its weights (rounding), by default
             ``prepared`` itself; its float weights give the outputs to aim for.
     """
     prepared = copy.deepcopy(prepared)

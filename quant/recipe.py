@@ -110,7 +110,7 @@ class AnalyzeSpec:
 
 @dataclass(frozen=True)
 class RoundingSpec:
-    """Learned rounding of weights: OPTQ (arXiv:2210.17323) towards the float network's outputs (arXiv:2504.02692).
+    """Rounding of weights by OPTQ (arXiv:2210.17323) towards the float network's outputs (GPTAQ, arXiv:2504.02692).
 
     ``images``: how many of the calibration images it uses, all held in memory. ``places``: how many outputs of a layer
     it samples, over all images. ``damping``: the fraction of the inputs' variances that is added to them, so that

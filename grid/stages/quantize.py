@@ -19,7 +19,7 @@ from quant.engines.catalog import is_exported
 from quant.engines.exported import ExportedNetwork, export, file_name
 from quant.qat.finetune import finetune, prepare_for_qat
 from quant.state import quantizer_state, require_state
-from quant.weight_rounding.rounding import learn_rounding
+from quant.weight_rounding.rounding import round_weights_optq
 
 
 def calibrate_ranges(work: Work) -> Outcome:
@@ -39,7 +39,7 @@ def round_weights(work: Work) -> Outcome:
     prepared, form = load_prepared(work.inputs["network"]), read_form(work.inputs["network"])
     spec, seed = work.group("rounding"), int(work.node.settings["seed"] or 0)
     images = calibrated_on(work, spec.images)
-    rounded, layers = learn_rounding(prepared.to(work.device), spec, images, seed=seed, progress=work.progress)
+    rounded, layers = round_weights_optq(prepared.to(work.device), spec, images, seed=seed, progress=work.progress)
     save_network(work.out, rounded.cpu(), form)
     metrics = {"layers": [dataclasses.asdict(layer) for layer in layers]}
     return Outcome(metrics, {"images": images.indices, **quantizer_state(rounded)})

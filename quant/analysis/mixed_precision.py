@@ -45,7 +45,7 @@ def keep_float(
 ) -> fx.GraphModule:
     """A copy whose quantizers of these names are off; raises InputError for a name that no quantizer has.
 
-    Where steps after calibration (learned rounding, bias correction) have written into weights and biases,
+    Where steps after calibration (rounding, bias correction) have written into weights and biases,
     ``original`` is the calibrated network: a weight that stays float is then its weight, with its bias.
     """
     mixed = copy.deepcopy(prepared)

@@ -123,7 +123,7 @@ def analyze(
     Args:
         prepared: quantizers frozen at their ranges (those that are off stay off), eval mode; it is not changed.
         images: normalized, Nx3xHxW. About as many forward passes are made as there are sites, for each image.
-        original: the calibrated network, where later steps (learned rounding, bias correction) have written into
+        original: the calibrated network, where later steps (rounding, bias correction) have written into
             weights and biases: a weight that is off is then the original one, with its bias.
         batch_size: images a pass; all values of a pass are kept.
 

@@ -1,11 +1,13 @@
-"""Learned rounding: weights go to the grid points that keep their layer's output, not to the nearest ones.
+"""Rounding by OPTQ: weights go to the grid points that keep their layer's output, not to the nearest ones.
 
-This is OPTQ (GPTQ, Frantar et al. 2023, arXiv:2210.17323) for convolutions, with activation order. Layer by layer it
-seeks the least squared error of the layer's output (the objective of AdaRound, arXiv:2004.10568). Inputs come from the
-layers that are already rounded and targets from the float network, as in GPTAQ (arXiv:2504.02692) and Qronos
-(arXiv:2505.11695). The error is a quadratic form of the weights, so that nothing is learned by gradient: second moments
-of the inputs give the best weights off the grid, and ``closest_point`` the grid point, which need not be one of the two
-next to the float weight. The bias, which int8 keeps in 32 bits, takes up what is left of the mean.
+This is OPTQ (GPTQ, Frantar et al. 2023, arXiv:2210.17323) for convolutions, with activation order, followed by
+coordinate descent (QuantEase, Behdin et al. 2023, arXiv:2309.01885). Layer by layer it seeks the least squared error of
+the layer's output. Targets are asymmetric: inputs come from the layers that are already rounded, the outputs to reach
+from the float network, as in GPTAQ (arXiv:2504.02692) and Qronos (arXiv:2505.11695). The error is a quadratic form of
+the weights, and nothing is learned by gradient: second moments of the inputs give the best weights off the grid, and
+``closest_point`` the grid point, which need not be one of the two next to the float weight (as it is in AdaRound,
+arXiv:2004.10568). The bias, which int8 keeps in 32 bits, takes up what is left of the mean. Damping is 100 % of the
+inputs' variances by default, where GPTAQ adds 10 % of their mean: see ``RoundingSpec``.
 """
 
 import copy
@@ -45,7 +47,7 @@ class LayerRounding:
 
 
 @torch.no_grad()
-def learn_rounding(
+def round_weights_optq(
     prepared: fx.GraphModule,
     spec: RoundingSpec,
     images: Images,

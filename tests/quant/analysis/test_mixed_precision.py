@@ -31,7 +31,7 @@ def ranking(prepared, images):
 
 @pytest.fixture(scope="module")
 def written(prepared):
-    """The network after a step that writes rounded weights and other biases into it, as learned rounding does."""
+    """The network after a step that writes rounded weights and other biases into it, as rounding does."""
     made = copy.deepcopy(prepared)
     with torch.no_grad():
         for conv in quant_convs(made).values():

@@ -1,4 +1,4 @@
-"""What learned rounding promises: weights on their grids, smaller errors than nearest rounding, no other change."""
+"""What rounding by OPTQ promises: weights on their grids, smaller errors than nearest rounding, no other change."""
 
 import copy
 
@@ -14,7 +14,7 @@ from quant.graph import fuse_bn
 from quant.prepare import quant_convs, quantizers
 from quant.recipe import GRANULARITIES, CalibrateSpec, RoundingSpec
 from quant.state import QuantizerStateError, require_state
-from quant.weight_rounding.rounding import learn_rounding
+from quant.weight_rounding.rounding import round_weights_optq
 from tests.quant.networks import (
     AllKinds,
     ReluPair,
@@ -63,8 +63,8 @@ def prepared(all_kinds, images):
 
 
 @pytest.fixture(scope="module")
-def learned(prepared, images):
-    return {case: learn_rounding(network, SPEC, images, seed=0) for case, network in prepared.items()}
+def by_optq(prepared, images):
+    return {case: round_weights_optq(network, SPEC, images, seed=0) for case, network in prepared.items()}
 
 
 def integers(network: fx.GraphModule) -> dict[str, Tensor]:
@@ -72,8 +72,8 @@ def integers(network: fx.GraphModule) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_fake_quantization_changes_no_weight_any_more(learned, case):
-    for name, conv in quant_convs(learned[case][0]).items():
+def test_fake_quantization_changes_no_weight_any_more(by_optq, case):
+    for name, conv in quant_convs(by_optq[case][0]).items():
         weight, _ = conv.folded()
         assert torch.allclose(conv.weight_quantizer(weight), weight, rtol=1e-6, atol=0), name
 
@@ -81,7 +81,7 @@ def test_fake_quantization_changes_no_weight_any_more(learned, case):
 @pytest.mark.parametrize("case", CASES)
 def test_only_weights_and_biases_change_and_only_in_the_copy(prepared, images, case):
     before = frozen_state(prepared[case])
-    network, _ = learn_rounding(prepared[case], SPEC, images, seed=0)
+    network, _ = round_weights_optq(prepared[case], SPEC, images, seed=0)
     tensors, modes = frozen_state(prepared[case])
     assert same_tensors(tensors, before[0])
     assert modes == before[1]
@@ -96,14 +96,14 @@ def test_only_weights_and_biases_change_and_only_in_the_copy(prepared, images, c
 def test_the_seed_alone_decides(prepared, images):
     spec = RoundingSpec(places=50)  # so few that another draw gives another rounding
     case = (True, "per_channel")
-    one, same, other = (integers(learn_rounding(prepared[case], spec, images, seed=seed)[0]) for seed in (3, 3, 4))
+    one, same, other = (integers(round_weights_optq(prepared[case], spec, images, seed=seed)[0]) for seed in (3, 3, 4))
     assert same_tensors(one, same)
     assert not same_tensors(one, other)
 
 
 @pytest.mark.parametrize("granularity", GRANULARITIES)
-def test_live_and_folded_batchnorm_are_rounded_to_the_same_network(learned, fresh_images, granularity):
-    live, folded = (learned[fused, granularity][0] for fused in (False, True))
+def test_live_and_folded_batchnorm_are_rounded_to_the_same_network(by_optq, fresh_images, granularity):
+    live, folded = (by_optq[fused, granularity][0] for fused in (False, True))
     shares = [
         (one != two).float().mean() for one, two in zip(*(integers(n).values() for n in (live, folded)), strict=True)
     ]
@@ -112,9 +112,9 @@ def test_live_and_folded_batchnorm_are_rounded_to_the_same_network(learned, fres
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_each_layer_comes_closer_to_the_float_network_than_by_nearest_rounding(learned, case):
-    layers = learned[case][1]
-    assert [layer.name for layer in layers] == list(quant_convs(learned[case][0]))
+def test_each_layer_comes_closer_to_the_float_network_than_by_nearest_rounding(by_optq, case):
+    layers = by_optq[case][1]
+    assert [layer.name for layer in layers] == list(quant_convs(by_optq[case][0]))
     assert all(layer.error_after < layer.error_before for layer in layers)
     assert all(0.0 <= layer.flipped <= 1.0 for layer in layers)
     assert sum(layer.flipped > 0 for layer in layers) >= 5
@@ -122,13 +122,13 @@ def test_each_layer_comes_closer_to_the_float_network_than_by_nearest_rounding(l
 
 @pytest.mark.parametrize("network", [ReluPair, AllKinds])
 @pytest.mark.parametrize("granularity", GRANULARITIES)
-def test_rounding_noise_on_images_not_learned_from_falls_by_far(images, fresh_images, network, granularity):
+def test_rounding_noise_falls_by_far_on_images_that_rounding_did_not_see(images, fresh_images, network, granularity):
     torch.manual_seed(0)
     network = settled(network(), images)
     rounded = off_(calibrate(network, granularity, CalibrateSpec(), images))
-    learned, _ = learn_rounding(rounded, SPEC, images, seed=0)
+    by_optq, _ = round_weights_optq(rounded, SPEC, images, seed=0)
     exact = reference(network, fresh_images)
-    before, after = (sqnr_db(exact, reference(one, fresh_images)) for one in (rounded, learned))
+    before, after = (sqnr_db(exact, reference(one, fresh_images)) for one in (rounded, by_optq))
     assert after > before + (3.0 if granularity == "per_tensor" else 1.0)
 
 
@@ -139,8 +139,8 @@ def test_a_layer_makes_up_for_what_the_layers_before_it_lost(images):
     prepared = off_(calibrate(network, "per_tensor", CalibrateSpec(), images))
     weight = quant_convs(prepared)["second"]
     weight.weight_quantizer.set_range(torch.tensor([-2.0]), torch.tensor([2.0]))  # room for any weight
-    learned, layers = learn_rounding(prepared, RoundingSpec(places=2048, damping=0.01), images, seed=0)
-    first, second = (conv.folded()[0].detach().flatten(1) for conv in quant_convs(learned).values())
+    by_optq, layers = round_weights_optq(prepared, RoundingSpec(places=2048, damping=0.01), images, seed=0)
+    first, second = (conv.folded()[0].detach().flatten(1) for conv in quant_convs(by_optq).values())
     assert first[1, 2] == pytest.approx(1 / 127)
     assert second[0, 1] == pytest.approx(0.6 * float(network.second.weight[0, 1].detach()), abs=0.02)
     assert layers[1].error_after < 0.2 * layers[1].error_before
@@ -150,8 +150,8 @@ def test_the_bias_keeps_the_mean_of_every_output(images):
     torch.manual_seed(0)
     network = fuse_bn(settled(ReluPair(), images))
     prepared = off_(calibrate(network, "per_tensor", CalibrateSpec(), images))
-    learned, _ = learn_rounding(prepared, RoundingSpec(places=10**6), images, seed=0)
-    means = [reference(one, images).mean((0, 2, 3)) for one in (network, prepared, learned)]
+    by_optq, _ = round_weights_optq(prepared, RoundingSpec(places=10**6), images, seed=0)
+    means = [reference(one, images).mean((0, 2, 3)) for one in (network, prepared, by_optq)]
     errors = [(mean - means[0]).abs().max() for mean in means[1:]]
     assert errors[1] < 1e-5 < 1e-3 < errors[0]
 
@@ -161,17 +161,17 @@ def test_a_convolution_without_a_bias_gets_one_that_keeps_the_mean(images):
     network = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False)).eval()
     bright = images + 5.0
     prepared = off_(calibrate(network, "per_tensor", CalibrateSpec(), bright))
-    learned, _ = learn_rounding(prepared, RoundingSpec(places=10**6), bright, seed=0)
-    means = [reference(one, bright).mean((0, 2, 3)) for one in (network, prepared, learned)]
+    by_optq, _ = round_weights_optq(prepared, RoundingSpec(places=10**6), bright, seed=0)
+    means = [reference(one, bright).mean((0, 2, 3)) for one in (network, prepared, by_optq)]
     assert (means[2] - means[0]).abs().max() < 1e-4 < 1e-3 < (means[1] - means[0]).abs().max()
 
 
 def test_a_convolution_that_stays_float_is_left_as_it_is(prepared, images):
     network = copy.deepcopy(prepared[True, "per_channel"])
     quant_convs(network)["project"].weight_quantizer.set_mode("off")
-    learned, layers = learn_rounding(network, SPEC, images, seed=0)
+    by_optq, layers = round_weights_optq(network, SPEC, images, seed=0)
     assert "project" not in {layer.name for layer in layers}
-    before, after = (quant_convs(one)["project"].conv for one in (network, learned))
+    before, after = (quant_convs(one)["project"].conv for one in (network, by_optq))
     assert torch.equal(before.weight, after.weight)
     assert torch.equal(before.bias, after.bias)
 
@@ -182,8 +182,8 @@ def test_inputs_that_say_nothing_leave_finite_weights(all_kinds, content, case):
     fused, granularity = case
     plain = torch.full((4, 3, 64, 64), content)
     network = calibrate(fuse_bn(all_kinds) if fused else all_kinds, granularity, CalibrateSpec(), plain)
-    learned, _ = learn_rounding(network, SPEC, plain, seed=0)
-    assert torch.isfinite(reference(learned, smooth_images(2, 64))).all()
+    by_optq, _ = round_weights_optq(network, SPEC, plain, seed=0)
+    assert torch.isfinite(reference(by_optq, smooth_images(2, 64))).all()
 
 
 def test_no_more_images_are_read_than_it_is_told(prepared, images):
@@ -198,9 +198,9 @@ def test_no_more_images_are_read_than_it_is_told(prepared, images):
             return images[where]
 
     case = (True, "per_tensor")
-    watched, _ = learn_rounding(prepared[case], RoundingSpec(images=3), Watched(), seed=0)
+    watched, _ = round_weights_optq(prepared[case], RoundingSpec(images=3), Watched(), seed=0)
     assert max(reached) == 3
-    few, _ = learn_rounding(prepared[case], RoundingSpec(), images[:3], seed=0)
+    few, _ = round_weights_optq(prepared[case], RoundingSpec(), images[:3], seed=0)
     assert same_tensors(integers(watched), integers(few))
 
 
@@ -208,12 +208,12 @@ def test_quantizers_that_are_not_frozen_are_refused(prepared, images):
     network = copy.deepcopy(prepared[True, "per_channel"])
     next(iter(quantizers(network).values())).set_mode("moving_average")
     with pytest.raises(QuantizerStateError, match="moving_average"):
-        learn_rounding(network, SPEC, images, seed=0)
+        round_weights_optq(network, SPEC, images, seed=0)
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_int8_network_has_the_learned_integers(learned, fresh_images, case):
-    network = learned[case][0]
+def test_the_int8_network_has_the_chosen_integers(by_optq, fresh_images, case):
+    network = by_optq[case][0]
     int8 = qnnpack.convert(network)
     for name, expected in integers(network).items():
         assert torch.equal(int8.get_submodule(name).weight().int_repr().int(), expected), name
@@ -222,7 +222,7 @@ def test_the_int8_network_has_the_learned_integers(learned, fresh_images, case):
 
 def test_progress_ends_at_its_last_step(prepared, images):
     reports: list[dict[str, float]] = []
-    learn_rounding(
+    round_weights_optq(
         prepared[True, "per_tensor"], RoundingSpec(images=1, places=10), images, seed=0, progress=reports.append
     )
     assert [info["step"] for info in reports] == list(range(1, len(reports) + 1))
