@@ -5,7 +5,7 @@ written by ``torch.save`` and only ever read with ``weights_only=True``.
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -23,6 +23,7 @@ from quant.engines.exported import ExportedNetwork, file_name
 from quant.fake_quantize import current_mode
 from quant.graph import fuse_bn, trace
 from quant.prepare import prepare, quantizers
+from quant.recipe import WeightBits
 from quant.scaled_silu import scale_silus
 
 FORMS = ("float", "prepared", "int8")
@@ -37,6 +38,7 @@ class Form:
 
     ``scaled_silu``: its SiLUs carry scales. ``granularity`` and ``modes`` (quantizer name -> mode) belong to prepared
     and int8 networks only, ``engine`` to int8 ones and to files of an exporting engine, which may be float.
+    ``weight_bits`` are the widths that its weights have or will have, by convolution; empty where all have 8 bits.
     """
 
     network: NetworkSpec
@@ -45,6 +47,7 @@ class Form:
     scaled_silu: bool = False
     granularity: str | None = None
     engine: str | None = None
+    weight_bits: WeightBits = field(default_factory=dict)
 
 
 def save_network(folder: Path, network: nn.Module, form: Form) -> None:
@@ -52,7 +55,8 @@ def save_network(folder: Path, network: nn.Module, form: Form) -> None:
     modes = {name: quantizer.mode for name, quantizer in quantizers(network).items()}
     if isinstance(network, fx.GraphModule) and form.form == "int8":
         modes = network.meta["modes"]
-    description = {**asdict(form), "modes": modes}
+    description = {key: value for key, value in asdict(form).items() if key != "weight_bits" or value}
+    description["modes"] = modes
     if form.form == "int8" and not isinstance(network, ExportedNetwork):
         torch.save(network.state_dict(), folder / _INT8_TENSORS)
     elif not isinstance(network, ExportedNetwork):
@@ -72,6 +76,7 @@ def read_form(folder: Path) -> Form:
             description["scaled_silu"],
             description["granularity"],
             description["engine"],
+            dict(description.get("weight_bits", {})),
         )
     except (KeyError, TypeError) as error:
         raise InputError(
@@ -123,7 +128,7 @@ def _built(form: Form) -> nn.Module:
 def _built_prepared(folder: Path, form: Form) -> fx.GraphModule:
     """The prepared network of this form in the modes of ``folder``, with other weights and ranges."""
     assert form.granularity is not None
-    prepared = prepare(trace(_built(form)), form.granularity).eval()
+    prepared = prepare(trace(_built(form)), form.granularity, form.weight_bits).eval()
     named = quantizers(prepared)
     for quantizer in named.values():
         quantizer.set_mode("freeze")

@@ -8,7 +8,7 @@ from torch import Tensor, fx
 from model.progress import Progress, ignore_progress
 from quant.prepare import elementwise_consumers, prepare, quant_convs, quantizers
 from quant.ranges import ElementwiseConsumer, make_observer
-from quant.recipe import CalibrateSpec
+from quant.recipe import ALL_8BIT, CalibrateSpec, WeightBits
 from quant.scaled_silu import ScaledSiLU
 from quant.state import require_state
 
@@ -30,6 +30,7 @@ def calibrate(
     spec: CalibrateSpec,
     images: Images,
     progress: Progress = ignore_progress,
+    weight_bits: WeightBits = ALL_8BIT,
 ) -> fx.GraphModule:
     """A prepared copy of the float ``network``, in eval mode, its quantizers frozen at the calibrated ranges.
 
@@ -39,7 +40,7 @@ def calibrate(
     if not len(images):
         raise ValueError("calibration needs at least one image")
     device = next(network.parameters()).device
-    prepared = prepare(network, granularity).to(device).eval()
+    prepared = prepare(network, granularity, weight_bits).to(device).eval()
     set_weight_ranges_(prepared, spec.weight_range)
     activations = elementwise_consumers(prepared)
     for name, quantizer in quantizers(prepared).items():

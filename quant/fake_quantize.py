@@ -24,9 +24,9 @@ def current_mode(mode: str) -> str:
 class FakeQuantize(nn.Module):
     """Fake quantization of one tensor with a straight-through gradient (``torch.ao.quantization.FakeQuantize``).
 
-    Activations are quint8 affine per tensor. Weights are qint8 symmetric in [-127, 127], per output channel when
-    ``channels`` is given. ``fixed`` sets scale and zero point once for all; ``limit`` caps the upper end (a clamp
-    such as ReLU6 that the int8 convolution absorbs).
+    Activations are quint8 affine per tensor. Weights are symmetric integers of ``bits`` (8: -127 to 127; 4: -7 to 7;
+    2: -1, 0, 1), per output channel when ``channels`` is given. ``fixed`` sets scale and zero point once for all;
+    ``limit`` caps the upper end (a clamp such as ReLU6 that the int8 convolution absorbs).
     """
 
     scale: Tensor
@@ -38,6 +38,7 @@ class FakeQuantize(nn.Module):
         self,
         *,
         weight: bool = False,
+        bits: int = 8,
         channels: int | None = None,
         fixed: tuple[float, int] | None = None,
         limit: float | None = None,
@@ -45,7 +46,9 @@ class FakeQuantize(nn.Module):
         super().__init__()
         self.weight = weight
         self.per_channel = channels is not None
-        self.quant_min, self.quant_max = (-127, 127) if weight else (0, 255)
+        self.bits = bits
+        largest: int = 2 ** (bits - 1) - 1 if weight else 2**bits - 1
+        self.quant_min, self.quant_max = (-largest if weight else 0), largest
         self.fixed = fixed is not None
         self.limit = limit
         self.mode = "off"
@@ -142,4 +145,4 @@ class FakeQuantize(nn.Module):
     def extra_repr(self) -> str:
         """Kind, granularity and mode, for the printed network."""
         kind = "weight" if self.weight else "activation"
-        return f"{kind}, {'per_channel' if self.per_channel else 'per_tensor'}, mode={self.mode}"
+        return f"{kind}, {self.bits} bits, {'per_channel' if self.per_channel else 'per_tensor'}, mode={self.mode}"

@@ -17,7 +17,7 @@ from quant.graph import (
     set_module,
     trace,
 )
-from quant.recipe import GRANULARITIES
+from quant.recipe import ALL_8BIT, GRANULARITIES, WeightBits
 from quant.scaled_silu import ScaledSiLU
 
 _ELEMENTWISE = (ScaledSiLU, nn.SiLU, nn.Hardswish, nn.GELU, nn.Sigmoid, nn.Hardsigmoid)
@@ -33,7 +33,9 @@ class QuantConv(nn.Module):
     frozen statistics, it computes exactly what the int8 convolution with folded BatchNorm computes.
     """
 
-    def __init__(self, conv: nn.Conv2d, bn: nn.BatchNorm2d | None, limit: float | None, granularity: str) -> None:
+    def __init__(
+        self, conv: nn.Conv2d, bn: nn.BatchNorm2d | None, limit: float | None, granularity: str, bits: int = 8
+    ) -> None:
         super().__init__()
         if bn is None and conv.bias is None:
             conv.bias = nn.Parameter(conv.weight.new_zeros(conv.out_channels))  # a place for corrections
@@ -42,7 +44,7 @@ class QuantConv(nn.Module):
         """None: no activation; inf: ReLU; 6: ReLU6."""
         self.bn_frozen = False
         channels = conv.out_channels if granularity == "per_channel" else None
-        self.weight_quantizer = FakeQuantize(weight=True, channels=channels)
+        self.weight_quantizer = FakeQuantize(weight=True, bits=bits, channels=channels)
 
     def folded(self) -> tuple[Tensor, Tensor | None]:
         """Float weight and bias with BatchNorm folded in."""
@@ -98,11 +100,11 @@ class QuantConv(nn.Module):
         return y.clamp(max=self.limit) if self.limit != float("inf") else y
 
 
-def prepare(network: nn.Module, granularity: str) -> fx.GraphModule:
+def prepare(network: nn.Module, granularity: str, weight_bits: WeightBits = ALL_8BIT) -> fx.GraphModule:
     """A traced copy with a quantizer, all off, on the input and behind every operator that rounds in int8.
 
-    Resizing and pooling share the quantizer of their input, as the int8 kernels do. ``granularity`` is that of the
-    weight quantizers and of nothing else.
+    Resizing and pooling share the quantizer of their input, as the int8 kernels do. ``granularity`` and
+    ``weight_bits`` are those of the weight quantizers and of nothing else.
     """
     require_one_of("granularity", granularity, GRANULARITIES)
     graph_module = trace(network)
@@ -113,7 +115,7 @@ def prepare(network: nn.Module, granularity: str) -> fx.GraphModule:
         if node.op in ("output", "get_attr") or any(node in (s.bn, s.activation) for s in blocks.values()):
             continue
         if node in blocks:
-            _swap_conv(graph_module, blocks[node], granularity)
+            _swap_conv(graph_module, blocks[node], granularity, weight_bits.get(str(node.target), 8))
             _insert(graph_module, node, names, FakeQuantize(limit=_limit(graph_module, node)))
         elif is_linear_in_place(graph_module, node):
             _insert(graph_module, node, names, share=_shared_name(node, names))
@@ -124,13 +126,13 @@ def prepare(network: nn.Module, granularity: str) -> fx.GraphModule:
     return finish(graph_module)
 
 
-def _swap_conv(graph_module: fx.GraphModule, block: ConvBlock, granularity: str) -> None:
+def _swap_conv(graph_module: fx.GraphModule, block: ConvBlock, granularity: str, bits: int) -> None:
     conv, bn = module_of(graph_module, block.conv), module_of(graph_module, block.bn)
     activation = module_of(graph_module, block.activation)
     limit = None if activation is None else 6.0 if isinstance(activation, nn.ReLU6) else float("inf")
     assert isinstance(conv, nn.Conv2d)
     assert bn is None or isinstance(bn, nn.BatchNorm2d)
-    set_module(graph_module, str(block.conv.target), QuantConv(conv, bn, limit, granularity))
+    set_module(graph_module, str(block.conv.target), QuantConv(conv, bn, limit, granularity, bits))
     for absorbed in (block.activation, block.bn):
         if absorbed is not None:
             absorbed.replace_all_uses_with(block.conv)

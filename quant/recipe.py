@@ -1,5 +1,6 @@
 """The closed vocabulary of a quantization recipe, as frozen dataclasses."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from model.errors import require_one_of, require_range
@@ -13,6 +14,29 @@ WEIGHT_RANGES = ("minmax", "mse")
 EQUALIZE_OBJECTIVES = ("noise", "activations", "weights")
 BIAS_CORRECTIONS = ("fast", "sequential")
 SCHEDULES = ("cosine", "plateau")
+
+
+WeightBits = Mapping[str, int]
+"""The width of each convolution's integer weights by its name; 8 for those that it does not name."""
+LEAST_BITS, MOST_BITS = 2, 8
+ALL_8BIT: WeightBits = {}
+
+
+@dataclass(frozen=True)
+class Keep8BitSpec:
+    """Which layers keep 8-bit weights where the others have fewer (``weight_bits``).
+
+    ``first_last``: the first and the last convolution. ``worst``: as many more, those whose weights alone make the most
+    noise at the output, ranked on ``images`` of the calibration images.
+    """
+
+    first_last: bool = True
+    worst: int = 0
+    images: int = 8
+
+    def __post_init__(self) -> None:
+        require_range("keep_8bit.worst", self.worst, 0)
+        require_range("keep_8bit.images", self.images, 1)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,11 @@ def training(record: Mapping[str, Any]) -> dict[str, Any]:
     return {"train_s": record["seconds"]}
 
 
+def widths(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The layers that keep 8-bit weights where others have fewer."""
+    return {"kept_8bit": " ".join(name for name, bits in record["metrics"]["weight_bits"].items() if bits == 8)}
+
+
 def mixture(record: Mapping[str, Any]) -> dict[str, Any]:
     """The sites that mixed precision keeps in float."""
     return {"kept_float": " ".join(record["asserted"]["float_sites"])}

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 
 from grid.planning import stage_table
-from grid.planning.stage_table import CPU, Chain, Stage
+from grid.planning.stage import CPU, Chain, Stage
 from grid.space.search_space import Exclusion, SearchSpace
 from grid.space.settings import Flat, Scalar, groups, switch_of
 from model.errors import InputError
@@ -211,7 +211,7 @@ def _matching(prefixes: Iterable[str], keys: Iterable[str]) -> tuple[str, ...]:
 
 def _relevant_keys(settings: Flat, given: bool) -> tuple[str, ...]:
     """What a cell's result depends on: its stages' settings, and those that gave it these stages."""
-    prefixes = {"fuse_bn", "method"}
+    prefixes = {"fuse_bn", "method"} | ({"weight_bits"} if settings["method"] != "fp32" else set())
     for stage in stage_table.STAGES:
         if stage.in_cell(settings, given):
             prefixes.update(stage.settings)

@@ -125,9 +125,10 @@ def _tie(first: Row, other: Row, measure: Measure, noise: float) -> bool:
 def axes_of(rows: Sequence[Row]) -> tuple[str, ...]:
     """Return the columns that are axes: the recipe's three, and every other setting that the int8 rows vary.
 
-    A setting is ``engine``, ``encoder`` or a column with a dot in its name (``qat.epochs``); ``seed`` is none.
+    A setting is ``engine``, ``encoder``, ``weight_bits`` or a column with a dot in its name (``qat.epochs``); ``seed``
+    is none.
     """
-    settings = {key: None for row in rows for key in row if key in ("engine", "encoder") or "." in key}
+    settings = {key: None for row in rows for key in row if key in ("engine", "encoder", "weight_bits") or "." in key}
     cells = [row for row in rows if row["method"] != "fp32"]
     return (*RECIPE, *(key for key in settings if len({str(row.get(key)) for row in cells}) > 1))
 

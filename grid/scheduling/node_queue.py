@@ -4,7 +4,8 @@ import heapq
 from collections.abc import Callable, Collection, Iterator
 
 from grid.planning.plan import Node, Plan
-from grid.planning.stage_table import PROFILER, stage_named
+from grid.planning.stage import PROFILER
+from grid.planning.stage_table import stage_named
 
 
 class NodeQueue:

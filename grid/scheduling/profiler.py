@@ -10,7 +10,7 @@ from ray.actor import ActorHandle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from grid.planning.plan import Node
-from grid.planning.stage_table import PROFILER
+from grid.planning.stage import PROFILER
 from grid.scheduling.cores import on_own_cores
 from grid.space.settings import LatencySpec, read_group
 from grid.stages.run import run_node

@@ -4,7 +4,7 @@ import socket
 from dataclasses import dataclass
 
 from grid.planning.plan import Node
-from grid.planning.stage_table import GPU, PROFILER
+from grid.planning.stage import GPU, PROFILER
 from grid.scheduling.cores import own_cores
 from model.errors import InputError
 

@@ -34,7 +34,7 @@ from ray.tune.experiment import Trial
 
 from grid.paths import CODE
 from grid.planning.plan import Node, Plan
-from grid.planning.stage_table import PROFILER
+from grid.planning.stage import PROFILER
 from grid.scheduling.cores import own_cores
 from grid.scheduling.listener import Listener, Listeners
 from grid.scheduling.metrics import GridMetrics

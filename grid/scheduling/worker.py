@@ -17,7 +17,7 @@ from ray.exceptions import RayError, RayTaskError
 
 from grid.planning.names import cells_of, write_failure
 from grid.planning.plan import Node
-from grid.planning.stage_table import PROFILER
+from grid.planning.stage import PROFILER
 from grid.scheduling.cores import on_own_cores
 from grid.scheduling.profiler import profiler_of
 from grid.scheduling.searcher import IDLE

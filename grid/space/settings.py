@@ -14,11 +14,14 @@ from model.training import TrainSpec
 from quant.recipe import (
     ENGINES,
     GRANULARITIES,
+    LEAST_BITS,
     METHODS,
+    MOST_BITS,
     AnalyzeSpec,
     BiasCorrectionSpec,
     CalibrateSpec,
     EqualizeSpec,
+    Keep8BitSpec,
     MixedPrecisionSpec,
     QatSpec,
     RoundingSpec,
@@ -49,10 +52,12 @@ class Settings:
     fuse_bn: bool = False
     granularity: str = "per_channel"
     method: str = "ptq"
+    weight_bits: int = 8
     engine: str = "qnnpack"
     seed: int = 0
     network: NetworkSpec = field(default_factory=NetworkSpec)
     train: TrainSpec = field(default_factory=TrainSpec)
+    keep_8bit: Keep8BitSpec = field(default_factory=Keep8BitSpec)
     equalize: EqualizeSpec | None = field(default_factory=EqualizeSpec)
     calibrate: CalibrateSpec = field(default_factory=CalibrateSpec)
     rounding: RoundingSpec | None = field(default_factory=RoundingSpec)
@@ -65,6 +70,7 @@ class Settings:
     def __post_init__(self) -> None:
         require_one_of("granularity", self.granularity, GRANULARITIES)
         require_one_of("method", self.method, METHODS)
+        require_range("weight_bits", self.weight_bits, LEAST_BITS, MOST_BITS)
         require_one_of("engine", self.engine, ENGINES)
         require_range("seed", self.seed, 0, 2**32 - 1)
 

@@ -1,17 +1,18 @@
-"""The stages that make the float network: load or train, fuse BatchNorm, equalize."""
+"""The stages that make the float network: load or train, fuse BatchNorm, choose widths, equalize."""
 
 import dataclasses
 
 import torch
 from torch import Tensor, nn
 
-from grid.stages.calibration_images import check_images, drawn_images
+from grid.stages.calibration_images import CalibrationImages, check_images, drawn_images
 from grid.stages.work import Outcome, StageError, Work
 from model.network.checkpoint import checkpoint_sha256, load_checkpoint
 from model.network.depth_network import NetworkSpec, build_network
 from model.network.pretrained import load_pretrained_
 from model.network.user_network import OWN
 from model.training import TrainSpec, train
+from quant.analysis.weight_widths import choose_widths, widen_worst
 from quant.artifact import Form, load_network, read_form, save_network
 from quant.equalization.equalize import equalize
 from quant.graph import fuse_bn
@@ -58,12 +59,29 @@ def fuse_batchnorm(work: Work) -> Outcome:
     return Outcome(asserted={"float_change": change})
 
 
+def choose_weight_widths(work: Work) -> Outcome:
+    """The network as it is, with the width that the weights of each convolution are to have."""
+    network, form = load_network(work.inputs["network"]), read_form(work.inputs["network"])
+    settings, keep = work.node.settings, work.group("keep_8bit")
+    granularity, bits = str(settings["granularity"]), int(settings["weight_bits"] or 8)
+    chosen: dict[str, object] = {}
+    widths = choose_widths(network, bits, keep.first_last)
+    if keep.worst:
+        images, chosen = drawn_images(work, network)
+        spec = work.group("equalize")
+        equalized = network if spec is None else equalize(network, spec, images, granularity, widths)
+        ranked_on = CalibrationImages(work.pack, keep.images, int(settings["seed"] or 0))
+        widths = widen_worst(equalized, widths, keep.worst, granularity, ranked_on, work.progress)
+    save_network(work.out, network, dataclasses.replace(form, weight_bits=widths))
+    return Outcome({"weight_bits": widths}, chosen)
+
+
 def equalize_channels(work: Work) -> Outcome:
     """The network with scaled channels; the float function stays."""
     network, form = load_network(work.inputs["network"]), read_form(work.inputs["network"])
     images, chosen = drawn_images(work, network)
     spec = work.group("equalize")
-    equalized = equalize(network, spec, images, str(work.node.settings["granularity"]))
+    equalized = equalize(network, spec, images, str(work.node.settings["granularity"]), form.weight_bits)
     change = _float_change(network, equalized, check_images(work), "equalize")
     save_network(work.out, equalized, dataclasses.replace(form, scaled_silu=spec.silu))
     return Outcome(asserted={"float_change": change, **chosen})

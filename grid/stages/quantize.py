@@ -29,7 +29,7 @@ def calibrate_ranges(work: Work) -> Outcome:
     network = network.to(work.device)
     images, chosen = drawn_images(work, network)
     granularity = str(settings["granularity"])
-    prepared = calibrate(network, granularity, spec, images, work.progress).cpu()
+    prepared = calibrate(network, granularity, spec, images, work.progress, form.weight_bits).cpu()
     save_network(work.out, prepared, dataclasses.replace(form, form="prepared", granularity=granularity))
     return Outcome(asserted={**chosen, **quantizer_state(prepared)})
 
@@ -82,7 +82,7 @@ def finetune_quantized(work: Work) -> Outcome:
     if form.form == "prepared":
         prepared = load_prepared(folder)
     else:
-        prepared = prepare_for_qat(load_network(folder), granularity, work.group("calibrate"))
+        prepared = prepare_for_qat(load_network(folder), granularity, work.group("calibrate"), form.weight_bits)
     kept_float = work.record("mixed")["asserted"]["float_sites"] if "mixed" in work.inputs else []
     teacher = load_network(work.inputs["teacher"])
     history, state = finetune(prepared, teacher, work.group("qat"), work.training_run, kept_float)

@@ -18,13 +18,13 @@ from quant.equalization.channel_classes import ChannelClasses, Use, channel_clas
 from quant.equalization.noise_model import FIXED, NoiseModel, QuantizedTensor
 from quant.equalization.sensitivity import ChannelStats, sensitivity
 from quant.graph import bn_factor, finish, module_of, trace
-from quant.recipe import EqualizeSpec
+from quant.recipe import ALL_8BIT, EqualizeSpec, WeightBits
 from quant.scaled_silu import STEPS_PER_OCTAVE, ScaledSiLU, scale_silus
 
 _LARGEST_STEP = 1e4
 _SILU_FLOOR = -4.0
 """Further down SiLU hardly moves (by 0.07 in all), and range setting (``mse``) cuts values off."""
-_LEVELS, _WEIGHT_LEVELS = 255, 127
+_LEVELS = 255
 _DEAD = 1e-9
 """Above what a BatchNorm factor of zero leaves of a weight (``bn_factor``)."""
 Ranges = Callable[[fx.GraphModule, Use], np.ndarray]
@@ -32,14 +32,20 @@ Ranges = Callable[[fx.GraphModule, Use], np.ndarray]
 
 
 @torch.no_grad()
-def equalize(network: nn.Module, spec: EqualizeSpec, images: Images, granularity: str) -> fx.GraphModule:
+def equalize(
+    network: nn.Module,
+    spec: EqualizeSpec,
+    images: Images,
+    granularity: str,
+    weight_bits: WeightBits = ALL_8BIT,
+) -> fx.GraphModule:
     """A traced copy whose channel classes are balanced; the float function stays the same.
 
     Args:
         network: float network in eval mode, BatchNorm live or folded.
         spec: what to balance, and how.
         images: normalized calibration images Nx3xHxW (only the objective ``weights`` ignores them).
-        granularity: of the weight quantizers to come (only the objective ``noise`` uses it).
+        granularity, weight_bits: of the weight quantizers to come (only the objective ``noise`` uses them).
 
     Channels that are dead on either side keep their scale.
     """
@@ -52,7 +58,8 @@ def equalize(network: nn.Module, spec: EqualizeSpec, images: Images, granularity
     if classes.count == 0:
         return finish(graph_module)
     if spec.objective == "noise":
-        factor = np.exp(noise_model(graph_module, classes, images, spec.images, granularity).solve().numpy())
+        model = noise_model(graph_module, classes, images, spec.images, granularity, weight_bits)
+        factor = np.exp(model.solve().numpy())
         _scale_(graph_module, classes, _bounded(factor, factor != 1.0, classes))
         return finish(graph_module)
     seen = _activation_ranges(graph_module, classes, images) if spec.objective == "activations" else None
@@ -72,7 +79,12 @@ def equalize(network: nn.Module, spec: EqualizeSpec, images: Images, granularity
 
 @torch.no_grad()
 def noise_model(
-    graph_module: fx.GraphModule, classes: ChannelClasses, images: Images, count: int, granularity: str
+    graph_module: fx.GraphModule,
+    classes: ChannelClasses,
+    images: Images,
+    count: int,
+    granularity: str,
+    weight_bits: WeightBits = ALL_8BIT,
 ) -> NoiseModel:
     """The predicted output noise over the scales of the classes, from the first ``count`` images."""
     inside = _inside(classes)
@@ -94,7 +106,7 @@ def noise_model(
                 squared=derivatives.weights[use.block.conv].sum((2, 3)),
                 up=torch.from_numpy(use.classes)[:, None],
                 down=torch.from_numpy(inputs.repeat(len(size) // conv.groups, 1).reshape(size.shape)),
-                levels=_WEIGHT_LEVELS,
+                levels=2 ** (weight_bits.get(str(use.block.conv.target), 8) - 1) - 1,
                 per_row=granularity == "per_channel",
             )
         )

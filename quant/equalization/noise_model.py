@@ -1,4 +1,4 @@
-"""The output noise that a network's 8-bit tensors cause, as a function of channel scales, and where it is least.
+"""The output noise that a network's quantized tensors cause, as a function of channel scales, and where it is least.
 
 A quantized tensor rounds with a step in proportion to its range, and each of its elements passes the error on by its
 squared derivative (``sensitivity``). Scaling channel c by ``exp(theta_c)`` scales its range up and its

@@ -28,19 +28,21 @@ from quant.prepare import prepare, quant_convs, quantizers
 from quant.qat.range_adam import RangeAdam, range_units
 from quant.qat.schedule import freeze_ranges_, schedule
 from quant.ranges import MovingAverageObserver
-from quant.recipe import CalibrateSpec, QatSpec
+from quant.recipe import ALL_8BIT, CalibrateSpec, QatSpec, WeightBits
 from quant.state import require_state
 
 _BN_MOMENTUM = 0.01
 """Small batches are poor statistics: a float network's own 0.1 would carry their noise into the folded weights."""
 
 
-def prepare_for_qat(network: nn.Module, granularity: str, spec: CalibrateSpec) -> fx.GraphModule:
+def prepare_for_qat(
+    network: nn.Module, granularity: str, spec: CalibrateSpec, weight_bits: WeightBits = ALL_8BIT
+) -> fx.GraphModule:
     """A prepared copy of the float network whose activation ranges are moving averages of the training data.
 
     Weight ranges are those of the weights as they move (``minmax``), or fixed by another ``spec.weight_range``.
     """
-    prepared = prepare(network, granularity)
+    prepared = prepare(network, granularity, weight_bits)
     set_weight_ranges_(prepared, spec.weight_range)
     for quantizer in quantizers(prepared).values():
         quantizer.set_mode("freeze" if quantizer.weight and spec.weight_range != "minmax" else "moving_average")

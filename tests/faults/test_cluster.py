@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from grid.planning.plan import Plan
-from grid.planning.stage_table import GPU, STAGES
+from grid.planning.stage import GPU
+from grid.planning.stage_table import STAGES
 from grid.stages.run import run_node
 from grid.storage.result_store import StageStore
 from tests.faults.cluster import Cluster

@@ -9,7 +9,8 @@ from rich.console import Console
 
 from grid.planning import stage_table
 from grid.planning.plan import Node, Plan
-from grid.planning.stage_table import GPU, STAGES, Stage
+from grid.planning.stage import GPU, Stage
+from grid.planning.stage_table import STAGES
 from grid.results.rows import result_rows
 from grid.run.costs import Costs
 from grid.run.plan_text import describe

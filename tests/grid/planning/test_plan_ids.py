@@ -39,7 +39,7 @@ def changed(before: Plan, after: Plan) -> set[str]:
 TESTED = {"evaluate", "profile"}
 QUANTIZED = {"finetune", "convert"} | TESTED
 CALIBRATED = {"calibrate", "round"} | QUANTIZED
-EVERYTHING = set(stage_names()) - {"train", "correct_bias", "mix", "analyze"}  # the last three are off in it
+EVERYTHING = set(stage_names()) - {"train", "widths", "correct_bias", "mix", "analyze"}  # the last four are off in it
 
 
 @pytest.mark.parametrize(
@@ -81,6 +81,23 @@ def test_the_number_of_training_epochs_matters_where_the_network_is_trained():
     assert changed(before, after) == (EVERYTHING - {"load"}) | {"train"}
 
 
+def test_weights_of_fewer_bits_are_told_by_their_own_stage_to_those_behind_it_and_eight_bits_need_none():
+    narrow = full("weight_bits=4")
+    assert [cell.key for cell in full("weight_bits=8").cells] == [cell.key for cell in full().cells]
+    for name in ("per_tensor-ptq", "fuse_bn-per_channel-qat"):
+        wide, nodes = cell_of(full(), name).nodes, cell_of(narrow, name).nodes
+        assert set(nodes) - set(wide) == {"widths"}
+        assert {stage for stage in wide if wide[stage] == nodes[stage]} == {"load", "fuse"} & wide.keys()
+    assert cell_of(narrow, "fp32").nodes == cell_of(full(), "fp32").nodes
+
+
+def test_layers_that_keep_eight_bits_tell_cells_apart_only_where_others_have_fewer():
+    plan = full("weight_bits=[8, 4]", "keep_8bit.worst=[0, 2]", "method=ptq")
+    names = {cell.name for cell in plan.cells if cell.name.startswith("per_channel")}
+    few = {f"per_channel-ptq-weight_bits=4-keep_8bit.worst={count}" for count in (0, 2)}
+    assert names == {"per_channel-ptq-weight_bits=8", *few}
+
+
 @pytest.mark.parametrize("override", ["equalize=true", "equalize=false"])
 def test_granularity_enters_behind_folding(override):
     plan = full(override)
@@ -119,13 +136,13 @@ def test_the_engine_enters_with_conversion(monkeypatch):
 def test_every_setting_is_read_by_a_stage_or_decides_which_stages_there_are():
     read = [prefix for stage in STAGES for prefix in stage.settings]
     for key in setting_types():
-        decides = key in ("fuse_bn", "method")
+        decides = key in ("fuse_bn", "method")  # weight_bits decides too, and is read
         assert decides or any(key == one or key.startswith(f"{one}.") for one in read), key
 
 
 def test_a_node_holds_the_settings_that_it_reads_and_no_others():
     optional = {name for name, (_, optional) in groups().items() if optional}
-    plan = full(*(f"{name}=true" for name in optional))
+    plan = full("weight_bits=4", *(f"{name}=true" for name in optional))
     assert {node.stage for node in plan.nodes} == set(stage_names()) - {"train"}
     for node in plan.nodes:
         own = {key for key in node.settings if key != "checkpoint_sha256"}
@@ -145,7 +162,7 @@ def test_keys_follow_the_settings_that_matter():
 
 def two_values(key: str) -> str | None:
     """An axis for a setting, whatever its type; None where no two of the values tried here are good."""
-    tried = ["[true, false]", "[64, 96]", "[0.5, 0.75]", "[98, 99]", "[random, imagenet]", "[mse, minmax]"]
+    tried = ["[true, false]", "[64, 96]", "[8, 4]", "[0.5, 0.75]", "[98, 99]", "[random, imagenet]", "[mse, minmax]"]
     tried += ["[weights, activations]", f"[{', '.join(GRANULARITIES)}]", f"[{', '.join(METHODS)}]"]
     tried += [f"[{', '.join(BIAS_CORRECTIONS)}]", f"[{', '.join(SCHEDULES)}]"]
     for values in tried:

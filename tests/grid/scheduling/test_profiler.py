@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from grid.planning.plan import Node
-from grid.planning.stage_table import PROFILER, stage_named
+from grid.planning.stage import PROFILER
+from grid.planning.stage_table import stage_named
 from grid.scheduling.cores import CoreLease, own_cores
 from grid.scheduling.profiler import Profiler, Profilers, profiler_of
 from grid.stages.work import Context, StageError
