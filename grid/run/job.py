@@ -11,6 +11,7 @@ from rich.console import Console
 
 from grid.paths import ROOMS_CHECKPOINT
 from grid.planning.plan import Plan, make_plan
+from grid.planning.void_init import require_init_used
 from grid.results.target import Target, parse_target
 from grid.run.costs import Costs, duration
 from grid.run.options import Options, read_seeds
@@ -101,6 +102,8 @@ def prepare(options: Options) -> Job:
     )
     sha256 = checkpoint_sha256(checkpoint) if checkpoint else None
     plan = make_plan(space, sha256, pack.fingerprint, checkpoint_network)
+    if not options.resume:  # a run of before this check still ends
+        require_init_used(space, plan, options.checkpoint or "the checkpoint that ships")
     if options.checkpoint and checkpoint_network and not any(node.stage == "load" for node in plan.nodes):
         problem = f"holds the network {dataclasses.asdict(checkpoint_network)}, which no cell of this grid has"
         raise InputError(str(checkpoint), problem, "a checkpoint of the grid's network, or --checkpoint none")

@@ -43,7 +43,10 @@ class Exclusion:
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """What a grid crosses (``axes``), holds fixed (``base``, flat) and leaves out (``exclude``)."""
+    """What a grid crosses (``axes``), holds fixed (``base``, flat) and leaves out (``exclude``).
+
+    ``written`` are the values that were given, each with its place; all else has its default.
+    """
 
     name: str
     axes: tuple[tuple[str, tuple[Scalar, ...]], ...]
@@ -53,6 +56,7 @@ class SearchSpace:
     pack: PackSpec
     source: Path
     description: str = ""
+    written: tuple[Entry, ...] = ()
 
     def combinations(self, keys: Iterable[str] | None = None) -> Iterator[Flat]:
         """Flat settings of every combination of the axes (of the axes in ``keys`` only, where given)."""
@@ -119,6 +123,7 @@ def load_space(
         pack,
         path,
         top["description"].strip(),
+        (*fixed.values(), *itertools.chain(*axes.values())),
     )
 
 

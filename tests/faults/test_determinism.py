@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory) -> Plan:
-    space = space_of(tmp_path_factory.mktemp("space"), AXES)
+    space = space_of(tmp_path_factory.mktemp("space"), AXES, overrides=("train.init=random",))
     return unmeasured(world(tmp_path_factory).plan(space, trained=True))
 
 

@@ -31,7 +31,7 @@ ROOMS = PackSpec(input_size=SIZE, rooms_train=12, rooms_val=4, rooms_test=4)
 SETTINGS = f"""
 settings:
   network: {{input_size: {SIZE}}}
-  train: {{init: random, epochs: 1, batch_size: 4}}
+  train: {{epochs: 1, batch_size: 4}}
   equalize: {{objective: activations}}
   calibrate: {{images: 4}}
   bias_correction: true

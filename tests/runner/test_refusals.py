@@ -189,6 +189,13 @@ def test_a_checkpoint_that_no_cell_starts_from_is_refused_instead_of_training_an
     assert "64" in message
 
 
+def test_a_start_of_training_that_the_checkpoint_makes_void_is_refused(at, capsys):
+    message = refused(at.arguments("--set", "train.init=[random, checkpoint]"), capsys, at)
+    assert message.startswith("--set: train.init[0]='random' trains nothing")
+    assert str(at.folder / "tiny.safetensors") in message
+    assert "--checkpoint none" in message
+
+
 @pytest.mark.parametrize("kind", ["torch", "pickle"])
 def test_a_checkpoint_that_runs_code_is_refused_and_not_run(at, capsys, kind):
     path, mark = at.folder / "bomb.pth", at.folder / "exploded"

@@ -30,7 +30,7 @@ def clock(monkeypatch) -> Clock:
 
 @pytest.fixture
 def plan(tmp_path, tmp_path_factory) -> Plan:
-    return world(tmp_path_factory).plan(space_of(tmp_path, AXES), trained=True)
+    return world(tmp_path_factory).plan(space_of(tmp_path, AXES, overrides=("train.init=random",)), trained=True)
 
 
 @pytest.fixture

@@ -206,7 +206,13 @@ class Cut(Exception):
 
 @pytest.mark.parametrize(("cell", "stage"), [("fp32", "train"), ("per_channel-qat", "finetune")])
 def test_training_cut_short_goes_on_after_its_last_epoch_to_the_same_network(tiny, tmp_path, cell, stage):
-    overrides = ("train.epochs=2", "qat.epochs=2", "equalize=false", "qat.freeze_ranges_after=0.75")
+    overrides = (
+        "train.init=random",
+        "train.epochs=2",
+        "qat.epochs=2",
+        "equalize=false",
+        "qat.freeze_ranges_after=0.75",
+    )
     space = space_of(tmp_path, "{method: [qat]}", overrides=overrides)
     plan = tiny.plan(space, trained=stage == "train")
     wanted = next(one.nodes[stage] for one in plan.cells if one.name == cell)
