@@ -16,6 +16,9 @@ LATENCY = (
 )
 
 
+_SATURATES = "unreliable: this processor's kernels of the engine add pairs of products in 16 bits, which saturate"
+
+
 def none(record: Mapping[str, Any]) -> dict[str, Any]:
     """No column."""
     return {}
@@ -37,9 +40,10 @@ def mixture(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def conversion(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The hash of the int8 network, and how many quantizers are off in it."""
+    """The hash of the int8 network, how many quantizers are off in it, and a note where its kernels saturate."""
     sites = sum(count for name, count in record["asserted"].items() if name.endswith("_off"))
-    return {"graph_hash": record["metrics"].get("graph_hash"), "float_sites": sites}
+    note = {"note": _SATURATES} if record["asserted"].get("saturates") else {}
+    return {"graph_hash": record["metrics"].get("graph_hash"), "float_sites": sites, **note}
 
 
 def accuracy(record: Mapping[str, Any]) -> dict[str, Any]:

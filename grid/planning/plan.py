@@ -14,7 +14,7 @@ from grid.space.settings import Flat, Scalar, groups, switch_of
 from model.errors import InputError
 from model.network.depth_network import NetworkSpec
 from model.network.user_network import OWN, own_network
-from quant.engines.catalog import TORCH, is_exported, missing
+from quant.engines.catalog import REVISIONS, TORCH, is_exported, missing
 
 
 @dataclass(frozen=True)
@@ -148,6 +148,8 @@ class _Draft:
             own = dict(zip(keys, values, strict=True))
             if stage.reads_checkpoint:
                 own["checkpoint_sha256"] = self.checkpoint_sha256
+            if own.get("engine") in REVISIONS:
+                own["engine_revision"] = REVISIONS[str(own["engine"])]
             encoder = str(own.get("network.encoder", ""))
             if encoder.startswith(OWN):  # another file of the same name is another network
                 own["network_sha256"] = own_network(encoder).sha256

@@ -27,7 +27,7 @@ def summary(rows: Sequence[Row], answer: Recommendation, folder: Path) -> str:
             "–".rjust(wide) if row.get(key) is None else f"{row[key]:{wide}.{digits}f}"
             for key, wide, digits in _FIGURES
         ]
-        note = f"same as {row['same_as']}" if row.get("same_as") else row["reason"] or ""
+        note = f"same as {row['same_as']}" if row.get("same_as") else row["reason"] or row.get("note") or ""
         if len(names) > 1:
             note = f"{processor_of(row) or '–':{wide_name}}  {note}"
         lines.append(f"{row['cell']:{width}} {row['status']:9} {' '.join(figures)}  {note}".rstrip())

@@ -9,7 +9,7 @@ from grid.results.ranking import Row
 from model.files import write_atomically
 
 RESULT_COLUMNS = (
-    "cell", "status", "reason", "fuse_bn", "granularity", "method", "engine", "encoder", "seed",
+    "cell", "status", "reason", "note", "fuse_bn", "granularity", "method", "engine", "encoder", "seed",
     "test_mse", "test_ssim", "test_abs_rel", "test_rmse_m", "test_delta1", "sqnr_db", "noise_rms_m", "noise_to_error",
     "val_mse", "val_ssim", "val_abs_rel", "val_rmse_m", "val_delta1", "val_sqnr_db", "simulated_ssim", "float_sites",
     "size_mb", "latency_ms_p50", "latency_ms_p90", "latency_ratio", "latency_ratio_low", "latency_ratio_high",

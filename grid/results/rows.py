@@ -85,11 +85,13 @@ def _row(cell: Cell, store: StageStore, failures: Mapping[str, str]) -> Row:
         row["status"] = "failed" if reason else "skipped"
         row["reason"] = reason or f"{missing[0]} did not run; use --resume to go on"
     records = {stage: store.record(node) for stage, node in cell.nodes.items() if stage not in missing}
-    row |= {"train_s": 0.0}
+    row |= {"train_s": 0.0, "note": ""}
+    notes: list[str] = []
     for name, record in records.items():
         stage = stage_named(name)
         figures = stage.columns(record)
-        row |= figures | {"train_s": row["train_s"] + figures.get("train_s", 0.0)}
+        notes += [figures["note"]] if figures.get("note") else []
+        row |= figures | {"train_s": row["train_s"] + figures.get("train_s", 0.0), "note": "; ".join(notes)}
         if stage.folder_column:
             row[stage.folder_column] = str(store.path(cell.nodes[name]))
     row["seconds"] = sum(record["seconds"] for record in records.values())

@@ -15,8 +15,9 @@ from quant.artifact import load_network, load_prepared, read_form, save_network
 from quant.bias_correction import correct_bias
 from quant.calibrate import calibrate
 from quant.engines import qnnpack
-from quant.engines.catalog import is_exported
+from quant.engines.catalog import TORCH, is_exported
 from quant.engines.exported import ExportedNetwork, export, file_name
+from quant.engines.saturation import saturates
 from quant.qat.finetune import finetune, prepare_for_qat
 from quant.state import quantizer_state, require_state
 from quant.weight_rounding.rounding import round_weights_optq
@@ -114,7 +115,8 @@ def convert_network(work: Work) -> Outcome:
         gap = float((outputs - source(images)).abs().mean())
     # A float network's figures are its own: the hash is what tells int8 networks apart.
     hashed = {"graph_hash": graph_hash} if form.form == "int8" else {}
-    return Outcome({**hashed, "simulated_gap_mean": gap}, {"reloads_exactly": True, **state})
+    saturating = {"saturates": True} if engine in TORCH and "graph_hash" in hashed and saturates(engine) else {}
+    return Outcome({**hashed, "simulated_gap_mean": gap}, {"reloads_exactly": True, **saturating, **state})
 
 
 def analyze_sites(work: Work) -> Outcome:

@@ -1,4 +1,4 @@
-"""The int8 network on PyTorch's quantized kernels (QNNPACK, and its kin on x86), the only user of ``torch.ao.nn``.
+"""The int8 network on PyTorch's quantized kernels (QNNPACK, and its kin on x86), the user of ``torch.ao.nn``.
 
 PyTorch has deprecated this engine. Everything else stands on our own quantizers, so that another engine is another file
 here.
@@ -9,9 +9,9 @@ import hashlib
 
 import torch
 from torch import Tensor, fx, nn
-from torch.ao.nn.intrinsic.quantized import ConvReLU2d
 from torch.ao.nn.quantized import Conv2d
 
+from quant.engines.saturation import conv_kind
 from quant.fake_quantize import FakeQuantize
 from quant.graph import ADDITIONS, PRODUCTS, finish, is_linear_in_place, module_of, set_module
 from quant.prepare import QuantConv, quantizers
@@ -159,10 +159,13 @@ def float_conv(conv: QuantConv) -> nn.Module:
 
 @torch.no_grad()
 def int8_conv(conv: QuantConv, output: FakeQuantize) -> nn.Module:
-    """The quantized convolution with BatchNorm folded in and the clamp activation inside, quantizing to ``output``."""
+    """The quantized convolution with BatchNorm folded in and the clamp activation inside, quantizing to ``output``.
+
+    It is packed for the engine that is selected.
+    """
     weight, bias = conv.folded()
     source, quantizer = conv.conv, conv.weight_quantizer
-    kind: type[Conv2d] = Conv2d if conv.limit is None else ConvReLU2d
+    kind = conv_kind(torch.backends.quantized.engine, source.groups, conv.limit is not None)
     quantized = kind(
         source.in_channels,
         source.out_channels,

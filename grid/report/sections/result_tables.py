@@ -117,11 +117,11 @@ def _mean_cell(row: Row, measure: Measure, mark: Mark) -> Cell:
 
 
 def _note(row: Row) -> Spans:
-    """Why a row has no figures of its own, or nothing."""
+    """Why a row has no figures of its own, or what is to be known about them."""
     if row.get("same_as"):
         return same_as(row)
     if row["status"] == "ok":
-        return spans(str(row.get("reason") or ""))
+        return spans(str(row.get("note") or row.get("reason") or ""))
     reason = " ".join(reason_of(row).split())
     short = reason if len(reason) <= MOST_OF_A_REASON else f"{reason[: MOST_OF_A_REASON - 1]}…"
     return (Strong((row["status"],)), ": ", *spans(short))

@@ -17,6 +17,7 @@ from grid.planning.stage_table import STAGES, stage_named, stage_names
 from grid.space.search_space import load_space
 from grid.space.settings import groups, setting_types
 from model.errors import InputError
+from quant.engines.catalog import REVISIONS
 from quant.recipe import BIAS_CORRECTIONS, GRANULARITIES, METHODS, SCHEDULES
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -230,3 +231,16 @@ def test_ten_thousand_cells_are_planned_with_one_hash_a_cell_and_one_a_node(tmp_
     assert hashed == Counter(node.stage for node in plan.nodes)
     assert (hashed["finetune"], hashed["round"]) == (1000, 200)
     assert hashed["equalize"] == hashed["calibrate"] == 2 * 10 * 10, "granularities, images, seeds"
+
+
+def test_a_new_revision_of_an_engine_changes_its_conversions_and_no_other(monkeypatch):
+    def ids():
+        plan = full("engine=[qnnpack, x86]", "method=ptq")
+        return {cell.name: cell.nodes for cell in plan.cells}
+
+    before = ids()
+    monkeypatch.setitem(REVISIONS, "x86", REVISIONS["x86"] + 1)
+    after = ids()
+    for name, nodes in before.items():
+        expected = {"convert", "evaluate", "profile"} if name.endswith("engine=x86") else set()
+        assert {stage for stage in nodes if nodes[stage] != after[name][stage]} == expected

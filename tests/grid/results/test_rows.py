@@ -173,7 +173,7 @@ def test_results_csv_has_every_column_and_leaves_none_empty_that_an_int8_row_nee
         lines = list(read)
     assert tuple(read.fieldnames or ())[: len(RESULT_COLUMNS)] == RESULT_COLUMNS
     assert [line["cell"] for line in lines] == [row["cell"] for row in rows]
-    may_be_empty = {"reason", "same_as", "mlflow_run_id"}
+    may_be_empty = {"reason", "note", "same_as", "mlflow_run_id"}
     for line in lines:
         if line["status"] == "ok":
             float_row = line["method"] == "fp32"
@@ -204,3 +204,15 @@ def test_the_history_of_a_cell_is_that_of_its_own_fine_tuning(grid, tmp_path):
     shutil.copytree(store.root / "stages", tmp_path / "stages")
     shutil.rmtree(tmp_path / "stages" / tuned["id"])
     assert history(grid.cell("per_channel-qat-equalize=on"), StageStore(tmp_path)) == []
+
+
+def test_a_row_notes_kernels_whose_sums_saturate(tmp_path, tmp_path_factory):
+    plan = world(tmp_path_factory).plan(space_of(tmp_path, "{engine: [qnnpack, x86]}"))
+    store = StageStore(tmp_path)
+    for node in plan.nodes:
+        asserted = {"saturates": True} if node.settings.get("engine") == "x86" else {}
+        if node.stage == "convert":
+            put(store, node, asserted=asserted)
+    notes = {row["cell"]: row["note"] for row in result_rows(plan, store, {}) if row["method"] != "fp32"}
+    assert notes["per_channel-ptq-engine=qnnpack"] == ""
+    assert "saturate" in notes["per_channel-ptq-engine=x86"]
