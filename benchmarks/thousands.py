@@ -62,6 +62,7 @@ def grid(folder: Path, cells: int) -> dict[str, float]:
 
     from benchmarks.subject import smaller
     from grid.planning.plan import make_plan
+    from grid.results.comparisons.margins import DEFAULTS
     from grid.results.target import DEFAULT, parse_target
     from grid.run.files import RunFiles
     from grid.run.live_results import LiveResults
@@ -120,7 +121,7 @@ def grid(folder: Path, cells: int) -> dict[str, float]:
             )
             progress.last, at_end = time.monotonic(), memory_mb("end")
             files.failures = outcome.failures
-            rows = write_results(recorder, parse_target(DEFAULT))
+            rows = list(write_results(recorder, parse_target(DEFAULT), DEFAULTS).rows)
             end = time.monotonic()
     bad = [row for row in rows if row["status"] != "ok"]
     if bad or recorder.problem or len(rows) != cells:

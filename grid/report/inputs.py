@@ -2,11 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from grid.results.comparisons.evidence import Evidence
+from grid.results.comparisons.image_tables import ImageTables
+from grid.results.comparisons.margins import DEFAULTS, Margins
 from grid.results.ranking import Row
-from grid.results.target import DEFAULT, Target, parse_target
+from grid.results.target import DEFAULT as TARGET
+from grid.results.target import Target, parse_target
 
 
 @dataclass(frozen=True)
@@ -19,16 +24,22 @@ class ReportInputs:
     ``samples.npz``, ``images`` to its figures by image (``per_image.csv``; cells of earlier versions have none),
     ``analyses`` to the folder of its per-layer analysis, ``histories`` to the figures of each epoch, ``latencies`` to
     its ``latencies.npy`` (seconds [pairs, 2] of candidate and float network), ``commands`` to the command line that
-    runs it again.
+    runs it again. ``margins`` are up to which difference two cells are equivalent.
     """
 
     rows: Sequence[Row]
     context: Mapping[str, Any]
-    target: Target = field(default_factory=lambda: parse_target(DEFAULT))
+    target: Target = field(default_factory=lambda: parse_target(TARGET))
     published: Path | None = None
     samples: Mapping[str, Path] = field(default_factory=dict)
     images: Mapping[str, Path] = field(default_factory=dict)
+    margins: Margins = field(default_factory=lambda: DEFAULTS)
     analyses: Mapping[str, Path] = field(default_factory=dict)
     histories: Mapping[str, Sequence[Mapping[str, float]]] = field(default_factory=dict)
     latencies: Mapping[str, Path] = field(default_factory=dict)
     commands: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def evidence(self) -> Evidence:
+        """What the rows and their figures by image say about differences."""
+        return Evidence(self.rows, ImageTables(self.images), self.margins)

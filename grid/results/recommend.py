@@ -1,32 +1,24 @@
-"""Which cell to take: a target against the rows."""
+"""Which cell to take: a target against the rows. Validation chooses; the test figures stand beside."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from grid.results.bounds import BROKEN, PROBABLY, SURELY, best_by, kept
+from grid.results.comparisons.evidence import Evidence
+from grid.results.comparisons.groups import as_good, pareto_front
+from grid.results.comparisons.image_tables import TEST, VALIDATION
 from grid.results.processors import APART, by_processor, is_elsewhere
-from grid.results.ranking import (
-    LATENCY,
-    SIZE,
-    SSIM,
-    Measure,
-    Row,
-    best,
-    contenders,
-    is_int8,
-    over_seeds,
-    pareto_front,
-    processor_of,
-    recipe_of,
-    seed_spread,
-    value,
-)
+from grid.results.ranking import LATENCY, SIZE, SSIM, Measure, Row, contenders, is_int8, over_seeds, recipe_of, value
+from grid.results.reasons import Choice, reasons_for, unmet
 from grid.results.target import METRICS, Target
+from grid.results.untrained import without_untrained
 
 
 @dataclass(frozen=True)
 class Recommendation:
     """The cell to take (None: no cell keeps all bounds) and the sentences that say why.
 
+    Of a recipe with several seeds, ``ships`` is the cell whose network keeps the bounds itself (None: none does).
     ``by_processor`` holds the answer for each CPU model where the target asks for a latency and there are several; then
     ``cell`` is None unless all of them name the same network.
     """
@@ -36,49 +28,61 @@ class Recommendation:
     reasons: tuple[str, ...]
     front: tuple[str, ...]
     by_processor: Mapping[str, "Recommendation"] = field(default_factory=dict)
+    ships: str | None = None
 
     @property
     def refusal(self) -> str:
-        """Why there is not one cell to register; empty where there is."""
-        if self.cell:
+        """Why there is not one network to register; empty where there is."""
+        if self.ships:
             return ""
+        if self.cell:
+            return f"no network of {self.cell} keeps {self.target} by itself"
         if not self.by_processor:
             return f"no cell keeps {self.target}"
         named = (f"{one.cell or 'no cell'} on {name}" for name, one in self.by_processor.items())
         return f"the processors do not agree on {self.target}: {', '.join(named)}"
 
 
-def recommend(rows: Sequence[Row], target: Target) -> Recommendation:
-    """The int8 cell that keeps all bounds and is best in the objective.
+def recommend(rows: Sequence[Row], target: Target, evidence: Evidence | None = None) -> Recommendation:
+    """The int8 cell that keeps all bounds and is best in the objective, both on the validation images.
 
-    Cells that tie in it are told apart by SSIM, then size, then latency, again but for ties; cells of several seeds
-    count as one with their means. Where int8 latencies are of several processors a target that asks for a latency has
-    an answer for each, from the cells that were timed there.
+    Cells as good in it are told apart by SSIM, then size, then latency, and then the one without training is taken;
+    cells of several seeds count as one with their means. Where int8 latencies are of several processors a target that
+    asks for a latency has an answer for each, from the cells that were timed there.
     """
+    evidence = (evidence or Evidence()).of(rows)
     views = by_processor(rows)
     if not target.of_processor or len(views) == 1:
-        return _answer(rows, target)
+        return _answer(evidence, target)
     there = {name: [row for row in view if not is_elsewhere(row)] for name, view in views.items()}
-    answers = {name: _here(views[name], view, target) for name, view in there.items() if contenders(view)}
+    answers = {name: _here(evidence, views[name], view, target) for name, view in there.items() if contenders(view)}
     if not answers:
-        return _answer(rows, target)
+        return _answer(evidence, target)
     first, *others = answers.values()
     if not others:
         return first
     agreed = first.cell and len({_network(rows, one.cell) for one in answers.values()}) == 1
     said = "Each has its own answer, " + ("the same network." if agreed else "and they are not one network.")
     front = tuple(dict.fromkeys(cell for one in answers.values() for cell in one.front))
-    return Recommendation(target, first.cell if agreed else None, (f"{APART} {said}",), front, answers)
+    reasons = (f"{APART} {said}",)
+    return Recommendation(
+        target, first.cell if agreed else None, reasons, front, answers, first.ships if agreed else None
+    )
 
 
-def front_of(rows: Sequence[Row]) -> list[str]:
+def front_of(rows: Sequence[Row], evidence: Evidence | None = None) -> list[str]:
     """The int8 cells on the Pareto front of SSIM, size and latency."""
-    return pareto_front(contenders(over_seeds(rows)), (SSIM, SIZE, LATENCY))
+    return pareto_front(contenders(over_seeds(rows)), (SSIM, SIZE, LATENCY), (evidence or Evidence()).of(rows))
 
 
-def _here(view: Sequence[Row], timed: Sequence[Row], target: Target) -> Recommendation:
+def first_member(rows: Sequence[Row], cell: str) -> Row:
+    """The row of a recommended cell; of a recipe with several seeds that of the first one."""
+    return next(row for row in rows if is_int8(row) and recipe_of(row["cell"]) == cell)
+
+
+def _here(evidence: Evidence, view: Sequence[Row], timed: Sequence[Row], target: Target) -> Recommendation:
     """The answer of one processor, which says how many cells it leaves out."""
-    found, whole = _answer(timed, target), len(contenders(over_seeds(view)))
+    found, whole = _answer(evidence.of(timed), target), len(contenders(over_seeds(view)))
     left_out = whole - len(contenders(over_seeds(timed)))
     told = f"Not considered, as not timed on this processor: {left_out} of {whole} int8 cells."
     return replace(found, reasons=(*found.reasons, told) if left_out else found.reasons)
@@ -88,119 +92,61 @@ def _network(rows: Sequence[Row], cell: str | None) -> str | None:
     return cell and (first_member(rows, cell).get("graph_hash") or cell)
 
 
-def _answer(rows: Sequence[Row], target: Target) -> Recommendation:
-    views = by_processor(rows)
-    candidates = contenders(over_seeds(rows))
-    front = tuple(dict.fromkeys(cell for view in views.values() for cell in front_of(view)))
-    kept = [row for row in candidates if all(one.is_met(row) for one in target.constraints)]
-    objective = METRICS[target.objective]
-    best_first, steps = kept, []
-    for measure in (objective, *(measure for measure in (SSIM, SIZE, LATENCY) if measure is not objective)):
-        names = _best_cells(best_first, measure, views.values() if measure.of_processor else [rows])
-        if names:
-            left = [row for row in best_first if row["cell"] in names]
-            if len(left) < len(best_first):
-                steps.append(f"{measure.name} ({len(left)} of {len(best_first)} left)")
-            best_first = left
-    chosen = max(best_first, key=lambda row: value(row, SSIM.column) or 0.0, default=None)
+def _answer(evidence: Evidence, target: Target) -> Recommendation:
+    views = by_processor(evidence.rows)
+    candidates = contenders(over_seeds(evidence.rows))
+    front = tuple(dict.fromkeys(cell for view in views.values() for cell in front_of(view, evidence)))
     if not candidates:
         return Recommendation(target, None, ("No int8 network was measured.",), ())
-    if chosen is None:
-        return Recommendation(target, None, _unmet(candidates, target), front)
-    kept_by = f"{len(kept)} of {len(candidates)} int8 cells keep {_bounds(target)}: it has"
-    timed_on = f" on {processor_of(chosen)}" if len(views) > 1 and processor_of(chosen) else ""
-    reasons = [f"{kept_by if target.constraints else 'It has'} {_figures(chosen, target)}{timed_on}."]
-    if steps:
-        reasons.append(f"Decided by {', then '.join(steps)}; what ties goes on to the next.")
-    if len(best_first) > 1:
-        reasons.append(_tied(best_first, chosen, rows))
-    reasons += _rejected(candidates, kept, target)
-    reasons += _float(rows, chosen, target, objective)
-    return Recommendation(target, chosen["cell"], tuple(reasons), front)
+    split = VALIDATION if all(value(row, SSIM.on(VALIDATION)) is not None for row in candidates) else TEST
+    states = kept(candidates, target, evidence, split)
+    state = max(states.values())
+    if state == BROKEN:
+        return Recommendation(target, None, unmet(candidates, target, evidence.rows, split), front)
+    keeping = [row for row in candidates if states[row["cell"]] == state]
+    trained = without_untrained(keeping, candidates)
+    left, steps = _decide(trained, target, evidence, views.values(), split)
+    cheapest = [row for row in left if row["method"] == "ptq"] or left
+    objective = METRICS[target.objective]
+    chosen = best_by(cheapest, objective if objective.by_image else SSIM, split)
+    choice = Choice(chosen, tuple(cheapest), len(left) - len(cheapest), tuple(steps), states, split)
+    ships = _shipped(evidence, chosen["cell"], target, split)
+    reasons = reasons_for(choice, candidates, target, evidence, ships)
+    return Recommendation(target, chosen["cell"], reasons, front, ships=ships)
 
 
-def _best_cells(left: Sequence[Row], measure: Measure, views: Iterable[Sequence[Row]]) -> set[str]:
-    """The cells of ``left`` that are best in a view, or tie with that."""
+def _decide(
+    rows: Sequence[Row], target: Target, evidence: Evidence, views: Iterable[Sequence[Row]], split: str
+) -> tuple[list[Row], list[str]]:
+    """The rows that are as good as the best in the objective, then in SSIM, size and latency; and what told apart."""
+    left, steps, objective = list(rows), list[str](), METRICS[target.objective]
+    for measure in (objective, *(measure for measure in (SSIM, SIZE, LATENCY) if measure is not objective)):
+        names = _best_cells(left, measure, views if measure.of_processor else [evidence.rows], evidence, split)
+        if names:
+            fewer = [row for row in left if row["cell"] in names]
+            if len(fewer) < len(left):
+                steps.append(f"{measure.name} ({len(fewer)} of {len(left)} left)")
+            left = fewer
+    return left, steps
+
+
+def _best_cells(
+    left: Sequence[Row], measure: Measure, views: Iterable[Sequence[Row]], evidence: Evidence, split: str
+) -> set[str]:
+    """The cells of ``left`` that are as good as the best in a view."""
     cells, names = {row["cell"] for row in left}, set[str]()
     for view in views:
         there = [row for row in over_seeds(view) if row["cell"] in cells]
-        if found := best(there, measure, seed_spread(view, measure.column)):
+        if found := as_good(there, measure, evidence.of(view), split):
             names |= {found[0], *found[1]}
     return names
 
 
-def _tied(left: Sequence[Row], chosen: Row, rows: Sequence[Row]) -> str:
-    """What nothing tells apart: ties in all measures, or latencies of several processors."""
-    cells = {row["cell"] for row in left}
-    others = _some([f"`{row['cell']}`" for row in left if row is not chosen])
-    if len(by_processor([row for row in rows if is_int8(row) and recipe_of(row["cell"]) in cells])) > 1:
-        return f"Not told apart from {others}, timed on several processors: the higher SSIM is taken. {APART}"
-    return f"A tie in all of them with {others}: the higher SSIM is taken, which may be noise."
-
-
-def first_member(rows: Sequence[Row], cell: str) -> Row:
-    """The row of a recommended cell; of a recipe with several seeds that of the first one."""
-    return next(row for row in rows if is_int8(row) and recipe_of(row["cell"]) == cell)
-
-
-def _bounds(target: Target) -> str:
-    return " and ".join(map(str, target.constraints))
-
-
-def _figures(row: Row, target: Target) -> str:
-    names = dict.fromkeys([*(one.metric for one in target.constraints), target.objective, "ssim", "size_mb", "latency"])
-    figures = [(name, value(row, METRICS[name].column)) for name in names]
-    return ", ".join(f"{name} {_short(found)}" for name, found in figures if found is not None)
-
-
-def _short(number: float) -> str:
-    return f"{number:.4g}"
-
-
-def _some(names: Sequence[str], most: int = 3) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def _rejected(candidates: Sequence[Row], kept: Sequence[Row], target: Target) -> list[str]:
-    """How far the nearest cell that breaks a bound was."""
-    out = [row for row in candidates if row not in kept]
-    if not out:
-        return []
-    row = min(out, key=lambda row: sum(one.relative_miss(row) for one in target.constraints))
-    return [f"Nearest rejected: `{row['cell']}`, {_misses(row, target)}."]
-
-
-def _misses(row: Row, target: Target) -> str:
-    parts = []
-    for one in target.constraints:
-        found = one.of(row)
-        if found is None:
-            parts.append(f"no figure for {one.metric}")
-        elif not one.is_met(row):
-            parts.append(f"{one.metric} {_short(found)} misses {one} by {_short(one.miss(row))}")
-    return ", ".join(parts)
-
-
-def _unmet(candidates: Sequence[Row], target: Target) -> tuple[str, ...]:
-    """Which bounds no cell keeps, each with the best there is; else which cell comes nearest to all of them."""
-    lines = []
-    for one in target.constraints:
-        if not any(one.is_met(row) for row in candidates):
-            row = min(candidates, key=one.miss)
-            lines.append(f"No cell keeps {one}: best is `{row['cell']}`, {_misses(row, Target((one,), 'ssim'))}.")
-    if not lines:
-        lines.append("Each bound is kept by some cell, all of them together by none.")
-    row = min(candidates, key=lambda row: sum(one.relative_miss(row) for one in target.constraints))
-    return (*lines, f"Nearest to all: `{row['cell']}`, {_misses(row, target)}.")
-
-
-def _float(rows: Sequence[Row], chosen: Row, target: Target, objective: Measure) -> list[str]:
-    """Whether a float network would have been the better answer, which int8 alone does not show."""
-    floats = [row for row in over_seeds(rows) if row["method"] == "fp32"]
-    floats = [row for row in floats if all(one.is_met(row) for one in target.constraints)]
-    found = best([chosen, *floats], objective, seed_spread(rows, objective.column))
-    if found is None or chosen["cell"] in (found[0], *found[1]):
-        return []
-    row = next(row for row in floats if row["cell"] == found[0])
-    figure = _short(float(row[objective.column]))
-    return [f"The float network `{row['cell']}` keeps the bounds too and is better in {objective.name}: {figure}."]
+def _shipped(evidence: Evidence, recipe: str, target: Target, split: str) -> str | None:
+    """The cell of a recipe whose network keeps the bounds itself, as surely as can be, and is best in the objective."""
+    members = [row for row in evidence.rows if is_int8(row) and recipe_of(row["cell"]) == recipe]
+    states = kept(members, target, evidence, split)
+    for state in (SURELY, PROBABLY):
+        if keeping := [row for row in members if states[row["cell"]] == state]:
+            return str(best_by(keeping, METRICS[target.objective], split)["cell"])
+    return None

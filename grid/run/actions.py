@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from grid.report.terminal import summary
+from grid.results.comparisons.margins import parse_margins
 from grid.results.recommend import recommend
 from grid.results.target import parse_target
 from grid.run.files import RunFiles, pack_of
@@ -23,18 +24,19 @@ from model.network.user_network import register_network
 
 def report(options: Options) -> int:
     """Make the report of a run again, from its folder and the stages in the store."""
-    target, (files, store) = parse_target(options.target), _finished("--report", str(options.report), options.storage)
+    target, margins = parse_target(options.target), parse_margins(options.margin)
+    files, store = _finished("--report", str(options.report), options.storage)
     require_writable(store.root)
     rows = files.rows(store)
-    files.write(rows, store, target)
+    _, evidence = files.write(rows, store, target, margins)
     share_run(files.folder, store.root, store.remote)
-    print(summary(rows, recommend(rows, target), files.folder))
+    print(summary(rows, recommend(rows, target, evidence), files.folder))
     return 0
 
 
 def sync(options: Options) -> int:
     """Write to MLflow what a run has and MLflow lacks, such as after its server was down."""
-    name, target = str(options.sync), parse_target(options.target)
+    name, target, margins = str(options.sync), parse_target(options.target), parse_margins(options.margin)
     files, store = _finished("--sync", name, options.storage)
     pack = pack_of(store.root, files.context)
     if pack is None:
@@ -42,7 +44,7 @@ def sync(options: Options) -> int:
         raise InputError(f"{store.root}/packs", problem, "what the run left there", f"--resume {name} makes it.")
     with only_driver(store.root, name):
         recorder = Recorder(files, store, pack, options.tracking_uri)
-        rows = write_results(recorder, target)
+        rows = write_results(recorder, target, margins).rows
         share_run(files.folder, store.root, store.remote)
     if recorder.problem:
         raise InputError("--sync", recorder.problem, "an MLflow store that can be written to")

@@ -15,9 +15,12 @@ from grid.planning.plan import Cell, Plan
 from grid.planning.stage_table import stage_names
 from grid.report.inputs import ReportInputs
 from grid.report.report import write_report
+from grid.results.comparisons.evidence import Evidence
+from grid.results.comparisons.margins import DEFAULTS, Margins
 from grid.results.results_csv import write_results_csv
 from grid.results.rows import Row, commands, history, result_rows
-from grid.results.target import DEFAULT, Target, parse_target
+from grid.results.target import DEFAULT as TARGET
+from grid.results.target import Target, parse_target
 from grid.space.settings import groups, setting_types
 from grid.space.values import Entry
 from grid.storage.per_image import write_cells_images
@@ -94,8 +97,13 @@ class RunFiles:
         """These rows with their MLflow run as it is now."""
         return [{**row, "mlflow_run_id": self.mlflow_runs.get(row["cell"])} for row in rows]
 
-    def write(self, rows: list[Row], store: StageStore, target: Target | None) -> list[Path]:
-        """Write results.csv, per_image.csv and both reports; returns all files of the run that are worth keeping."""
+    def write(
+        self, rows: list[Row], store: StageStore, target: Target | None = None, margins: Margins = DEFAULTS
+    ) -> tuple[list[Path], Evidence]:
+        """Write results.csv, per_image.csv and both reports.
+
+        Returns all files of the run that are worth keeping, and what the results say about differences.
+        """
         cells = {cell.name: cell for cell in self.plan.cells}
         ok = [row["cell"] for row in rows if row["status"] == "ok"]
         timed = [row["cell"] for row in rows if row["status"] == "ok" and row["graph_hash"]]
@@ -110,10 +118,11 @@ class RunFiles:
         inputs = ReportInputs(
             rows,
             self.context,
-            target or parse_target(DEFAULT),
+            target or parse_target(TARGET),
             published=PUBLISHED_RESULTS,
             samples=files(ok, "evaluate", SAMPLES),
             images=images,
+            margins=margins,
             analyses={row["cell"]: Path(row["analysis"]) for row in rows if row.get("analysis") and not row["same_as"]},
             histories=histories,
             latencies=files(timed, "profile", LATENCIES),
@@ -121,16 +130,9 @@ class RunFiles:
         )
         report, page = write_report(self.folder, inputs)
         table = write_results_csv(rows, self.folder / "results.csv")
-        by_image = [write_cells_images(self.folder / PER_IMAGE, images)] if images else []
-        return [
-            report,
-            page,
-            table,
-            *by_image,
-            self.folder / "plan.txt",
-            self.folder / FILE,
-            *self.folder.glob("*.png"),
-        ]
+        tables = [table, write_cells_images(self.folder / PER_IMAGE, images)] if images else [table]
+        others = (self.folder / "plan.txt", self.folder / FILE, *self.folder.glob("*.png"))
+        return [report, page, *tables, *others], inputs.evidence
 
 
 def pack_of(storage: Path, context: Mapping[str, Any]) -> Pack | None:

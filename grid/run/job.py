@@ -12,6 +12,7 @@ from rich.console import Console
 from grid.paths import ROOMS_CHECKPOINT
 from grid.planning.plan import Plan, make_plan
 from grid.planning.void_init import require_init_used
+from grid.results.comparisons.margins import Margins, parse_margins
 from grid.results.target import Target, parse_target
 from grid.run.costs import Costs, duration
 from grid.run.options import Options, read_seeds
@@ -44,6 +45,7 @@ class Job:
 
     options: Options
     target: Target
+    margins: Margins
     resources: Resources
     plan: Plan
     store: StageStore
@@ -86,7 +88,7 @@ def prepare(options: Options) -> Job:
     Only a dry run leaves no copies for workers in the storage. Raises InputError for whatever is wrong.
     """
     console = Console(highlight=False)
-    target = parse_target(options.target)
+    target, margins = parse_target(options.target), parse_margins(options.margin)
     resources = Resources() if options.dry_run else _resources(options)
     seeds = None if options.seeds is None else read_seeds(options.seeds)
     storage, remote = open_storage(options.storage)
@@ -115,6 +117,7 @@ def prepare(options: Options) -> Job:
     return Job(
         options=options,
         target=target,
+        margins=margins,
         resources=resources,
         plan=plan,
         store=store,

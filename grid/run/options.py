@@ -28,6 +28,8 @@ _ONLY_GRIDS = {"dry_run": ACTIONS, "run_name": _ALONE}
 _OF_ONE_COMMAND = (*ACTIONS, "engine", "out", "resume", "dry_run", "run_name")
 _NOT_SAVED = (*_OF_ONE_COMMAND, "storage")
 _NOT_REPEATED = (*_OF_ONE_COMMAND, "tracking_uri", "register", "retries", "stall_minutes")
+_LISTS = ("set", "margin")
+"""Flags that may be given several times."""
 _NOT_EMPTY = ("resume", "report", "sync", "export", "run_name", "register")
 
 
@@ -53,6 +55,7 @@ class Options:
     set: tuple[str, ...]
     analyze: bool
     target: str
+    margin: tuple[str, ...]
     register: str | None
     report: str | None
     sync: str | None
@@ -104,7 +107,7 @@ def _checked(parsed: argparse.Namespace) -> Options:
     if re.search(r"[/:]", values["register"] or ""):
         problem = "cannot be the name of an MLflow model"
         raise InputError("--register", problem, "one without / and :", value=repr(values["register"]))
-    return Options(**{**values, "set": tuple(values["set"])})
+    return Options(**{**values, **{name: tuple(values[name]) for name in _LISTS}})
 
 
 def _require_one_action(values: Mapping[str, Any]) -> None:
@@ -146,8 +149,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--analyze", action="store_true", help=text)
     text = 'which cell to recommend, such as "ssim>=0.80, size_mb<=1.7, minimize latency"'
     add("--target", default=DEFAULT, metavar="TEXT", help=text)
+    text = "differences that do not matter, such as ssim=0.001 or latency=3%% (repeatable, or with commas)"
+    add("--margin", action="append", default=[], metavar="METRIC=X", help=text)
     add("--register", metavar="NAME", help="register the recommended int8 model in MLflow")
-    add("--report", metavar="RUN", help="make the report of a run again (with another --target)")
+    add("--report", metavar="RUN", help="make the report of a run again (with another --target or --margin)")
     add("--sync", metavar="RUN", help="write to MLflow what it lacks of a run")
     text = f"open MLflow on 127.0.0.1 (default: {UI_PORT})"
     add("--ui", nargs="?", type=int, const=UI_PORT, metavar="PORT", help=text)
@@ -188,7 +193,7 @@ def repeating_command(options: Options) -> str:
 
 def _as_dict(options: Options) -> dict[str, Any]:
     values = dataclasses.asdict(options)
-    return values | {"set": list(options.set)}
+    return values | {name: list(values[name]) for name in _LISTS}
 
 
 def read_seeds(text: str) -> list[int]:

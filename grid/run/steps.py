@@ -5,8 +5,9 @@ import json
 import shlex
 
 from grid.report.terminal import summary
-from grid.results.recommend import first_member, recommend
-from grid.results.rows import Row
+from grid.results.comparisons.evidence import Evidence
+from grid.results.comparisons.margins import Margins
+from grid.results.recommend import recommend
 from grid.results.target import Target
 from grid.run.files import RunFiles
 from grid.run.job import Job
@@ -70,19 +71,21 @@ def conclude(job: Job, recorder: Recorder, outcome: RunOutcome) -> int:
     resume = f"Finished stages are kept. Continue with: python runner.py --resume {name}{_place(job)}"
     try:
         recorder.files.failures = outcome.failures
-        rows = write_results(recorder, job.target)
+        evidence = write_results(recorder, job.target, job.margins)
         share_run(folder, job.storage, job.store.remote)
     except OSError as error:
         reason = outcome.stopped or f"{folder} cannot be written to ({error})"
         job.say(f"STOPPED: {reason}. {_left_over(job)} {resume}")
         return EXIT_INCOMPLETE
-    recommendation = recommend(rows, job.target)
+    rows = evidence.rows
+    recommendation = recommend(rows, job.target, evidence)
     job.say(summary(rows, recommendation, folder))
     model = job.options.register
-    if model and not recommendation.cell:
-        job.say(f"not registered: {recommendation.refusal or 'no cell meets the target'}")
-    elif model and recommendation.cell and not outcome.interrupted and not recorder.problem:
-        job.say(f"registered {recorder.register(first_member(rows, recommendation.cell), model)}")
+    if model and recommendation.refusal:
+        job.say(f"not registered: {recommendation.refusal}")
+    elif model and not outcome.interrupted and not recorder.problem:
+        shipped = next(row for row in rows if row["cell"] == recommendation.ships)
+        job.say(f"registered {recorder.register(shipped, model)}")
     if outcome.stopped:
         job.say(f"STOPPED: {outcome.stopped}. {_left_over(job)}")
     if recorder.problem:
@@ -95,14 +98,15 @@ def conclude(job: Job, recorder: Recorder, outcome: RunOutcome) -> int:
     return EXIT_INCOMPLETE if bad or recorder.problem else EXIT_OK
 
 
-def write_results(recorder: Recorder, target: Target) -> list[Row]:
+def write_results(recorder: Recorder, target: Target, margins: Margins) -> Evidence:
     """Write what a run has come to, from the store alone: cells to MLflow, then the pages, which go there as well."""
     files = recorder.files
     files.save()
     rows = recorder.write_cells()
     files.save()  # with the MLflow run of each cell
-    recorder.close(rows, files.write(rows, recorder.store, target))
-    return rows
+    pages, evidence = files.write(rows, recorder.store, target, margins)
+    recorder.close(rows, pages)
+    return evidence
 
 
 def _place(job: Job) -> str:

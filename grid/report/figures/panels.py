@@ -6,8 +6,10 @@ from typing import Literal
 
 from grid.report.figures import colours
 from grid.report.formats import DASH, figure_text, ratio_text, setting_text
+from grid.results.comparisons.evidence import Evidence
+from grid.results.comparisons.groups import pareto_front
 from grid.results.processors import by_processor
-from grid.results.ranking import LATENCY, SIZE, SSIM, Measure, Row, compared, pareto_front, processor_of, value
+from grid.results.ranking import LATENCY, SIZE, SSIM, Measure, Row, compared, processor_of, value
 
 Shape = Literal["circle", "square", "diamond"]
 SHAPES: Mapping[str, Shape] = {"per_channel": "circle", "per_tensor": "square", "float": "diamond"}
@@ -68,7 +70,7 @@ class TradeOff:
     numbered: tuple[Point, ...]
 
 
-def trade_off(rows: Sequence[Row]) -> TradeOff | None:
+def trade_off(rows: Sequence[Row], evidence: Evidence | None = None) -> TradeOff | None:
     """Return what the figure of accuracy against cost shows; None where nothing was measured.
 
     Rows of several seeds are recipes, as in the first results table. In the panel of sizes a point is on the front of
@@ -77,7 +79,8 @@ def trade_off(rows: Sequence[Row]) -> TradeOff | None:
     """
     views = by_processor(rows)
     lines = {name: plotted(compared(view)) for name, view in views.items()}
-    fronts = {name: _front(there) for name, there in lines.items()}
+    evidence = evidence or Evidence(rows)
+    fronts = {name: _front(there, evidence.of(views[name])) for name, there in lines.items()}
     everywhere = {number: row for there in reversed(lines.values()) for number, row in there}
     if not everywhere:
         return None
@@ -101,8 +104,8 @@ def plotted(rows: Sequence[Row]) -> list[tuple[int, Row]]:
     ]
 
 
-def _front(lines: Sequence[tuple[int, Row]]) -> set[str]:
-    return set(pareto_front([row for _, row in lines], (SSIM, SIZE, LATENCY)))
+def _front(lines: Sequence[tuple[int, Row]], evidence: Evidence) -> set[str]:
+    return set(pareto_front([row for _, row in lines], (SSIM, SIZE, LATENCY), evidence))
 
 
 def _groups(rows: Iterable[Row]) -> dict[str, tuple[str, str]]:

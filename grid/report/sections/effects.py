@@ -7,8 +7,10 @@ from grid.report.cells import count_cell, on_processor, text_cell
 from grid.report.document import Cell, Column, Paragraph, Section, Table, spans
 from grid.report.formats import DASH, setting_text
 from grid.report.inputs import ReportInputs
+from grid.results.comparisons.evidence import Evidence
+from grid.results.effects import Effect, effects, verdict
 from grid.results.processors import by_processor
-from grid.results.ranking import Effect, Row, effects, processors, several_seeds, verdict
+from grid.results.ranking import SSIM, processors, several_seeds
 
 
 def axis_effects(inputs: ReportInputs) -> Section:
@@ -16,9 +18,8 @@ def axis_effects(inputs: ReportInputs) -> Section:
     rows = inputs.rows
     text = (
         "Differences between int8 cells that are equal in every other axis. Pairs that turned out to be the same int8 "
-        "network are counted as identical: there the axis has no effect at all. With three pairs or more, the mean "
-        "difference of SSIM has a 95 % interval (Student's t over the pairs); one that contains 0 shows no effect that "
-        "all pairs share."
+        "network are counted as identical: there the axis has no effect at all. The mean difference of SSIM is paired "
+        "over images and resampled by scene; its interval is corrected for the number of lines (Holm)."
     )
     if not several_seeds(rows):
         text += (
@@ -27,31 +28,32 @@ def axis_effects(inputs: ReportInputs) -> Section:
         )
     if len(processors(rows)) > 1:
         text += " Latencies are compared on one processor: a pair that was timed on two has no difference there."
-    table = effects_table(rows)
+    table = effects_table(inputs.evidence)
     none = Paragraph(("No two int8 cells differ in one axis alone.",))
     return Section(("What each axis does",), (Paragraph(spans(text)), table if table.rows else none))
 
 
-def effects_table(rows: Sequence[Row]) -> Table:
+def effects_table(evidence: Evidence) -> Table:
     """Return what each axis does: paired differences between cells equal in all else.
 
-    SSIM with the 95 % interval of the mean difference (from three pairs on), SQNR in dB, size in MB, latency in
+    SSIM with the interval of the mean difference, SQNR in dB, size in MB, latency in
     float latencies, by processor.
     """
-    views = by_processor(rows)
-    on_all = effects(rows)
+    views = by_processor(evidence.rows)
+    on_all = effects(evidence.rows, evidence)
     timed = [effects(view) for view in views.values()] if len(views) > 1 else [on_all]
     lines = [_line(effect, there) for effect, *there in zip(on_all, *timed, strict=True)]
     wheres = [on_processor(name if len(views) > 1 else None) for name in views]
     columns = [Column("axis", "name"), Column("step"), Column("pairs", "number"), Column("SSIM shows")]
-    columns += [Column("Δ SSIM mean [min, max]", "number"), Column("95 % of its mean", "number")]
+    columns += [Column("Δ SSIM mean [min, max]", "number"), Column("interval of its mean", "number")]
     columns += [Column(f"Δ {title} mean [min, max]", "number") for title in ("SQNR dB", "size MB")]
     columns += [Column(f"Δ x float latency mean [min, max]{where}", "number") for where in wheres]
     return Table(tuple(columns), tuple(lines))
 
 
 def _line(effect: Effect, timed: Sequence[Effect]) -> tuple[Cell, ...]:
-    interval = effect.ssim_interval
+    test = effect.tests.get(SSIM.key)
+    interval = (test.low, test.high) if test and test.low is not None and test.high is not None else None
     pairs = count_cell(effect.pairs)
     if effect.identical:
         pairs = Cell((f"{effect.pairs} ({effect.identical} identical)",), effect.pairs)

@@ -6,6 +6,8 @@ from grid.report.cells import in_sentence, on_processor
 from grid.report.document import Block, Code, Items, Paragraph, Section, Spans, Strong, spans
 from grid.report.formats import DASH, figure_text, ratio_text
 from grid.report.inputs import ReportInputs
+from grid.results.comparisons.evidence import Evidence
+from grid.results.comparisons.groups import best
 from grid.results.processors import by_processor
 from grid.results.ranking import (
     LATENCY,
@@ -13,14 +15,12 @@ from grid.results.ranking import (
     SSIM,
     Measure,
     Row,
-    best,
     contenders,
     is_int8,
     over_seeds,
     processor_of,
     processors,
     recipe_of,
-    seed_spread,
     value,
 )
 from grid.results.recommend import Recommendation, front_of, recommend
@@ -30,7 +30,7 @@ MOST_ON_FRONT = 12
 
 def recommendation(inputs: ReportInputs) -> Section:
     """Return the answer to the target; with a target on latency and several processors each of them has its own."""
-    answer, views = recommend(inputs.rows, inputs.target), by_processor(inputs.rows)
+    answer, views = recommend(inputs.rows, inputs.target, inputs.evidence), by_processor(inputs.rows)
     blocks: list[Block] = []
     if answer.by_processor:
         blocks += [Paragraph(spans(reason)) for reason in answer.reasons]
@@ -40,8 +40,8 @@ def recommendation(inputs: ReportInputs) -> Section:
     else:
         blocks += _answer(answer, inputs.rows)
         for name, view in views.items():
-            blocks += _front(front_of(view), view, on_processor(name if len(views) > 1 else None))
-    if claims := _claims(inputs.rows):
+            blocks += _front(front_of(view, inputs.evidence), view, on_processor(name if len(views) > 1 else None))
+    if claims := _claims(inputs.evidence):
         title = "By one figure alone"
         items = Items(tuple(claims))
         blocks += [Section((title,), (items,))] if answer.by_processor else [Paragraph((f"{title}:",)), items]
@@ -103,17 +103,19 @@ def _figures(row: Row, rows: Sequence[Row], float_ssim: float | None = None) -> 
     return f"{text}, {ratio_text(row)} the float latency{where}"
 
 
-def _claims(rows: Sequence[Row]) -> list[Spans]:
+def _claims(evidence: Evidence) -> list[Spans]:
     """The best cell by each figure alone, one sentence a figure that is known."""
-    views = by_processor(rows)
-    lines = [_best_line(measure, claim, rows) for measure, claim in ((SSIM, "Most accurate"), (SIZE, "Smallest"))]
-    lines += [_best_line(LATENCY, "Fastest", view, name if len(views) > 1 else "") for name, view in views.items()]
+    views = by_processor(evidence.rows)
+    lines = [_best_line(measure, claim, evidence) for measure, claim in ((SSIM, "Most accurate"), (SIZE, "Smallest"))]
+    for name, view in views.items():
+        lines.append(_best_line(LATENCY, "Fastest", evidence.of(view), name if len(views) > 1 else ""))
     return [line for line in lines if line]
 
 
-def _best_line(measure: Measure, claim: str, rows: Sequence[Row], processor: str = "") -> Spans | None:
+def _best_line(measure: Measure, claim: str, evidence: Evidence, processor: str = "") -> Spans | None:
+    rows = evidence.rows
     candidates = contenders(over_seeds(rows))
-    first_and_ties = best(candidates, measure, seed_spread(rows, measure.column))
+    first_and_ties = best(candidates, measure, evidence)
     if first_and_ties is None:
         return None
     names = {first_and_ties[0], *first_and_ties[1]}

@@ -1,6 +1,6 @@
 """The figures of all cells: plotted, over seeds, cell by cell, and the reasons of those without figures."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 from grid.report.cells import figure_cell, name_cell, reason_of
@@ -11,12 +11,12 @@ from grid.report.formats import DASH
 from grid.report.inputs import ReportInputs
 from grid.report.sections.result_tables import processor_views, results_table, seeds_table
 from grid.results.processors import APART
-from grid.results.ranking import LATENCY, MEASURES, UNKNOWN, Measure, Row, processors, seed_spread, several_seeds
+from grid.results.ranking import MEASURES, UNKNOWN, Row, processors, several_seeds
 
 
 def tradeoff(inputs: ReportInputs) -> Section | None:
     """Return the figure of all measured cells."""
-    plotted = trade_off(inputs.rows)
+    plotted = trade_off(inputs.rows, inputs.evidence)
     if plotted is None:
         return None
     picture = Picture("tradeoff.png", "SSIM against size and latency", partial(draw_tradeoff, plotted))
@@ -33,14 +33,14 @@ def seeds(inputs: ReportInputs) -> Section | None:
     """Return the table of recipes, where there are several seeds."""
     if not several_seeds(inputs.rows):
         return None
-    return Section(("Results over seeds",), (seeds_table(inputs.rows), _legend(inputs.rows)))
+    return Section(("Results over seeds",), (seeds_table(inputs.evidence), _legend(inputs)))
 
 
 def results(inputs: ReportInputs) -> Section:
     """Return the table of cells."""
     if several_seeds(inputs.rows):
-        return Section(("Results, cell by cell",), (results_table(inputs.rows),))
-    return Section(("Results",), (results_table(inputs.rows), _legend(inputs.rows)))
+        return Section(("Results, cell by cell",), (results_table(inputs.evidence),))
+    return Section(("Results",), (results_table(inputs.evidence), _legend(inputs)))
 
 
 def without_figures(inputs: ReportInputs) -> Section | None:
@@ -72,28 +72,20 @@ def further_table(rows: Sequence[Row]) -> Table:
     return Table((*columns, Column("training s", "number")), tuple(rows_of_table))
 
 
-def _legend(rows: Sequence[Row]) -> Paragraph:
+def _legend(inputs: ReportInputs) -> Paragraph:
     """How to read the tables of results."""
-    noise = {measure.column: seed_spread(rows, measure.column) for measure in MEASURES}
+    rows = inputs.rows
     text = (
-        f": best int8 value of its column; ≈: a tie with it (differences up to {_tie_rules(MEASURES, noise)}). "
+        f": best int8 value of its column; ≈: not told apart from it (margins: {_margins(inputs)}). "
         "x float: latency divided by that of the float network, measured alternately in one process, batch 1; "
         f"below 1 is faster. {_timed_on(rows)}{DASH}: no figure. MSE and SSIM on depth / 10 m."
     )
     return Paragraph((Strong(("Bold",)), text))
 
 
-def _tie_rules(measures: Sequence[Measure], noise: Mapping[str, float]) -> str:
-    """Below which difference two values are called a tie."""
-    parts = []
-    for measure in measures:
-        if measure is LATENCY:
-            parts.append("latency: overlapping intervals")
-        elif measure.tie_relative:
-            parts.append(f"{measure.name}: {100 * measure.tie_relative:.1f} %")
-        else:
-            parts.append(f"{measure.name}: {max(measure.tie, noise.get(measure.column, 0.0)):.3g}")
-    return "; ".join(parts)
+def _margins(inputs: ReportInputs) -> str:
+    """Up to which difference two values are equivalent."""
+    return "; ".join(f"{measure.name}: {inputs.margins[measure.key]}" for measure in MEASURES)
 
 
 def _timed_on(rows: Sequence[Row]) -> str:

@@ -15,6 +15,7 @@ from grid.report.report import write_report
 from grid.report.sections.effects import effects_table
 from grid.report.sections.published import published_table
 from grid.report.terminal import summary
+from grid.results.comparisons.evidence import Evidence
 from grid.results.ranking import SIZE, is_latency
 from grid.results.recommend import recommend
 from grid.results.target import parse_target
@@ -109,7 +110,7 @@ def test_without_a_latency_in_the_target_one_cell_is_taken_and_its_processor_is_
 
 
 def test_the_effect_of_an_axis_on_latency_stands_with_its_processor():
-    table = effects_table(two_processors())
+    table = effects_table(Evidence(two_processors()))
     assert [column.title.partition("] on ")[2] for column in table.columns[-2:]] == [OLD, NEW]
     lines = {texts[0]: texts for texts in ([plain_text(cell.spans) for cell in row] for row in table.rows)}
     assert lines["fuse_bn"][-2:] == ["–", "–"], "no pair was timed on one processor"

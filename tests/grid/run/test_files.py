@@ -39,7 +39,7 @@ def test_the_reports_are_made_of_the_store_alone(grid, tmp_path):
     store = StageStore(grid.context.storage)
     RunFiles(tmp_path, grid.plan, CONTEXT).save()
     files = RunFiles.load(tmp_path)
-    written = files.write(files.rows(store), store, parse_target("minimize size_mb"))
+    written, _ = files.write(files.rows(store), store, parse_target("minimize size_mb"))
     assert {path.name for path in written} >= {"report.md", "report.html", "results.csv", "per_image.csv", FILE}
     report = (tmp_path / "report.md").read_text()
     assert all(f"`{cell.name}`" in report for cell in grid.plan.cells)

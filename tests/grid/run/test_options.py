@@ -59,8 +59,8 @@ def test_a_run_of_the_first_version_is_resumed_with_its_own_command(tmp_path):
     options = parse(["--resume", "smoke-base", "--storage", str(tmp_path), "--retries", "5"])
     assert (options.grid, options.set, options.retries) == ("smoke", ("qat.epochs=2",), 5)
     again = saved(options, "smoke-base")
-    assert again["arguments"] == {**OLD_RUN["arguments"], "retries": 5}
-    assert list(again["arguments"]) == list(OLD_RUN["arguments"])
+    assert again["arguments"] == {**OLD_RUN["arguments"], "retries": 5, "margin": []}
+    assert [name for name in again["arguments"] if name != "margin"] == list(OLD_RUN["arguments"])
 
 
 def test_the_action_is_the_flag_that_names_it_and_else_the_grid():
@@ -77,3 +77,10 @@ def test_the_command_that_repeats_a_grid_gives_the_same_options_but_for_the_name
     program, script, *arguments = shlex.split(repeating_command(options))
     assert (program, script) == ("python", "runner.py")
     assert parse(arguments) == dataclasses.replace(options, run_name=None)
+
+
+def test_margins_are_kept_with_the_command_and_repeated():
+    options = parse(["--margin", "ssim=0.002", "--margin", "mse=5%,latency=1%"])
+    assert options.margin == ("ssim=0.002", "mse=5%,latency=1%")
+    assert "--margin ssim=0.002 --margin mse=5%,latency=1%" in repeating_command(options)
+    assert saved(options, "run")["arguments"]["margin"] == list(options.margin)

@@ -1,0 +1,50 @@
+"""Made-up rows with figures by image whose scenes, recipes and redraws are known: for tests only."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from grid.results.comparisons.evidence import Evidence
+from grid.results.comparisons.image_tables import ImageTables
+from grid.results.comparisons.margins import DEFAULTS, Margin
+from grid.results.comparisons.resampling import Sample
+from tests.grid.report.report_rows import row
+
+
+def scenes_of(scenes: int, images: int = 4) -> np.ndarray:
+    """The scene of each image, ``images`` a scene."""
+    return np.repeat(np.arange(scenes), images)
+
+
+def evidence_of(
+    rows: Sequence[dict], ssim: Mapping[str, np.ndarray], scene: np.ndarray, margin: float = 0.001
+) -> Evidence:
+    """Rows with these SSIMs by image, as test and validation figures alike; ``margin`` is that of SSIM."""
+    names = [line["cell"] for line in rows if line["cell"] in ssim]
+    figures = np.stack([ssim[name] for name in names])
+    sample = Sample({name: place for place, name in enumerate(names)}, scene, {"ssim": figures})
+    means = dict(zip(names, figures.mean(axis=1), strict=True))
+    filled = [
+        {**line, "test_ssim": means[line["cell"]], "val_ssim": means[line["cell"]]} if line["cell"] in means else line
+        for line in rows
+    ]
+    tables = ImageTables(samples={"test": sample, "val": sample})
+    return Evidence(filled, tables, {**DEFAULTS, "ssim": Margin(margin)})
+
+
+def null_recipes(count: int, seeds: int, scenes: int, redraw: float, seed: int, method: str = "qat") -> Evidence:
+    """Recipes that differ in nothing but the drawing of their networks, ``seeds`` of each.
+
+    A network's mean moves by ``redraw`` on all images, and by as much again from scene to scene, where images share
+    most of what they are: far more than networks differ.
+    """
+    noise, scene = np.random.default_rng(seed), scenes_of(scenes)
+    common = 0.8 + noise.normal(0, 0.05, scenes)[scene] + noise.normal(0, 0.02, len(scene))
+    rows, ssim = [], {}
+    for recipe in range(count):
+        for number in range(seeds):
+            cell = f"r{recipe}-s{number}" if seeds > 1 else f"r{recipe}"
+            rows.append(row(cell, method=method, fuse_bn=True, seed=number, graph_hash=cell, **{"qat.epochs": recipe}))
+            own = noise.normal(0, redraw) + noise.normal(0, 2 * redraw, scenes)[scene]
+            ssim[cell] = common + own + noise.normal(0, redraw, len(scene))
+    return evidence_of(rows, ssim, scene, margin=0.0)

@@ -1,0 +1,81 @@
+"""Intervals cover what they claim with few scenes and many, of equal size or not: shown by simulation."""
+
+import numpy as np
+import pytest
+
+from grid.results.comparisons.resampling import LEAST_NOISE, NOISE, Sample, sample_of, variances
+from grid.results.comparisons.verdicts import half_widths
+from grid.storage.per_image import ImageFigures
+from tests.grid.results.comparisons.made_up_images import scenes_of
+
+TIMES = 2000
+
+
+def scene_sizes(scenes: int, equal: bool) -> np.ndarray:
+    return scenes_of(scenes) if equal else np.repeat(np.arange(scenes), 1 + np.arange(scenes) % 7)
+
+
+@pytest.mark.parametrize("scenes", [16, 48, 128])
+@pytest.mark.parametrize("equal", [True, False])
+@pytest.mark.parametrize("skewed", [False, True])
+def test_95_percent_intervals_of_a_mean_over_scenes_cover_it(scenes, equal, skewed):
+    noise, scene = np.random.default_rng(scenes), scene_sizes(scenes, equal)
+    effects = noise.gamma(4.0, 0.5, (TIMES, scenes)) - 2.0 if skewed else noise.normal(0, 1, (TIMES, scenes))
+    figures = effects[:, scene] + noise.normal(0, 0.5, (TIMES, len(scene)))
+    sample = Sample({str(time): time for time in range(TIMES)}, scene, {"ssim": figures})
+    found, degrees = sample.resampled("ssim"), np.full(TIMES, sample.degrees_of_freedom)
+    halves = half_widths(found.deviations.var(axis=1, ddof=1), degrees, 0.05)
+    covered = float((np.abs(found.means) <= halves).mean())
+    assert (0.92 if skewed else 0.935) <= covered <= 0.98
+
+
+def test_a_few_scenes_that_hold_most_images_have_few_degrees_of_freedom():
+    assert Sample(scene=scenes_of(16)).degrees_of_freedom == pytest.approx(15)
+    one_big = Sample(scene=np.concatenate([np.zeros(100, int), np.arange(1, 16)]))
+    assert one_big.degrees_of_freedom == 1
+    assert Sample(scene=scenes_of(1)).degrees_of_freedom == 0
+
+
+def test_a_difference_moves_less_than_what_two_cells_have_in_common():
+    noise, scene = np.random.default_rng(0), scenes_of(30)
+    common = noise.normal(0, 0.1, 30)[scene]
+    figures = np.stack([common, common + 0.01, common + noise.normal(0, 0.001, len(scene))])
+    found = Sample({"a": 0, "b": 1, "c": 2}, scene, {"ssim": figures}).resampled("ssim")
+    apart = variances(found.deviations, np.arange(3), np.arange(3))
+    alone = found.deviations.var(axis=1, ddof=1)
+    assert apart[0, 1] == pytest.approx(0, abs=1e-15)
+    direct = (found.deviations[0] - found.deviations[2]).var(ddof=1)
+    assert apart[0, 2] == pytest.approx(direct, rel=1e-6)
+    assert direct < 0.001 * alone[0]
+
+
+def test_a_mean_over_scenes_of_unequal_size_is_the_mean_over_images():
+    figures, scene = np.array([[1.0, 2.0, 3.0, 7.0]]), np.array([0, 0, 0, 1])
+    assert Sample({"a": 0}, scene, {"ssim": figures}).resampled("ssim").means == pytest.approx([3.25])
+
+
+def test_noise_is_compared_in_decibels_of_its_mean():
+    scene = scenes_of(20)
+    figures = np.stack([np.full(len(scene), 1e-4), np.full(len(scene), 1e-3), np.zeros(len(scene))])
+    found = Sample({"a": 0, "b": 1, "c": 2}, scene, {NOISE: figures}).resampled(NOISE)
+    assert found.means == pytest.approx([40.0, 30.0, -10 * np.log10(LEAST_NOISE)])
+
+
+def test_cells_with_other_images_or_without_a_measure_have_no_figures():
+    scene = scenes_of(5)
+    tables = {
+        "a": ImageFigures(scene + 140, {"ssim": np.ones(20)}),
+        "b": ImageFigures(scene + 140, {"ssim": np.ones(20), "noise_mse": np.ones(20)}),
+        "other": ImageFigures(scene, {"ssim": np.ones(20)}),
+    }
+    sample = sample_of(tables)
+    assert list(sample.cells) == ["a", "b"]
+    assert np.isnan(sample.resampled("noise_mse").means).tolist() == [True, False]
+    assert np.isnan(sample.resampled("delta1").means).all()
+    assert sample.scenes == 5
+
+
+def test_an_image_without_a_figure_in_one_cell_counts_in_none():
+    figures = np.array([[1.0, 2.0, np.nan, 4.0], [1.0, 2.0, np.nan, 5.0]])
+    found = Sample({"a": 0, "b": 1}, np.arange(4), {"rmse_m": figures}).resampled("rmse_m")
+    assert found.means == pytest.approx([7 / 3, 8 / 3])
