@@ -1,7 +1,8 @@
 """Networks on disk: a JSON description from which the structure is rebuilt, and tensors beside it.
 
-Float tensors are safetensors. The int8 state dict holds packed weights that safetensors has no type for; it is
-written by ``torch.save`` and only ever read with ``weights_only=True``.
+Float tensors are safetensors. The int8 state dict holds quantized weights that safetensors has no type for; it is
+written by ``torch.save`` and only ever read with ``weights_only=True``. Where weights have fewer than 8 bits it is a
+safetensors file of bit-packed integers (``quant.engines.packed_weights``).
 """
 
 import json
@@ -20,16 +21,17 @@ from model.network.depth_network import NetworkSpec, build_network
 from quant.engines import qnnpack
 from quant.engines.catalog import is_exported
 from quant.engines.exported import ExportedNetwork, file_name
+from quant.engines.packed_weights import is_narrow, load_packed, save_packed
 from quant.fake_quantize import current_mode
 from quant.graph import fuse_bn, trace
 from quant.prepare import prepare, quantizers
-from quant.recipe import WeightBits
+from quant.recipe import ALL_8BIT, WeightBits
 from quant.scaled_silu import scale_silus
 
 FORMS = ("float", "prepared", "int8")
 _DESCRIPTION = "network.json"
 _FLOAT_TENSORS = "network.safetensors"
-_INT8_TENSORS = "network.pt"
+_STATE_DICT, _PACKED = ".pt", ".packed.safetensors"
 
 
 @dataclass(frozen=True)
@@ -58,11 +60,22 @@ def save_network(folder: Path, network: nn.Module, form: Form) -> None:
     description = {key: value for key, value in asdict(form).items() if key != "weight_bits" or value}
     description["modes"] = modes
     if form.form == "int8" and not isinstance(network, ExportedNetwork):
-        torch.save(network.state_dict(), folder / _INT8_TENSORS)
+        _save_int8(network, folder, form.weight_bits)
     elif not isinstance(network, ExportedNetwork):
         tensors = {name: value.detach().cpu().contiguous().clone() for name, value in network.state_dict().items()}
         save_file(tensors, folder / _FLOAT_TENSORS)
     (folder / _DESCRIPTION).write_text(json.dumps(description, indent=1))
+
+
+def _save_int8(network: nn.Module, folder: Path, weight_bits: WeightBits, stem: str = "network") -> Path:
+    """Write the tensors of an int8 network of PyTorch; returns the file."""
+    if is_narrow(weight_bits):
+        path = folder / f"{stem}{_PACKED}"
+        save_packed(network.state_dict(), weight_bits, path)
+    else:
+        path = folder / f"{stem}{_STATE_DICT}"
+        torch.save(network.state_dict(), path)
+    return path
 
 
 def read_form(folder: Path) -> Form:
@@ -100,7 +113,7 @@ def load_network(folder: str | Path) -> nn.Module:
         _load_tensors_(network, folder, _FLOAT_TENSORS)
         return network.eval()
     int8 = qnnpack.convert(_built_prepared(folder, form), form.engine or qnnpack.ENGINE)
-    _load_tensors_(int8, folder, _INT8_TENSORS)
+    _load_tensors_(int8, folder, f"network{_PACKED if is_narrow(form.weight_bits) else _STATE_DICT}", form.weight_bits)
     return int8
 
 
@@ -137,22 +150,29 @@ def _built_prepared(folder: Path, form: Form) -> fx.GraphModule:
     return prepared
 
 
-def _load_tensors_(network: nn.Module, folder: Path, name: str) -> None:
+def _load_tensors_(network: nn.Module, folder: Path, name: str, weight_bits: WeightBits = ALL_8BIT) -> None:
     path = folder / name
     try:
-        network.load_state_dict(load_file(path) if name == _FLOAT_TENSORS else torch.load(path, weights_only=True))
-    except (OSError, RuntimeError, KeyError, SafetensorError, UnpicklingError) as error:
+        if name.endswith(_PACKED):
+            state = load_packed(path, weight_bits, network.state_dict())
+        else:
+            state = load_file(path) if name == _FLOAT_TENSORS else torch.load(path, weights_only=True)
+        network.load_state_dict(state)
+    except (OSError, RuntimeError, KeyError, ValueError, SafetensorError, UnpicklingError) as error:
         raise InputError(
             str(path), f"cannot be read ({error})", "the tensors of the network that is described"
         ) from error
 
 
 def size_mb(network: nn.Module, folder: Path) -> float:
-    """Bytes / 1e6 of the engine's file, or of the saved state dict as in the study (written in ``folder``, removed)."""
+    """Bytes / 1e6 of the file that ships: the engine's, or the saved tensors (written in ``folder``, removed).
+
+    Those of a network with 8-bit weights are its state dict, as in the study.
+    """
     if isinstance(network, ExportedNetwork):
         return network.path.stat().st_size / 1e6
-    path = folder / ".size.pt"
-    torch.save(network.state_dict(), path)
+    weight_bits = network.meta.get("weight_bits", {}) if isinstance(network, fx.GraphModule) else {}
+    path = _save_int8(network, folder, weight_bits, ".size")
     size = path.stat().st_size / 1e6
     path.unlink()
     return size

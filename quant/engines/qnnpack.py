@@ -14,7 +14,7 @@ from torch.ao.nn.quantized import Conv2d
 from quant.engines.saturation import conv_kind
 from quant.fake_quantize import FakeQuantize
 from quant.graph import ADDITIONS, PRODUCTS, finish, is_linear_in_place, module_of, set_module
-from quant.prepare import QuantConv, quantizers
+from quant.prepare import QuantConv, quant_convs, quantizers
 from quant.scaled_silu import ScaledSiLU
 
 ENGINE = "qnnpack"
@@ -64,6 +64,9 @@ def convert(prepared: fx.GraphModule, engine: str = ENGINE) -> fx.GraphModule:
     graph_module.eval()
     # What the structure depends on, kept so that it can be rebuilt.
     graph_module.meta["modes"] = {name: quantizer.mode for name, quantizer in quantizers(prepared).items()}
+    graph_module.meta["weight_bits"] = {
+        name: conv.weight_quantizer.bits for name, conv in quant_convs(prepared).items()
+    }
     return graph_module
 
 

@@ -5,12 +5,15 @@ import os
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from model.errors import InputError
 from model.network.depth_network import NetworkSpec
+from quant.analysis.weight_widths import choose_widths
 from quant.artifact import Form, load_network, load_prepared, read_form, save_network, size_mb
 from quant.calibrate import calibrate
 from quant.engines import qnnpack
+from quant.engines.catalog import TORCH
 from quant.equalization.equalize import equalize
 from quant.graph import fuse_bn
 from quant.prepare import quant_convs, quantizers
@@ -22,6 +25,7 @@ from tests.quant.networks import reference, same_tensors
 SPEC = NetworkSpec(input_size=64)
 MINMAX = CalibrateSpec(activation_range="minmax")
 SKIPPED = ("none", "qnnpack")
+ENGINES = [engine for engine in TORCH if engine in torch.backends.quantized.supported_engines]
 ARMS = [(False, "per_channel"), (True, "per_tensor")]
 
 
@@ -178,3 +182,70 @@ def test_nothing_that_is_stored_is_executed(int8, tmp_path):
     with pytest.raises(Exception, match=r"."):
         load_network(tmp_path)
     assert not (tmp_path / "sprung").exists()
+
+
+def narrow(network, images, granularity, engine="qnnpack"):
+    """An int8 network with weights of 8, 4 and 3 bits, and its form."""
+    names = list(choose_widths(network, 8, first_last=True))
+    widths = dict.fromkeys(names, 4) | {names[0]: 8, names[3]: 3}
+    prepared = calibrate(network, granularity, MINMAX, images, weight_bits=widths)
+    form = Form(SPEC, False, "int8", False, granularity, engine, widths)
+    return qnnpack.convert(prepared, engine), form
+
+
+@pytest.mark.parametrize("granularity", ["per_channel", "per_tensor"])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_weights_of_few_bits_come_back_bit_for_bit_from_a_file_that_packs_them(
+    depth_network, images, fresh_images, tmp_path, granularity, engine
+):
+    network, form = narrow(depth_network, images, granularity, engine)
+    save_network(tmp_path, network, form)
+    loaded = load_network(tmp_path)
+    assert read_form(tmp_path) == form
+    assert qnnpack.graph_hash(loaded, engine) == qnnpack.graph_hash(network, engine)
+    assert torch.equal(reference(loaded, fresh_images), reference(network, fresh_images))
+    qnnpack.use_engine_()
+
+
+def test_the_size_of_few_bits_is_that_of_the_packed_file_in_the_folder(depth_network, int8, images, tmp_path):
+    network, form = narrow(depth_network, images, "per_tensor")
+    save_network(tmp_path, network, form)
+    (file,) = tmp_path.glob("network.packed.*")
+    weights = sum(value.numel() for value in network.state_dict().values() if value.is_quantized)
+    assert size_mb(load_network(tmp_path), tmp_path) == file.stat().st_size / 1e6
+    assert 0.5 * weights < file.stat().st_size < 0.6 * weights
+    assert size_mb(int8[False, "per_tensor"], tmp_path) * 1e6 > weights
+
+
+def test_a_prepared_network_of_few_bits_comes_back_with_its_widths(depth_network, images, fresh_images, tmp_path):
+    widths = choose_widths(depth_network, 4, first_last=True)
+    prepared = calibrate(depth_network, "per_channel", MINMAX, images, weight_bits=widths)
+    save_network(tmp_path, prepared, Form(SPEC, False, "prepared", False, "per_channel", weight_bits=widths))
+    loaded = load_prepared(tmp_path)
+    assert {name: conv.weight_quantizer.bits for name, conv in quant_convs(loaded).items()} == widths
+    assert torch.equal(reference(loaded, fresh_images), reference(prepared, fresh_images))
+
+
+def test_a_network_of_eight_bits_is_described_as_before_widths_could_be_chosen(int8, calibrated, tmp_path):
+    save_network(tmp_path, int8[ARMS[0]], Form(SPEC, False, "int8", False, "per_channel", "qnnpack"))
+    assert {file.name for file in tmp_path.iterdir()} == {"network.json", "network.pt"}
+    assert "weight_bits" not in (tmp_path / "network.json").read_text()
+    assert not read_form(tmp_path).weight_bits
+
+
+@pytest.mark.parametrize("damage", ["cut", "of_another_width", "of_other_shapes"])
+def test_a_packed_file_that_is_damaged_or_of_another_network_is_named(depth_network, images, tmp_path, damage):
+    network, form = narrow(depth_network, images, "per_channel")
+    save_network(tmp_path, network, form)
+    file = tmp_path / "network.packed.safetensors"
+    if damage == "cut":
+        file.write_bytes(file.read_bytes()[:-100])
+    elif damage == "of_another_width":
+        description = json.loads((tmp_path / "network.json").read_text())
+        description["weight_bits"][next(iter(form.weight_bits))] = 7
+        (tmp_path / "network.json").write_text(json.dumps(description))
+    else:
+        tensors = load_file(file)
+        save_file({name: value[:-1] for name, value in tensors.items()}, file)
+    with pytest.raises(InputError, match=str(tmp_path)):
+        load_network(tmp_path)

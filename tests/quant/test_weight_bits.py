@@ -1,6 +1,7 @@
 """Weights of 2 to 8 bits: coarser grids of the same int8 arithmetic."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -10,6 +11,8 @@ from model.errors import InputError
 from quant.analysis.weight_widths import choose_widths, widen_worst
 from quant.calibrate import calibrate
 from quant.engines import qnnpack
+from quant.engines.catalog import TORCH
+from quant.engines.packed_weights import pack, unpack
 from quant.equalization.channel_classes import channel_classes
 from quant.equalization.equalize import noise_model
 from quant.fake_quantize import FakeQuantize
@@ -22,7 +25,7 @@ from tests.quant.networks import noise, reference
 
 MINMAX = CalibrateSpec(activation_range="minmax")
 GRANULARITIES = ["per_channel", "per_tensor"]
-ENGINES = [engine for engine in ("qnnpack", "x86", "onednn") if engine in torch.backends.quantized.supported_engines]
+ENGINES = [engine for engine in TORCH if engine in torch.backends.quantized.supported_engines]
 
 
 @pytest.mark.parametrize(("bits", "largest"), [(8, 127), (4, 7), (3, 3), (2, 1)])
@@ -131,3 +134,16 @@ def test_the_layers_whose_weights_alone_make_the_most_noise_are_widened(all_kind
     assert widen_worst(all_kinds, narrow, 2, "per_tensor", images) == {**narrow, **dict.fromkeys(worst, 8)}
     with pytest.raises(InputError, match=r"keep_8bit\.worst: 100 is out of range; expected at most 6 layers"):
         widen_worst(all_kinds, narrow, 100, "per_tensor", images)
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+@pytest.mark.parametrize("count", [1, 7, 64])
+def test_packed_integers_come_back_and_take_as_many_bits_as_they_have(bits, count):
+    largest = 2 ** (bits - 1) - 1
+    integers = torch.randint(-largest, largest + 1, (count,), generator=torch.Generator().manual_seed(count))
+    integers[0], integers[-1] = largest, -largest
+    packed = pack(integers.to(torch.int8), bits)
+    assert packed.shape == (math.ceil(count * bits / 8),)
+    assert torch.equal(unpack(packed, bits, integers.shape), integers.to(torch.int8))
+    with pytest.raises(ValueError, match="bytes of type"):
+        unpack(packed, bits, torch.Size([count + 8]))
