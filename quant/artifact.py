@@ -24,12 +24,13 @@ from quant.engines.exported import ExportedNetwork, file_name
 from quant.engines.packed_weights import is_narrow, load_packed, save_packed
 from quant.fake_quantize import current_mode
 from quant.graph import fuse_bn, trace
-from quant.prepare import prepare, quantizers
+from quant.prepare import prepare, quantizers, wide
 from quant.recipe import ALL_8BIT, WeightBits
 from quant.scaled_silu import scale_silus
 
 FORMS = ("float", "prepared", "int8")
 _DESCRIPTION = "network.json"
+_ONLY_WHERE_NOT_8BIT = ("weight_bits", "activation_bits")
 _FLOAT_TENSORS = "network.safetensors"
 _STATE_DICT, _PACKED = ".pt", ".packed.safetensors"
 
@@ -54,11 +55,12 @@ class Form:
 
 def save_network(folder: Path, network: nn.Module, form: Form) -> None:
     """Write ``network`` into ``folder`` (which exists); the file of an exporting engine is there already."""
-    modes = {name: quantizer.mode for name, quantizer in quantizers(network).items()}
+    named = quantizers(network)
+    states = {"modes": {name: quantizer.mode for name, quantizer in named.items()}, "activation_bits": wide(named)}
     if isinstance(network, fx.GraphModule) and form.form == "int8":
-        modes = network.meta["modes"]
-    description = {key: value for key, value in asdict(form).items() if key != "weight_bits" or value}
-    description["modes"] = modes
+        states = {key: network.meta[key] for key in states}
+    described = {**asdict(form), **states}
+    description = {key: value for key, value in described.items() if value or key not in _ONLY_WHERE_NOT_8BIT}
     if form.form == "int8" and not isinstance(network, ExportedNetwork):
         _save_int8(network, folder, form.weight_bits)
     elif not isinstance(network, ExportedNetwork):
@@ -145,8 +147,11 @@ def _built_prepared(folder: Path, form: Form) -> fx.GraphModule:
     named = quantizers(prepared)
     for quantizer in named.values():
         quantizer.set_mode("freeze")
-    for name, mode in _read_description(folder)["modes"].items():
+    description = _read_description(folder)
+    for name, mode in description["modes"].items():
         named[name].set_mode(current_mode(mode))
+    for name, bits in description.get("activation_bits", {}).items():
+        named[name].widen_(bits)
     return prepared
 
 

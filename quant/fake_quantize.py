@@ -93,9 +93,16 @@ class FakeQuantize(nn.Module):
         if self.weight:
             self.scale.copy_(symmetric_qparams(low, high, self.quant_max))
         else:
-            scale, zero_point = affine_qparams(low, high)
+            scale, zero_point = affine_qparams(low, high, self.quant_max)
             self.scale.copy_(scale)
             self.zero_point.copy_(zero_point)
+
+    @torch.no_grad()
+    def widen_(self, bits: int) -> None:
+        """Give an activation more bits over the range that it has."""
+        ends = ((end - self.zero_point) * self.scale for end in (self.quant_min, self.quant_max))
+        self.bits, self.quant_max = bits, 2**bits - 1
+        self.set_range(*ends)
 
     @torch.no_grad()
     def _keep_learned(self, learned: LearnableFakeQuantize) -> None:

@@ -174,6 +174,11 @@ def quantizers(network: nn.Module) -> dict[str, FakeQuantize]:
     return {name: module for name, module in network.named_modules() if isinstance(module, FakeQuantize)}
 
 
+def wide(named: dict[str, FakeQuantize]) -> dict[str, int]:
+    """The bits of the activation quantizers that have more than 8, by name."""
+    return {name: quantizer.bits for name, quantizer in named.items() if not quantizer.weight and quantizer.bits > 8}
+
+
 def quant_convs(network: nn.Module) -> dict[str, QuantConv]:
     """All quantized convolutions by name."""
     return {name: module for name, module in network.named_modules() if isinstance(module, QuantConv)}

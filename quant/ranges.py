@@ -29,11 +29,11 @@ class RangeObserver(Protocol):
         """Low and high end of the range, each of shape (1,)."""
 
 
-def affine_qparams(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-    """Scale and zero point of quint8 over [low, high], widened to hold zero exactly."""
+def affine_qparams(low: Tensor, high: Tensor, quant_max: int = _LEVELS) -> tuple[Tensor, Tensor]:
+    """Scale and zero point of integers from 0 to ``quant_max`` over [low, high], widened to hold zero exactly."""
     low, high = low.clamp(max=0.0), high.clamp(min=0.0)
-    scale = ((high - low) / _LEVELS).clamp_min(_EPS)
-    return scale, torch.round(-low / scale).clamp(0, _LEVELS).to(torch.int32)
+    scale = ((high - low) / quant_max).clamp_min(_EPS)
+    return scale, torch.round(-low / scale).clamp(0, quant_max).to(torch.int32)
 
 
 def symmetric_qparams(low: Tensor, high: Tensor, quant_max: int) -> Tensor:

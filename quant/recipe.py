@@ -107,19 +107,23 @@ class MixedPrecisionSpec:
 
     The ``float_sites`` worst ones; where a target is set, as few of the worst as reach it instead: ``target_sqnr_db``
     of the output, and ``max_ssim_loss`` against the float network. Ranked and measured on ``images`` of the
-    calibration images.
+    calibration images. With ``activation_bits`` (9 to 16) only activations are chosen, and get so many bits in place of
+    float; no engine here has such kernels, so that these sites are simulated.
     """
 
     float_sites: int = 3
     target_sqnr_db: float | None = None
     max_ssim_loss: float | None = None
     images: int = 8
+    activation_bits: int | None = None
 
     def __post_init__(self) -> None:
         require_range("mixed_precision.float_sites", self.float_sites, 0)
         require_range("mixed_precision.images", self.images, 1)
         if self.max_ssim_loss is not None:
             require_range("mixed_precision.max_ssim_loss", self.max_ssim_loss, 0.0, 1.0)
+        if self.activation_bits is not None:
+            require_range("mixed_precision.activation_bits", self.activation_bits, 9, 16)
 
 
 @dataclass(frozen=True)

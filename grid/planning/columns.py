@@ -35,8 +35,13 @@ def widths(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def mixture(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The sites that mixed precision keeps in float."""
-    return {"kept_float": " ".join(record["asserted"]["float_sites"])}
+    """The sites that mixed precision keeps in float, how many it widens, and that this is simulated."""
+    asserted = record["asserted"]
+    kept = {"kept_float": " ".join(asserted["float_sites"])}
+    if not asserted.get("simulated_sites"):
+        return kept
+    note = f"{asserted['activation_bits']}-bit activations are simulated"
+    return {**kept, "simulated_sites": len(asserted["simulated_sites"]), "note": note}
 
 
 def conversion(record: Mapping[str, Any]) -> dict[str, Any]:

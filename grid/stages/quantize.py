@@ -58,7 +58,7 @@ def correct_biases(work: Work) -> Outcome:
 
 
 def choose_float_sites(work: Work) -> Outcome:
-    """The calibrated network with its worst sites left in float."""
+    """The calibrated network with its worst sites left in float, or rounded to more bits."""
     prepared, form = load_prepared(work.inputs["network"]), read_form(work.inputs["network"])
     spec = work.group("mixed_precision")
     images = CalibrationImages(work.pack, spec.images, int(work.node.settings["seed"] or 0))
@@ -72,7 +72,9 @@ def choose_float_sites(work: Work) -> Outcome:
     )
     save_network(work.out, mixed, form)
     metrics = {"sqnr_db": chosen.sqnr_db, "ssim_loss": chosen.ssim_loss, "sites": chosen.sites}
-    asserted = {"float_sites": chosen.names, "tried": chosen.tried, "images": images.indices}
+    simulated = spec.activation_bits is not None
+    names = {"float_sites": () if simulated else chosen.names, "simulated_sites": chosen.names if simulated else ()}
+    asserted = {**names, "activation_bits": spec.activation_bits, "tried": chosen.tried, "images": images.indices}
     return Outcome(metrics, {**asserted, **quantizer_state(mixed)})
 
 

@@ -1,4 +1,4 @@
-"""Mixed precision from the analysis: the sites that make the most noise stay in float.
+"""Mixed precision from the analysis: the sites that make the most noise stay in float, or get activations of 16 bits.
 
 Sites are ranked by the noise that each makes alone. The ranking is cut where a target is met, by binary search (Pandey
 et al. 2023, arXiv:2302.05397).
@@ -22,13 +22,14 @@ from model.progress import Progress, ignore_progress
 from quant.analysis.site_errors import rank_sites
 from quant.calibrate import Images
 from quant.prepare import quantizers
+from quant.ranges import MinMaxObserver
 from quant.recipe import MixedPrecisionSpec
 from quant.state import require_state
 
 
 @dataclass(frozen=True)
 class FloatSites:
-    """Which sites stay in float (worst first), of how many, and what the network then reaches on the images.
+    """Which sites stay in float or are widened (worst first), of how many, and what this reaches on the images.
 
     ``ssim_loss`` is None without a target for it. ``tried`` are the counts that were measured, in turn.
     """
@@ -65,6 +66,24 @@ def keep_float(
 
 
 @torch.no_grad()
+def widen_activations(prepared: fx.GraphModule, names: Iterable[str], bits: int, images: Images) -> fx.GraphModule:
+    """A copy whose activation quantizers of these names have ``bits``, over all that the ``images`` show there."""
+    mixed = copy.deepcopy(prepared)
+    named = quantizers(mixed)
+    widened = [named[name] for name in names]
+    for quantizer in widened:
+        quantizer.set_mode("calibrate", MinMaxObserver())
+    _outputs(mixed, images)
+    for quantizer in widened:
+        quantizer.widen_(bits)
+        if quantizer.observer is not None:  # none looks at a range that is fixed
+            low, high = quantizer.observer.limits()
+            quantizer.set_range(torch.minimum(low, quantizer.low), torch.maximum(high, quantizer.high))
+        quantizer.set_mode("freeze")
+    return mixed
+
+
+@torch.no_grad()
 def keep_worst_float(
     prepared: fx.GraphModule,
     spec: MixedPrecisionSpec,
@@ -74,12 +93,13 @@ def keep_worst_float(
     original: fx.GraphModule | None = None,
     progress: Progress = ignore_progress,
 ) -> tuple[fx.GraphModule, FloatSites]:
-    """A copy in which the worst sites, ranked by isolated error, stay in float.
+    """A copy in which the worst sites, ranked by isolated error, stay in float, or get ``spec.activation_bits``.
 
     Args:
         prepared: quantizers frozen at their ranges, in eval mode.
         spec: how many; with a target the smallest number of ranked sites that reaches it, all of them off together.
-            The binary search always ends: with all sites off it is the float network.
+            The binary search always ends: with all sites off it is the float network, and wide activations end with
+            the last of them, even where that misses the target.
         images: normalized, Nx3xHxW, on which the sites are ranked and the targets measured.
         depth: true depth Nx1xhxw of the images, for ``max_ssim_loss``.
         original: see ``keep_float``.
@@ -90,16 +110,24 @@ def keep_worst_float(
     require_state(prepared, "evaluate")
     if spec.max_ssim_loss is not None and depth is None:
         raise ValueError("max_ssim_loss needs the true depth of the images")
-    ranking = rank_sites(prepared, images, progress, original=original)
+    sites = rank_sites(prepared, images, progress, original=original)
+    reference = _outputs(keep_float(prepared, sites, original), images)
+    bits, named = spec.activation_bits, quantizers(prepared)
+    ranking = sites if bits is None else tuple(name for name in sites if not named[name].weight)
+
+    def mixed(count: int) -> fx.GraphModule:
+        if bits is None:
+            return keep_float(prepared, ranking[:count], original)
+        return widen_activations(prepared, ranking[:count], bits, images)
+
     if spec.target_sqnr_db is None and spec.max_ssim_loss is None and spec.float_sites > len(ranking):
         limit, value = f"at most {len(ranking)} sites", repr(spec.float_sites)
         raise InputError("mixed_precision.float_sites", "is out of range", limit, value=value)
-    reference = _outputs(keep_float(prepared, ranking, original), images)
     measured: dict[int, tuple[float, float | None]] = {}
 
     def measure(count: int) -> tuple[float, float | None]:
         if count not in measured:
-            output = _outputs(keep_float(prepared, ranking[:count], original), images)
+            output = _outputs(mixed(count), images)
             loss = None
             if spec.max_ssim_loss is not None and depth is not None:
                 loss = depth_metrics(reference, depth)["ssim"] - depth_metrics(output, depth)["ssim"]
@@ -111,7 +139,7 @@ def keep_worst_float(
         count = _smallest(len(ranking), lambda tried: _meets(spec, *measure(tried)))
     reached, loss = measure(count)
     chosen = FloatSites(ranking[:count], len(ranking), reached, loss, tuple(measured))
-    return keep_float(prepared, chosen.names, original), chosen
+    return mixed(count), chosen
 
 
 def _meets(spec: MixedPrecisionSpec, reached_db: float, ssim_loss: float | None) -> bool:

@@ -88,6 +88,8 @@ def decompose(prepared: fx.GraphModule, signed: bool) -> fx.GraphModule:
         if isinstance(module, FakeQuantize):
             if module.mode == "off":
                 node.replace_all_uses_with(node.args[0])
+            elif module.bits > 8:
+                _simulate(graph_module, node, module)
             else:
                 _round(graph_module, node, module, _SHIFT if signed else 0)
             graph_module.graph.erase_node(node)
@@ -110,3 +112,14 @@ def _round(graph_module: fx.GraphModule, call: fx.Node, quantizer: FakeQuantize,
         for user in list(call.users):
             value = graph.call_function(DEQUANTIZE, (levels, *arguments))
             user.replace_input_with(call, value)
+
+
+def _simulate(graph_module: fx.GraphModule, call: fx.Node, quantizer: FakeQuantize) -> None:
+    """Put a rounding in float, as no engine has kernels for so many bits, in the place of the quantizer's ``call``."""
+    step, zero_point = float(quantizer.scale[0]), int(quantizer.zero_point[0])
+    limits = (quantizer.quant_min - zero_point, quantizer.quant_max - zero_point)
+    graph = graph_module.graph
+    with graph.inserting_before(call):
+        levels = graph.call_function(torch.round, (graph.call_function(torch.mul, (call.args[0], 1.0 / step)),))
+        value = graph.call_function(torch.mul, (graph.call_function(torch.clamp, (levels, *limits)), step))
+    call.replace_all_uses_with(value)

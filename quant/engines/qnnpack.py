@@ -14,8 +14,9 @@ from torch.ao.nn.quantized import Conv2d
 from quant.engines.saturation import conv_kind
 from quant.fake_quantize import FakeQuantize
 from quant.graph import ADDITIONS, PRODUCTS, finish, is_linear_in_place, module_of, set_module
-from quant.prepare import QuantConv, quant_convs, quantizers
+from quant.prepare import QuantConv, quant_convs, quantizers, wide
 from quant.scaled_silu import ScaledSiLU
+from quant.straight_through import rounded
 
 ENGINE = "qnnpack"
 _QUANTIZED_OPERATORS = ((ADDITIONS, torch.ops.quantized.add), (PRODUCTS, torch.ops.quantized.mul))
@@ -41,7 +42,8 @@ class _Values:
 def convert(prepared: fx.GraphModule, engine: str = ENGINE) -> fx.GraphModule:
     """The int8 network of a prepared network whose quantizers hold their ranges; the argument is not changed.
 
-    A value whose quantizer is off stays float, and so does the operator that needs it (mixed precision).
+    A value whose quantizer is off stays float, and so does the operator that needs it (mixed precision). One of more
+    than 8 bits is rounded in float: it is simulated, as no kernels here have it.
     Takes and returns float tensors of the shapes of ``prepared``. Weights are packed for ``engine`` (qnnpack, x86 or
     onednn), which is selected for the process: see ``use_engine_``.
     """
@@ -63,11 +65,33 @@ def convert(prepared: fx.GraphModule, engine: str = ENGINE) -> fx.GraphModule:
     graph_module = finish(graph_module)
     graph_module.eval()
     # What the structure depends on, kept so that it can be rebuilt.
+    graph_module.meta["activation_bits"] = wide(quantizers(prepared))
     graph_module.meta["modes"] = {name: quantizer.mode for name, quantizer in quantizers(prepared).items()}
     graph_module.meta["weight_bits"] = {
         name: conv.weight_quantizer.bits for name, conv in quant_convs(prepared).items()
     }
     return graph_module
+
+
+class SimulatedRounding(nn.Module):
+    """The rounding of an activation of more than 8 bits, in float."""
+
+    scale: Tensor
+    zero_point: Tensor
+
+    def __init__(self, quantizer: FakeQuantize) -> None:
+        super().__init__()
+        self.limits = quantizer.quant_min, quantizer.quant_max
+        for name in ("scale", "zero_point"):
+            self.register_buffer(name, getattr(quantizer, name).detach().cpu().clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Of any shape, to the same."""
+        return rounded(x, self.scale, self.zero_point, self.limits)
+
+    def extra_repr(self) -> str:
+        """All that is not in the state dict."""
+        return str(self.limits)
 
 
 def use_engine_(engine: str = ENGINE) -> None:
@@ -93,11 +117,14 @@ def _convert_quantized(
     inputs = list(producer.all_input_nodes)
     int8_inputs = all(arg in values.int8 for arg in inputs) and bool(inputs)
     module = module_of(prepared, producer)
-    if quantizer.mode == "off" or not int8_inputs:
+    if quantizer.mode == "off" or quantizer.bits > 8 or not int8_inputs:
         if producer not in values.float:
             values.float[producer] = _float_operator(graph_module, producer, values)
         if quantizer.mode == "off":
             values.float[call] = values.float[producer]
+        elif quantizer.bits > 8:
+            graph_module.add_module(f"{call.name}_rounding", SimulatedRounding(quantizer))
+            values.float[call] = graph.call_module(f"{call.name}_rounding", (values.float[producer],))
         else:
             values.int8[call] = _quantize(graph_module, values.float[producer], call, quantizer)
         return

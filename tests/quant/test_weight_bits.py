@@ -58,7 +58,8 @@ def test_every_convolution_has_the_width_that_is_named_and_eight_bits_where_none
 def test_an_engine_gets_the_integers_of_the_quantizer_and_no_others(all_kinds, images, engine, granularity, bits):
     widths = choose_widths(all_kinds, bits, first_last=True)
     prepared = calibrate(all_kinds, granularity, MINMAX, images, weight_bits=widths)
-    int8 = {name: module for name, module in qnnpack.convert(prepared, engine).named_modules() if isinstance(module, Conv2d)}
+    converted = qnnpack.convert(prepared, engine)
+    int8 = {name: module for name, module in converted.named_modules() if isinstance(module, Conv2d)}
     qnnpack.use_engine_()
     assert int8.keys() == quant_convs(prepared).keys()
     for name, conv in quant_convs(prepared).items():

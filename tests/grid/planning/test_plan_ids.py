@@ -163,7 +163,8 @@ def test_keys_follow_the_settings_that_matter():
 
 def two_values(key: str) -> str | None:
     """An axis for a setting, whatever its type; None where no two of the values tried here are good."""
-    tried = ["[true, false]", "[64, 96]", "[8, 4]", "[0.5, 0.75]", "[98, 99]", "[random, imagenet]", "[mse, minmax]"]
+    tried = ["[true, false]", "[64, 96]", "[8, 4]", "[9, 16]"]
+    tried += ["[0.5, 0.75]", "[98, 99]", "[random, imagenet]", "[mse, minmax]"]
     tried += ["[weights, activations]", f"[{', '.join(GRANULARITIES)}]", f"[{', '.join(METHODS)}]"]
     tried += [f"[{', '.join(BIAS_CORRECTIONS)}]", f"[{', '.join(SCHEDULES)}]"]
     for values in tried:

@@ -26,6 +26,7 @@ def mine(tmp_path, monkeypatch):
 
 
 SHIPPED = {"full": 12, "smoke": 4, "published": 12, "best": 12, "encoders": 8, "ptq": 32, "qat": 16, "engines": 20}
+SHIPPED |= {"bits": 12}
 
 
 def test_the_shipped_search_spaces_are_those_that_are_tested_here():
