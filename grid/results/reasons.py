@@ -17,13 +17,15 @@ from grid.results.target import METRICS, Target
 class Choice:
     """The chosen row, those as good (it is one of them), how many as good were trained and so left out.
 
-    ``steps`` say which measures told rows apart, ``states`` whether each cell keeps the bounds, ``split`` the images.
+    ``steps`` say which measures told rows apart, ``untrained`` are cells that are their start under another name,
+    ``states`` whether each cell keeps the bounds, ``split`` the images.
     """
 
     chosen: Row
     left: tuple[Row, ...]
     trained: int
     steps: tuple[str, ...]
+    untrained: tuple[str, ...]
     states: Mapping[str, int]
     split: str
 
@@ -41,6 +43,9 @@ def reasons_for(
         reasons.append(_cheapest(choice, candidates, target, evidence))
     if len(choice.left) > 1:
         reasons.append(_tied(choice, rows))
+    if choice.untrained:
+        named = _some([f"`{cell}`" for cell in choice.untrained])
+        reasons.append(f"Left out, as training changed nothing and each is its start under another name: {named}.")
     reasons += _rejected(candidates, choice, target)
     reasons += _float(evidence, chosen, target, split)
     reasons += _seeds(chosen, ships)

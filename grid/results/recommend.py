@@ -109,7 +109,8 @@ def _answer(evidence: Evidence, target: Target) -> Recommendation:
     cheapest = [row for row in left if row["method"] == "ptq"] or left
     objective = METRICS[target.objective]
     chosen = best_by(cheapest, objective if objective.by_image else SSIM, split)
-    choice = Choice(chosen, tuple(cheapest), len(left) - len(cheapest), tuple(steps), states, split)
+    untrained = tuple(row["cell"] for row in keeping if row not in trained)
+    choice = Choice(chosen, tuple(cheapest), len(left) - len(cheapest), tuple(steps), untrained, states, split)
     ships = _shipped(evidence, chosen["cell"], target, split)
     reasons = reasons_for(choice, candidates, target, evidence, ships)
     return Recommendation(target, chosen["cell"], reasons, front, ships=ships)

@@ -13,7 +13,7 @@ def is_untrained(row: Row) -> bool:
 def without_untrained(rows: Sequence[Row], all_rows: Sequence[Row]) -> list[Row]:
     """The rows but for those that are untrained beside the ptq row that they started from, or would have.
 
-    That row is equal in all settings that it has. Where it is not among ``rows`` the untrained one stays.
+    That row is equal in all settings that both have. Where it is not among ``rows`` the untrained one stays.
     """
     axes = [axis for axis in axes_of(all_rows) if axis != "method" and not axis.startswith("qat.")]
     starts = [row for row in rows if row["method"] == "ptq"]
@@ -26,4 +26,5 @@ def without_untrained(rows: Sequence[Row], all_rows: Sequence[Row]) -> list[Row]
 
 
 def _fits(start: Row, row: Row, axes: Sequence[str]) -> bool:
-    return all(start.get(axis) in (None, "") or str(start.get(axis)) == str(row.get(axis)) for axis in axes)
+    both = [axis for axis in axes if start.get(axis) not in (None, "") and row.get(axis) not in (None, "")]
+    return all(str(start[axis]) == str(row[axis]) for axis in both)

@@ -1,6 +1,6 @@
 """Cells among each other: the best and what cannot be told from it, rank groups, and the Pareto front."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -32,17 +32,17 @@ def best(
     Among latencies of several processors none is the best: there it is None too. The others are one family of
     comparisons with the best. Without figures by image it is the margin that tells apart.
     """
-    return _best(rows, measure, evidence, split, lambda gains, words, margins: words != WORSE)
+    return _best(rows, measure, evidence, split, cautious=False)
 
 
 def as_good(
     rows: Sequence[Row], measure: Measure, evidence: Evidence | None = None, split: str = TEST
 ) -> tuple[str, list[str]] | None:
-    """Return the best cell and those that may be taken for it: not worse by a test, nor by the margin's estimate.
+    """Return the best cell and those that may be taken for it: in accuracy, what is undecided by the margin at most.
 
     Where little was measured everything is undecided; that is no reason to take what looks worse.
     """
-    return _best(rows, measure, evidence, split, lambda gains, words, margins: (words != WORSE) & (gains >= -margins))
+    return _best(rows, measure, evidence, split, cautious=True)
 
 
 def _best(
@@ -50,7 +50,7 @@ def _best(
     measure: Measure,
     evidence: Evidence | None,
     split: str,
-    ties: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray],
+    cautious: bool,
 ) -> tuple[str, list[str]] | None:
     evidence, column = evidence or Evidence(rows), measure.on(split)
     rows = [row for row in rows if value(row, column) is not None]
@@ -67,7 +67,9 @@ def _best(
         words = _against(evidence.subjects([row["cell"] for row in rows], measure, split), rest, first, margins)
     else:
         words = cost_words([rows[place] for place in rest], [rows[first]], measure, margins[:1])[:, 0]
-    kept = ties(figures[rest] - figures[first], words, margins)
+    kept = words != WORSE
+    if cautious and measure.by_image:
+        kept &= figures[rest] >= figures[first] - margins
     return rows[first]["cell"], [rows[place]["cell"] for place in rest[kept]]
 
 
@@ -126,7 +128,7 @@ def _signs(words: np.ndarray) -> np.ndarray:
 def pareto_front(rows: Sequence[Row], measures: Sequence[Measure], evidence: Evidence | None = None) -> list[str]:
     """Return the cells that no other cell beats: better by a test in one measure, and as good in all others.
 
-    As good is: not worse by a test, nor by more than the margin. Each cell is compared with all its rivals, corrected
+    As good is: not worse by a test, nor, in accuracy, by more than the margin. Each cell is compared with all its rivals, corrected
     for their number. Where a latency is among the measures, a cell is beaten by cells on its own processor alone.
     """
     evidence = evidence or Evidence(rows)
@@ -156,7 +158,7 @@ def _beaten(rows: Sequence[Row], measures: Sequence[Measure], evidence: Evidence
             margins = evidence.margins[measure.key]
             limits = np.array([margins.of(float(row[measure.column])) for row in rows[start : start + _BLOCK]])
             better |= signs > 0
-            worse |= (signs < 0) | ((signs == 0) & (gains < -limits[None]))
+            worse |= (signs < 0) | (bool(measure.by_image) & (signs == 0) & (gains < -limits[None]))
         found += [rows[start + int(place)] for place in np.flatnonzero((better & ~worse).any(axis=0))]
     return found
 

@@ -51,9 +51,18 @@ def p_values(estimates: np.ndarray, variances: np.ndarray, degrees: np.ndarray) 
 
 def half_widths(variances: np.ndarray, degrees: np.ndarray, levels: np.ndarray | float) -> np.ndarray:
     """Half the width of each interval; infinite where there are no degrees of freedom."""
-    quantiles = np.where(degrees > 0, stdtrit(np.maximum(degrees, 1e-9), 1.0 - np.asarray(levels) / 2.0), np.inf)
+    levels = np.broadcast_to(levels, degrees.shape)
+    if degrees.size and (levels == levels.flat[0]).all():  # of few different values each is looked up once
+        known, place = np.unique(degrees, return_inverse=True)
+        quantiles = _quantiles(known, np.full(known.shape, levels.flat[0]))[place].reshape(degrees.shape)
+    else:
+        quantiles = _quantiles(degrees, levels)
     with np.errstate(invalid="ignore"):
         return np.asarray(np.where(np.isinf(quantiles), np.inf, quantiles * np.sqrt(variances)))
+
+
+def _quantiles(degrees: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    return np.asarray(np.where(degrees > 0, stdtrit(np.maximum(degrees, 1e-9), 1.0 - levels / 2.0), np.inf))
 
 
 def worded(gains: np.ndarray, halves: np.ndarray, margins: np.ndarray | float) -> np.ndarray:

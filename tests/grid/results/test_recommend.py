@@ -1,11 +1,14 @@
 """A target picks the cell that a reader of the table would pick, and says what stood in the way of the others."""
 
+import numpy as np
 import pytest
 
-from grid.results.recommend import recommend
+from grid.results.comparisons.evidence import Evidence
+from grid.results.recommend import Recommendation, recommend
 from grid.results.target import METRICS, parse_target
 from model.errors import InputError
 from tests.grid.report.report_rows import figures_of, row
+from tests.grid.results.comparisons.made_up_images import evidence_of, scenes_of
 
 
 def cells(**figures: tuple[float, float, float]) -> list[dict]:
@@ -125,3 +128,107 @@ def test_a_target_reads_back_as_it_is_written():
     text = "ssim>=0.8, size_mb<=1.7, minimize latency"
     assert str(parse_target(text)) == text
     assert all(str(parse_target(f"{name}>=1")).startswith(name) for name in METRICS)
+
+
+# ---- validation chooses, the test images report
+
+
+def judged(shifts: dict[str, float], spread: float = 3e-4, scenes: int = 32, **given: dict) -> Evidence:
+    """int8 cells whose SSIMs differ by these shifts; ``given`` are further columns by cell."""
+    noise, scene = np.random.default_rng(0), scenes_of(scenes)
+    common = 0.85 + noise.normal(0, 0.02, scenes)[scene]
+    common += 0.85 - common.mean()
+    rows, ssim = [], {}
+    for name, shift in shifts.items():
+        own = noise.normal(0, spread, scenes)[scene]
+        line = cells(**{name: (0.8, 1.4, 2.5)})[0] | {"method": "qat"}
+        rows.append(line | given.get(name, {}))
+        ssim[name] = common + shift + own - own.mean()
+    return evidence_of(rows, ssim, scene)
+
+
+def answer(evidence: Evidence, text: str = "maximize ssim") -> Recommendation:
+    return recommend(evidence.rows, parse_target(text), evidence)
+
+
+def test_validation_chooses_and_the_test_figure_stands_beside_it_once():
+    rows = cells(a=(0.90, 1.4, 2.5), b=(0.80, 1.4, 2.5))
+    rows = [one | {"val_ssim": ssim} for one, ssim in zip(rows, (0.82, 0.86), strict=True)]
+    found = recommend(rows, parse_target("ssim>=0.85"))
+    assert found.cell == "b", "the test set would have said `a`"
+    assert "ssim 0.86 (test 0.8)" in found.reasons[0]
+    assert "Nearest rejected: `a`, ssim 0.82 misses ssim>=0.85 by 0.03." in found.reasons
+    assert "no validation figures" not in "\n".join(found.reasons)
+    assert "There are no validation figures" in told("maximize ssim"), "those of earlier versions"
+
+
+def test_among_what_is_as_good_the_recipe_without_training_is_taken_and_that_is_said():
+    evidence = judged({"trained": 0.0004, "plain": 0.0, "poor": -0.01}, plain={"method": "ptq"}, poor={"method": "ptq"})
+    found = answer(evidence)
+    assert found.cell == "plain"
+    said = "\n".join(found.reasons)
+    assert "It needs no training, and 1 trained cells are no better by a test" in said
+    assert "Against the best estimate in SSIM, `trained`: -0.0004 [" in said
+    assert "equivalent" in said
+    assert answer(judged({"trained": 0.004, "plain": 0.0}, plain={"method": "ptq"})).cell == "trained"
+
+
+def test_what_is_undecided_but_looks_worse_by_more_than_the_margin_is_not_taken_for_its_size():
+    evidence = judged({"good": 0.005, "small": 0.0}, spread=0.02, small={"size_mb": 1.0})
+    assert answer(evidence).cell == "good"
+    near = judged({"good": 0.0005, "small": 0.0}, spread=0.02, small={"size_mb": 1.0})
+    assert answer(near).cell == "small"
+
+
+def test_a_bound_that_the_interval_keeps_goes_before_one_that_the_estimate_keeps():
+    evidence = judged({"sure": 0.03, "close": 0.0, "out": -0.03}, close={"size_mb": 1.0})
+    found = answer(evidence, "ssim>=0.849, minimize size_mb")
+    assert found.cell == "sure"
+    assert found.reasons[0].startswith("1 of 3 int8 cells keep ssim>=0.849: it has")
+    assert "Passed over, as their intervals reach beyond a bound: `close`." in found.reasons
+    probably = answer(evidence, "ssim>=0.879, minimize size_mb")
+    assert probably.reasons[0].startswith("1 of 3 int8 cells probably keep ssim>=0.879: it has")
+    assert answer(evidence, "ssim>=0.89").cell is None
+
+
+def test_training_that_changed_nothing_never_wins_over_its_own_start():
+    def found(**columns: float) -> Recommendation:
+        shifts = {"start": 0.0, "tuned": 0.004}
+        tuned = {"method": "ptq+qat", "weights_changed": 0.3, "best_epoch": 2.0} | columns
+        return answer(judged(shifts, start={"method": "ptq"}, tuned=tuned))
+
+    assert found().cell == "tuned"
+    for column in ("weights_changed", "best_epoch"):
+        assert found(**{column: 0.0}).cell == "start"
+        assert "its start under another name: `tuned`." in "\n".join(found(**{column: 0.0}).reasons)
+    alone = judged({"tuned": 0.0}, tuned={"method": "ptq+qat", "weights_changed": 0.0})
+    assert answer(alone).cell == "tuned", "there is no other"
+
+
+def test_the_network_to_ship_keeps_the_bounds_itself():
+    shifts = {"a-s0": -0.03, "a-s1": 0.05, "a-s2": 0.03, "b-s0": -0.05, "b-s1": -0.05, "b-s2": -0.05}
+    evidence = judged(shifts, spread=1e-5, **{name: {"seed": int(name[-1])} for name in shifts})
+    found = answer(evidence, "ssim>=0.845")
+    assert (found.cell, found.ships, found.refusal) == ("a", "a-s1", "")
+    assert "The network to ship is `a-s1`." in found.reasons
+    both = judged({"a-s0": 0.02, "a-s1": 0.0}, **{
+        "a-s0": {"seed": 0, "size_mb": 2.0}, "a-s1": {"seed": 1, "size_mb": 1.0}
+    })  # fmt: skip
+    none = answer(both, "ssim>=0.859, size_mb<=1.6")
+    assert (none.cell, none.ships) == ("a", None), "their means keep both bounds, and no network does"
+    assert none.refusal == "no network of a keeps ssim>=0.859, size_mb<=1.6, maximize ssim by itself"
+
+
+def test_seeds_and_cells_that_failed_are_counted():
+    rows = cells(**{"a-s0": (0.80, 1.4, 2.5), "a-s1": (0.81, 1.4, 2.5), "a-s2": (0.9, 1.4, 2.5)})
+    rows[2] |= {"status": "failed"}
+    rows += [row("b-s0", method="qat", status="skipped"), row("c-s0", method="qat", status="excluded")]
+    found = "\n".join(recommend(rows, parse_target("")).reasons)
+    assert "Its figures are those of 2 of 3 seeds." in found
+    assert "Of 4 int8 cells 1 failed and 1 were skipped: nothing is known of them." in found
+
+
+def test_networks_of_one_timing_class_are_not_told_apart_by_latency():
+    rows = cells(a=(0.85, 1.4, 2.0), b=(0.8501, 1.4, 2.5))
+    assert chosen("maximize ssim", rows) == "a"
+    assert chosen("maximize ssim", [one | {"timing_class": "x"} for one in rows]) == "b"

@@ -99,3 +99,12 @@ def test_2000_cells_are_compared_in_seconds(count):
     assert "c1999" in pareto_front(evidence.rows, (SSIM, SIZE, LATENCY), evidence)
     assert best(evidence.rows, SSIM, evidence)
     assert time.perf_counter() - started < 20
+
+
+def test_networks_of_one_timing_class_do_not_beat_each_other_in_latency():
+    cells = [
+        row("a", method="ptq", timing_class="x", **figures_of(0.90, 1.6, 2.0)),
+        row("b", method="ptq", timing_class="x", **figures_of(0.90, 1.6, 2.5)),
+        row("c", method="ptq", timing_class="x", **figures_of(0.80, 1.6, 1.5)),
+    ]
+    assert pareto_front(cells, (SSIM, SIZE, LATENCY)) == ["a", "b"]
