@@ -41,6 +41,7 @@ ELSEWHERE = {
     ),
     "python runner.py --report RUN": "tests/runner/test_story.py",
     'python runner.py --report RUN --target "sqnr_db>=30, minimize size_mb"': "tests/runner/test_story.py",
+    "python runner.py --report RUN --margin ssim=0.002,latency=5%": "tests/grid/run/test_files.py",
     "python runner.py --resume RUN": "tests/runner/test_interruption.py",
     "python runner.py --sync RUN": "tests/faults/test_mlflow_down.py",
     "python runner.py --address auto --storage s3://BUCKET/PREFIX --tracking-uri http://MLFLOW:5000": (

@@ -128,8 +128,9 @@ def _signs(words: np.ndarray) -> np.ndarray:
 def pareto_front(rows: Sequence[Row], measures: Sequence[Measure], evidence: Evidence | None = None) -> list[str]:
     """Return the cells that no other cell beats: better by a test in one measure, and as good in all others.
 
-    As good is: not worse by a test, nor, in accuracy, by more than the margin. Each cell is compared with all its rivals, corrected
-    for their number. Where a latency is among the measures, a cell is beaten by cells on its own processor alone.
+    As good is: not worse by a test, nor, in accuracy, by more than the margin. Each cell is compared with all its
+    rivals, corrected for their number. Where a latency is among the measures, a cell is beaten by cells on its own
+    processor alone.
     """
     evidence = evidence or Evidence(rows)
     whole = [

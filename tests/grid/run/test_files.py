@@ -1,14 +1,18 @@
 """A run's folder and the store are enough to make its rows, its reports and its commands again."""
 
+import csv
 import json
 import shlex
+import shutil
 
 import pytest
 
 from grid.planning.plan import Plan, make_plan
 from grid.results.rows import commands
 from grid.results.target import parse_target
+from grid.run.actions import report
 from grid.run.files import FILE, RunFiles
+from grid.run.options import parse
 from grid.space.search_space import load_space
 from grid.storage.result_store import StageStore
 from model.errors import InputError
@@ -81,3 +85,19 @@ def test_a_seed_is_in_the_command_where_there_are_several(tmp_path, tmp_path_fac
     assert made
     assert {text.rpartition("--seeds ")[2] for text in told.values()} == {"3", "5"}
     assert json.dumps(told)
+
+
+def test_the_report_is_made_again_with_another_margin(grid, tmp_path, capsys):
+    shutil.copytree(grid.context.storage / "stages", tmp_path / "stages")
+    RunFiles(tmp_path / "runs" / "first", grid.plan, {**CONTEXT, "run": "first"}).save()
+    margins = ["--margin", "ssim=0.25", "--margin", "latency=7%"]
+    assert report(parse(["--report", "first", "--storage", str(tmp_path), *margins])) == 0
+    text = (tmp_path / "runs" / "first" / "report.md").read_text()
+    assert "SSIM: 0.25" in text
+    assert "latency: 7 %" in text
+    with (tmp_path / "runs" / "first" / "per_image.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert {line["cell"] for line in lines} == set(grid.records)
+    assert {line["split"] for line in lines} == {"test", "val"}
+    with pytest.raises(InputError, match="unknown metric"):
+        report(parse(["--report", "first", "--storage", str(tmp_path), "--margin", "sim=0.25"]))
