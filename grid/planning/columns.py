@@ -63,4 +63,12 @@ def accuracy(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def latency(record: Mapping[str, Any]) -> dict[str, Any]:
     """Latencies, and the processor that they were measured on."""
-    return {name: record["metrics"][name] for name in LATENCY} | {"cpu_model": record["asserted"]["cpu_model"]}
+    metrics, asserted = record["metrics"], record["asserted"]
+    loads = metrics.get("load_ratios", ())  # records of former versions have none
+    return {name: metrics[name] for name in LATENCY} | {
+        "cpu_model": asserted["cpu_model"],
+        "timing_class": asserted.get("timing_class"),
+        "timing_session": asserted.get("session"),
+        "latency_loads": len(loads) or None,
+        "load_ratios": " ".join(f"{ratio:.5g}" for ratio in loads) or None,
+    }

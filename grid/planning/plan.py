@@ -14,7 +14,7 @@ from grid.space.settings import Flat, Scalar, groups, switch_of
 from model.errors import InputError
 from model.network.depth_network import NetworkSpec
 from model.network.user_network import OWN, own_network
-from quant.engines.catalog import REVISIONS, TORCH, is_exported, missing
+from quant.engines.catalog import FLOAT_RUNTIMES, REVISIONS, TORCH, is_exported, missing, missing_runtime
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def make_plan(
     cells: dict[str, Cell] = {}
     names: set[str] = set()
     repeats = 0
-    for settings in _all_settings(space):
+    for settings in map(_as_run, _all_settings(space)):
         fits = all(settings[f"network.{key}"] == value for key, value in own.items())
         given = checkpoint_sha256 is not None and fits
         if settings["train.init"] == "checkpoint" and not given:
@@ -102,6 +102,7 @@ def make_plan(
             continue
         relevant = {one: settings[one] for one in _relevant_keys(settings, given)}
         reason = _reason(space.exclude, relevant) or missing(str(relevant.get("engine", "")))
+        reason = reason or missing_runtime(str(relevant.get("float_runtime", "")))
         nodes = {} if reason else draft.add_(key, parts)
         name = _name(relevant, varied)
         if name in names:
@@ -219,6 +220,8 @@ def _relevant_keys(settings: Flat, given: bool) -> tuple[str, ...]:
             prefixes.update(stage.settings)
         if stage.switch and stage.belongs(settings, given):
             prefixes.add(stage.switch)
+    if settings["float_runtime"] == FLOAT_RUNTIMES[0]:
+        prefixes.discard("float_runtime")
     return _cached_matching(frozenset(prefixes), tuple(settings))
 
 
@@ -240,6 +243,16 @@ def _all_settings(space: SearchSpace) -> Iterator[Flat]:
             if is_exported(str(settings["engine"])):  # engines that run float networks as well fold BatchNorm
                 yield {**settings, "method": "fp32", "fuse_bn": True}
     yield from space.combinations()
+
+
+def _as_run(settings: Flat) -> Flat:
+    """The settings with the float runtime that the cell really has.
+
+    Int8 networks and files have their engine. The float network with its BatchNorm is what all others are compared
+    with, as it is; the other ways of running it stand beside the folded one.
+    """
+    own = settings["method"] == "fp32" and settings["fuse_bn"] and not is_exported(str(settings["engine"]))
+    return settings if own else {**settings, "float_runtime": FLOAT_RUNTIMES[0]}
 
 
 def _reason(exclusions: Iterable[Exclusion], relevant: Flat) -> str | None:
@@ -269,5 +282,6 @@ def _name(relevant: Flat, varied: Iterable[tuple[str, tuple[Scalar, ...]]]) -> s
     for key in keys:
         for value in _written(key, relevant):
             written = ("off", "on")[value] if isinstance(value, bool) else value
-            parts.append(f"s{written}" if key == "seed" else f"{key}={written}")
+            short = {"seed": f"s{written}", "float_runtime": str(written)}
+            parts.append(short.get(key, f"{key}={written}"))
     return re.sub(r"[^\w.=+-]", "_", "-".join(map(str, parts)))

@@ -200,9 +200,9 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "profile",
         "grid.stages.measure:profile",
-        settings=("latency",),
+        settings=("latency", "float_runtime"),
         inputs=lambda chain: {"network": chain.network, "reference": chain.root},
-        version=2,
+        version=3,
         gives_network=False,
         device=PROFILER,
         seconds=8.0,

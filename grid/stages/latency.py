@@ -1,14 +1,15 @@
-"""How a latency is measured: candidate and float reference in turns, in one process, batch 1."""
+"""How a latency is measured: candidate and float reference in turns, batch 1, in several fresh loads."""
 
 import gc
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.special import stdtrit
 from torch.profiler import ProfilerActivity, profile, schedule
 
 from grid.space.settings import LatencySpec
@@ -16,20 +17,21 @@ from model.errors import InputError
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # the profiler's start and stop lines, and its search for a GPU
 
-EARLY_STOP_PAIRS = 20  # an interval of fewer pairs is too rough to stop on
-FEWEST_PAIRS = 5  # measured even when the time is over: an interval needs some
+FEWEST_PAIRS = 5  # a load measures so many even when its time is over: a median needs some
 MOST_PAIRS = 1000
-PRECISION = 0.01  # half width of the ratio's interval, relative to the ratio, at which measuring stops
-RESAMPLES = 1000
 PROFILER_STEPS = 10  # wait, warm up and record so many forwards each, as the study did
+
+Forward = Callable[[torch.Tensor], object]
 
 
 @dataclass(frozen=True)
 class Latency:
     """Milliseconds a forward of the candidate, and its ratio to the reference with a 95 % interval.
 
-    ``ratio`` is the median over pairs of candidate / reference: below 1 the candidate is faster. ``times`` are the
-    seconds of all pairs [pairs, 2].
+    ``loads`` are the seconds of each load's pairs [pairs, 2]. ``load_ratios`` are the loads' medians of candidate /
+    reference, ``ratio`` is their geometric mean: below 1 the candidate is faster. The interval is Student's t over the
+    loads' logarithms, because pairs of one load share what makes it fast or slow: where its memory lies, and what the
+    machine does meanwhile (Kalibera and Jones 2013, "Rigorous benchmarking in reasonable time").
     """
 
     p50_ms: float
@@ -38,74 +40,89 @@ class Latency:
     ratio_low: float
     ratio_high: float
     reference_p50_ms: float
-    times: np.ndarray
+    load_ratios: tuple[float, ...]
+    loads: tuple[np.ndarray, ...]
 
     @property
     def pairs(self) -> int:
         """How many pairs were measured."""
-        return len(self.times)
+        return sum(map(len, self.loads))
+
+    @property
+    def times(self) -> np.ndarray:
+        """Seconds of candidate and reference, and the number of the load: [pairs, 3]."""
+        numbers = [np.full((len(times), 1), number) for number, times in enumerate(self.loads)]
+        return np.hstack([np.concatenate(self.loads), np.concatenate(numbers)])
 
 
-def measure_pair(
-    candidate: Callable[[torch.Tensor], object],
-    reference: Callable[[torch.Tensor], object],
+def time_pairs(
+    candidate: Forward,
+    reference: Forward,
     example: torch.Tensor,
     spec: LatencySpec,
+    load: int = 0,
     clock: Callable[[], float] = time.perf_counter,
-) -> Latency:
-    """Time two networks in turns on one input (1x3xSxS), the order within each pair drawn at random.
+) -> np.ndarray:
+    """Time two networks of one load in turns on one input (1x3xSxS); seconds [pairs, 2].
 
-    Stops when the ratio is known to +-1 % (from 20 pairs on), when ``spec.seconds`` are over, or at 1000
-    pairs. What slows the machine for a while hits both halves of a pair, so the ratio is far steadier than
-    the times.
-    ``clock`` returns seconds. Raises InputError when ``example`` is not a batch of one.
+    The order within each pair is drawn at random. It ends when the load's share of ``spec.seconds`` is over, and never
+    because of what it measured. What slows the machine for a while hits both halves of a pair, so the ratio is far
+    steadier than the times. ``clock`` returns seconds. Raises InputError when ``example`` is not a batch of one.
     """
     if example.shape[0] != 1:
         raise InputError("latency", f"the example has batch size {example.shape[0]}", "1")
     networks = (candidate, reference)
-    draw = np.random.default_rng(0)
+    draw = np.random.default_rng(load)
     times: list[tuple[float, float]] = []
-    next_look = EARLY_STOP_PAIRS
     with quiet(spec.threads):
         for _ in range(spec.warmup):
             candidate(example)
             reference(example)
-        end = clock() + spec.seconds
-        while len(times) < MOST_PAIRS:
+        end = clock() + spec.seconds / spec.loads
+        while len(times) < MOST_PAIRS and (len(times) < FEWEST_PAIRS or clock() < end):
             pair = [0.0, 0.0]
             for which in draw.permutation(2):
                 start = clock()
                 networks[which](example)
                 pair[which] = clock() - start
             times.append((pair[0], pair[1]))
-            if len(times) >= FEWEST_PAIRS and clock() >= end:
-                break
-            if len(times) >= next_look:
-                ratio, low, high = ratio_interval(np.array(times))
-                if (high - low) / 2 < PRECISION * ratio:
-                    break
-                next_look = int(len(times) * 1.25)
-                for network in networks:  # the look has emptied the caches
-                    network(example)
-    seconds = np.array(times)
-    ratio, low, high = ratio_interval(seconds)
-    p50, p90 = np.percentile(seconds[:, 0], [50, 90]) * 1e3
-    reference_p50 = float(np.median(seconds[:, 1])) * 1e3
-    return Latency(float(p50), float(p90), ratio, low, high, reference_p50, seconds)
+    return np.array(times)
 
 
-def ratio_interval(times: np.ndarray) -> tuple[float, float, float]:
-    """Return (ratio, low, high) of paired times [pairs, 2]: exp of the median log ratio and its 95 % bounds.
+def summarize(loads: Sequence[np.ndarray]) -> Latency:
+    """The latency that the pairs [pairs, 2] of several loads show."""
+    ratios = [float(np.exp(np.median(np.log(times[:, 0] / times[:, 1])))) for times in loads]
+    ratio, low, high = ratio_interval(ratios)
+    times = np.concatenate(loads)
+    p50, p90 = np.percentile(times[:, 0], [50, 90]) * 1e3
+    reference_p50 = float(np.median(times[:, 1])) * 1e3
+    return Latency(float(p50), float(p90), ratio, low, high, reference_p50, tuple(ratios), tuple(loads))
 
-    Percentile bootstrap over pairs (Efron 1979) with a fixed seed: equal times give equal bounds.
+
+def measure_loads(
+    load: Callable[[], tuple[Forward, Forward]],
+    example: torch.Tensor,
+    spec: LatencySpec,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Latency:
+    """Time candidate and reference in this process, ``load`` giving both anew for each of ``spec.loads``."""
+    return summarize([time_pairs(*load(), example, spec, number, clock) for number in range(spec.loads)])
+
+
+def ratio_interval(ratios: Sequence[float]) -> tuple[float, float, float]:
+    """Return (ratio, low, high): the geometric mean and its 95 % bounds by Student's t over the logarithms.
+
+    Of a single ratio the bounds are unknown: 0 and infinity.
     """
-    logs = np.log(times[:, 0] / times[:, 1])
-    picks = np.random.default_rng(0).integers(0, len(logs), size=(RESAMPLES, len(logs)))
-    low, high = np.percentile(np.median(logs[picks], axis=1), [2.5, 97.5])
-    return float(np.exp(np.median(logs))), float(np.exp(low)), float(np.exp(high))
+    logs = np.log(np.asarray(ratios))
+    middle, count = float(logs.mean()), len(logs)
+    if count < 2:
+        return float(np.exp(middle)), 0.0, float("inf")
+    half = float(stdtrit(count - 1, 0.975)) * float(logs.std(ddof=1)) / count**0.5
+    return float(np.exp(middle)), float(np.exp(middle - half)), float(np.exp(middle + half))
 
 
-def profile_operators(network: torch.nn.Module, example: torch.Tensor, threads: int = 1) -> tuple[float, str]:
+def profile_operators(network: Forward, example: torch.Tensor, threads: int = 1) -> tuple[float, str]:
     """Return the study's own figure and the operator table of torch's profiler for one input (1x3xSxS).
 
     The figure is the mean CPU total of ``ProfilerStep*`` in ms over 10 forwards, after 10 waiting and 10

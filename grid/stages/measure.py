@@ -6,15 +6,14 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import torch
-
 from grid.planning.output_files import LATENCIES, OPERATORS
-from grid.stages.latency import measure_pair, profile_operators
+from grid.stages.fresh_loads import measure_fresh
 from grid.stages.shared_measurement import graph_hash_of, shared_measurement
 from grid.stages.work import Outcome, Work
 from model.images import normalize
 from quant.artifact import load_network
 from quant.state import require_state
+from quant.timing_class import timing_class
 
 
 def profile(work: Work) -> Outcome:
@@ -32,30 +31,40 @@ def profile(work: Work) -> Outcome:
     return Outcome(record["metrics"], record["asserted"])
 
 
-@torch.inference_mode()
 def _measure(work: Work, out: Path) -> Outcome:
     """Latency beside the float reference, and the profiler's table of operators."""
-    network, reference = load_network(work.inputs["network"]), load_network(work.inputs["reference"])
+    network = load_network(work.inputs["network"])
     require_state(network, "evaluate")
     example = normalize(work.pack.images("test", [0]))
-    spec = work.group("latency")
-    latency = measure_pair(network, reference, example, spec)
-    step_ms, table = profile_operators(network, example, spec.threads)
-    (out / OPERATORS).write_text(table)
+    spec, runtime = work.group("latency"), str(work.node.settings["float_runtime"])
+    own_network = work.context.network
+    found = measure_fresh(
+        work.inputs["network"], work.inputs["reference"], example.numpy(), spec, work.scratch, runtime, own_network,
+        work.progress,
+    )  # fmt: skip
+    latency = found.latency
+    (out / OPERATORS).write_text(found.table)
     np.save(out / LATENCIES, latency.times)
-    return Outcome(
-        {
-            "latency_ms_p50": latency.p50_ms,
-            "latency_ms_p90": latency.p90_ms,
-            "latency_ratio": latency.ratio,
-            "latency_ratio_low": latency.ratio_low,
-            "latency_ratio_high": latency.ratio_high,
-            "reference_ms_p50": latency.reference_p50_ms,
-            "pairs": latency.pairs,
-            "profiler_step_ms": step_ms,
-        },
-        {"cpu_model": cpu_model(), "threads": spec.threads},
-    )
+    metrics = {
+        "latency_ms_p50": latency.p50_ms,
+        "latency_ms_p90": latency.p90_ms,
+        "latency_ratio": latency.ratio,
+        "latency_ratio_low": latency.ratio_low,
+        "latency_ratio_high": latency.ratio_high,
+        "load_ratios": list(latency.load_ratios),
+        "reference_ms_p50": latency.reference_p50_ms,
+        "pairs": latency.pairs,
+        "ready_s": list(found.ready_s),
+        "profiler_step_ms": found.step_ms,
+    }
+    known = work.record("network")["metrics"].get("timing_class")
+    asserted = {
+        "cpu_model": cpu_model(),
+        "threads": spec.threads,
+        "timing_class": timing_class(network, tuple(example.shape), runtime, known),
+        "session": work.node.id,
+    }
+    return Outcome(metrics, asserted)
 
 
 def cpu_model(file: Path = Path("/proc/cpuinfo")) -> str:

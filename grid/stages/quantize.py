@@ -20,6 +20,7 @@ from quant.engines.exported import ExportedNetwork, export, file_name
 from quant.engines.saturation import saturates
 from quant.qat.finetune import finetune, prepare_for_qat
 from quant.state import quantizer_state, require_state
+from quant.timing_class import file_structure
 from quant.weight_rounding.rounding import round_weights_optq
 
 
@@ -101,9 +102,11 @@ def convert_network(work: Work) -> Outcome:
     form = dataclasses.replace(form, form="float" if form.form == "float" else "int8", engine=engine)
     state = require_state(source, "evaluate")
     converted: nn.Module
+    known = {}  # what the files of the engine do not say
     if is_exported(engine):
         file = work.out / file_name(engine)
         graph_hash = export(source, engine, form.network.input_size, file)
+        known["timing_class"] = file_structure(source, engine)
         converted = ExportedNetwork(engine, file)
     else:
         int8 = qnnpack.convert(load_prepared(work.inputs["network"]), engine)
@@ -118,7 +121,7 @@ def convert_network(work: Work) -> Outcome:
     # A float network's figures are its own: the hash is what tells int8 networks apart.
     hashed = {"graph_hash": graph_hash} if form.form == "int8" else {}
     saturating = {"saturates": True} if engine in TORCH and "graph_hash" in hashed and saturates(engine) else {}
-    return Outcome({**hashed, "simulated_gap_mean": gap}, {"reloads_exactly": True, **saturating, **state})
+    return Outcome({**hashed, **known, "simulated_gap_mean": gap}, {"reloads_exactly": True, **saturating, **state})
 
 
 def analyze_sites(work: Work) -> Outcome:

@@ -1,6 +1,11 @@
 """Which engines there are, and whether their packages are installed. Nothing heavy is imported."""
 
 import importlib.util
+import os
+import shutil
+import sys
+import sysconfig
+from pathlib import Path
 
 TORCH = ("qnnpack", "x86", "onednn")
 """Kernels of PyTorch itself: one int8 network, whose packed weights each of them lays out in its own way."""
@@ -8,6 +13,8 @@ REVISIONS = {"x86": 2}
 """Raised where the same recipe gives other results on an engine than before: only its stages are computed again."""
 PACKAGES = {"xnnpack": ("executorch", "torchao"), "onnxruntime": ("onnxruntime", "onnx", "onnxscript")}
 """Engines that run a file of their own, and the packages that write it; the first of them runs it."""
+FLOAT_RUNTIMES = ("eager", "channels_last", "compiled")
+"""How PyTorch runs a float network: as it is, with channels innermost in memory, or through ``torch.compile``."""
 INSTALL = "pip install -r requirements-engines.txt"
 
 
@@ -26,3 +33,16 @@ def missing(engine: str, only_to_run: bool = False) -> str | None:
     packages = runtime(engine) if only_to_run else PACKAGES.get(engine, ())
     absent = [name for name in packages if importlib.util.find_spec(name) is None]
     return f"{engine} needs {', '.join(absent)}: {INSTALL}" if absent else None
+
+
+def missing_runtime(float_runtime: str) -> str | None:
+    """Why PyTorch cannot run a float network in this way here, or None."""
+    if float_runtime != "compiled":
+        return None
+    compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
+    if shutil.which(compiler) is None:
+        return f"torch.compile needs a C++ compiler, and there is no {compiler}: install one, or name yours in CXX"
+    headers = Path(sysconfig.get_path("include"))
+    if not (headers / "Python.h").is_file():
+        return f"torch.compile needs Python's headers, and there is no Python.h in {headers}: install python3-dev"
+    return None

@@ -55,14 +55,23 @@ def export(network: nn.Module, engine: str, input_size: int, path: Path) -> str:
     reason = missing(engine)
     if reason:
         raise ExportError(reason)
-    module = _ENGINES[engine]
-    is_prepared = isinstance(network, fx.GraphModule) and bool(quantizers(network))
-    plain = decompose(network, module.SIGNED) if is_prepared else fuse_bn(network).eval()  # type: ignore[arg-type]
+    plain = plain_form(network, engine)
     digest = f"{engine} {arithmetic_hash(plain)}"
-    module.write(plain, torch.zeros(1, 3, input_size, input_size), path)
-    if is_prepared:
+    _ENGINES[engine].write(plain, torch.zeros(1, 3, input_size, input_size), path)
+    if _is_prepared(network):
         require_constants(engine, path, plain)
     return hashlib.sha256(digest.encode()).hexdigest()
+
+
+def plain_form(network: nn.Module, engine: str) -> fx.GraphModule:
+    """What the file of ``engine`` is written from: decomposed where it is prepared, else with BatchNorm folded."""
+    if _is_prepared(network):
+        return decompose(network, _ENGINES[engine].SIGNED)  # type: ignore[arg-type]
+    return fuse_bn(network).eval()
+
+
+def _is_prepared(network: nn.Module) -> bool:
+    return isinstance(network, fx.GraphModule) and bool(quantizers(network))
 
 
 def require_constants(engine: str, path: Path, decomposed: fx.GraphModule) -> None:
