@@ -1,102 +1,129 @@
-"""How steady the latency ratio is: its interval, its spread over repeats, and what a training neighbour does to it."""
+"""Do latency intervals cover? Twelve int8 networks of one timing class, measured again and again in fresh processes.
 
-import multiprocessing
+All of them run the same operators on the same shapes, so they have one latency ratio, and what differs is noise. A
+repetition is a process that times each network once, as a grid does. Prints in how many of the measurements the 95 %
+interval holds the value pooled over all, the same for what a grid shows (one interval a repetition, pooled over its
+networks), how wide the intervals are and what they cost. ``--keep FOLDER`` keeps each repetition and goes on from
+those that are there: a quiet machine may not stay quiet for a quarter of an hour.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from multiprocessing.synchronize import Event
+import time
+from collections.abc import Iterable
 from pathlib import Path
-from statistics import median
+from statistics import fmean
+from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
 
 from benchmarks.line import say
-from benchmarks.subject import float_network, int8_network, pictures
-from grid.scheduling.cores import own_cores, pin_process, pinned
+from benchmarks.subject import float_network, pictures
+from grid.results.timing import pooled_interval
+from grid.scheduling.cores import own_cores, pinned
 from grid.space.settings import LatencySpec
-from grid.stages.latency import Latency, measure_pair
+from grid.stages.fresh_loads import measure_fresh
+from model.network.depth_network import NetworkSpec
+from quant.artifact import Form, load_network, save_network
+from quant.calibrate import calibrate
+from quant.engines.qnnpack import convert
 from quant.graph import fuse_bn
+from quant.prepare import QuantConv
+from quant.recipe import CalibrateSpec
+from quant.timing_class import timing_class
 
-LONG = LatencySpec(seconds=20.0)
+NETWORKS, REPETITIONS = 12, 5
 SPEC = LatencySpec()
-REPEATS = 10
-BUSY_REPEATS = 5
-ROOMS = 4
 
 
-def main() -> None:
-    cores = own_cores()
-    with tempfile.TemporaryDirectory() as folder:
-        images, _ = pictures(Path(folder), ROOMS, 1)
-    reference = float_network()
-    candidates: dict[str, nn.Module] = {"fused": fuse_bn(reference), "int8": int8_network(reference, images)}
-    with pinned(cores[:1]):
-        for name, network in candidates.items():
-            found = measure_pair(network, reference, images[:1], LONG)
-            say(
-                f"latency_half_width_{name}",
-                50 * (found.ratio_high - found.ratio_low) / found.ratio,
-                "%",
-                f"half of the ratio's 95 % interval after at most {LONG.seconds:g} s ({found.pairs} pairs); goal <= 2",
-            )
-        quiet = {name: _ratios(network, reference, images[:1], REPEATS) for name, network in candidates.items()}
-        for name, ratios in quiet.items():
-            say(
-                f"latency_spread_{name}",
-                100 * (max(ratios) - min(ratios)) / median(ratios),
-                "%",
-                f"(max - min) / median of {REPEATS} ratios, median {median(ratios):.3f}; goal <= 3",
-            )
-        if len(cores) < 2:
-            return
-        with _training(cores[1]):
-            busy = {name: _ratios(network, reference, images[:1], BUSY_REPEATS) for name, network in candidates.items()}
-    for name, ratios in busy.items():
-        say(
-            f"latency_shift_{name}",
-            100 * abs(median(ratios) / median(quiet[name]) - 1),
-            "%",
-            f"median of {BUSY_REPEATS} ratios beside training on another core, {median(ratios):.3f}, "
-            f"against {median(quiet[name]):.3f} without; goal <= 3",
-        )
+def main(keep: Path, repetitions: int) -> None:
+    """Measure the repetitions that ``keep`` lacks, up to so many, and print what all of them show."""
+    if not (keep / "example.npy").is_file():
+        _write_networks(keep)
+    for number in range(repetitions):
+        if not (keep / f"repetition{number}.json").is_file():
+            command = [sys.executable, "-m", "benchmarks.latency_noise", "--keep", str(keep), "--measure", str(number)]
+            subprocess.run(command, check=True, timeout=1200)
+    _print([json.loads(file.read_text()) for file in sorted(keep.glob("repetition*.json"))])
 
 
-def _ratios(candidate: nn.Module, reference: nn.Module, example: torch.Tensor, repeats: int) -> list[float]:
-    found: list[Latency] = [measure_pair(candidate, reference, example, SPEC) for _ in range(repeats)]
-    return [one.ratio for one in found]
+@torch.no_grad()
+def _write_networks(folder: Path) -> None:
+    """Twelve networks with other weights, one after the other per channel and per tensor, and their float network."""
+    images, _ = pictures(folder / "rooms", 4, 1)
+    network = float_network()
+    _save(folder / "float", network, Form(NetworkSpec(), fused=False, form="float"))
+    draw = torch.Generator().manual_seed(0)
+    classes = set()
+    for number in range(NETWORKS):
+        granularity = ("per_channel", "per_tensor")[number % 2]
+        prepared = calibrate(fuse_bn(network), granularity, CalibrateSpec(activation_range="minmax"), images)
+        for module in prepared.modules():
+            if isinstance(module, QuantConv):
+                weight = module.conv.weight
+                weight.mul_(1 + 0.05 * torch.randn(weight.shape, generator=draw))
+        int8 = convert(prepared)
+        form = Form(NetworkSpec(), fused=True, form="int8", granularity=granularity, engine="qnnpack")
+        _save(folder / f"network{number}", int8, form)
+        classes.add(timing_class(load_network(folder / f"network{number}"), tuple(images[:1].shape)))
+    assert len(classes) == 1, "other operators"
+    np.save(folder / "example.npy", images[:1].numpy())
 
 
-@contextmanager
-def _training(core: int) -> Iterator[None]:
-    """A process that trains the network, with one thread on ``core``, while the body runs."""
-    context = multiprocessing.get_context("spawn")
-    started = context.Event()
-    process = context.Process(target=_train, args=(core, started), daemon=True)
-    process.start()
-    try:
-        if not started.wait(60):
-            raise RuntimeError("the training process has not made a step within a minute")
-        yield
-        if not process.is_alive():
-            raise RuntimeError("the training process ended while the latency was measured")
-    finally:
-        process.kill()
-        process.join()
+def _save(folder: Path, network: Any, form: Form) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    save_network(folder, network, form)
 
 
-def _train(core: int, started: Event) -> None:
-    """Float training steps for ever."""
-    pin_process([core])
-    network = float_network().train()
-    optimizer = torch.optim.AdamW(network.parameters())
-    images, target = torch.randn(16, 3, 224, 224), torch.rand(16, 1, 56, 56)
-    while True:
-        optimizer.zero_grad()
-        nn.functional.l1_loss(network(images), target).backward()
-        optimizer.step()
-        started.set()
+def _measure(keep: Path, number: int) -> None:
+    """One repetition: every network once, in an order of its own."""
+    example, found = np.load(keep / "example.npy"), []
+    with pinned(own_cores()[:1]), tempfile.TemporaryDirectory() as scratch:
+        for network in np.random.default_rng(number).permutation(NETWORKS):
+            started = time.monotonic()
+            one = measure_fresh(keep / f"network{network}", keep / "float", example, SPEC, Path(scratch))
+            figures = {"network": int(network), "load_ratios": one.latency.load_ratios, "pairs": one.latency.pairs}
+            figures |= {"ratio": one.latency.ratio, "low": one.latency.ratio_low, "high": one.latency.ratio_high}
+            found.append(figures | {"seconds": time.monotonic() - started})
+    (keep / f"repetition{number}.json").write_text(json.dumps(found))
+
+
+def _print(repetitions: list[list[dict[str, Any]]]) -> None:
+    every = [one for found in repetitions for one in found]
+    pooled = float(np.exp(fmean(np.log(one["ratio"]) for one in every)))
+    own = [(one["ratio"], one["low"], one["high"]) for one in every]
+    grids = [pooled_interval([one["load_ratios"] for one in found]) for found in repetitions]
+    what = f"{len(repetitions)} repetitions of {NETWORKS} networks, {SPEC.loads} loads each; pooled value {pooled:.3f}"
+    for name, goal, intervals in (("one network", "; goal >= 90", own), ("grid", "", grids)):
+        held = [low <= pooled <= high for _, low, high in intervals]
+        say(f"latency_coverage {name}", 100 * fmean(held), "%", f"{sum(held)} of {len(held)} 95 % intervals{goal}; {what}")
+        widths = [50 * (high - low) / ratio for ratio, low, high in intervals]
+        say(f"latency_half_width {name}", fmean(widths), "%", "mean half of the interval")
+    say("latency_spread loads", _spread(np.log(one["load_ratios"]) for one in every), "%", "standard deviation of loads")
+    between = _spread([np.array([np.log(one["ratio"]) for one in found]) for found in repetitions])
+    say("latency_spread networks", between, "%", "of networks within a repetition")
+    say("latency_seconds", fmean(one["seconds"] for one in every), "s", "a network, all its loads")
+
+
+def _spread(groups: Iterable[np.ndarray]) -> float:
+    """The pooled standard deviation within groups of logarithms, in percent."""
+    return 100 * float(np.sqrt(fmean(float(np.var(group, ddof=1)) for group in groups)))
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where networks and repetitions are kept")
+    parser.add_argument("--repetitions", type=int, default=REPETITIONS, metavar="N")
+    parser.add_argument("--measure", type=int, metavar="N", help="measure one repetition and end")
+    given = parser.parse_args()
+    if given.measure is not None:
+        _measure(given.keep, given.measure)
+    elif given.keep is not None:
+        main(given.keep, given.repetitions)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            main(Path(folder), given.repetitions)

@@ -6,6 +6,7 @@ It answers one request after the other and ends when the process that started it
 import contextlib
 import ctypes
 import dataclasses
+import gc
 import json
 import os
 import signal
@@ -17,14 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import timm  # noqa: F401  (networks are built by it: here once, in place of in each load)
 import torch
 from torch import nn
 
 from grid.space.settings import LatencySpec
 from grid.stages.latency import Forward, profile_operators, time_pairs
+from model.network.depth_network import NetworkSpec, build_network
 from model.network.user_network import register_network
 from quant.artifact import load_network
+from quant.graph import trace
+from quant.prepare import prepare
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 """Of glibc's ``mallopt``."""
@@ -55,6 +58,10 @@ class LoadRequest:
 def serve(descriptor: int) -> None:
     """Answer the requests that come over the connection with this file descriptor, until it is closed."""
     connection = Connection(descriptor)
+    torch.set_num_threads(1)
+    prepare(trace(build_network(NetworkSpec())), "per_channel")  # what the first network takes longer than others
+    gc.collect()
+    gc.freeze()  # loads have the same modules: they need not look through them for garbage
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
             request = json.loads(connection.recv_bytes())
@@ -108,6 +115,7 @@ def run_load(request: LoadRequest) -> dict[str, Any]:
     if request.cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, request.cores)
     keep_memory()
+    gc.disable()
     if request.own_network:
         register_network(Path(request.own_network))
     spec = LatencySpec(**request.latency)
