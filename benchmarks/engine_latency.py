@@ -9,6 +9,7 @@ import argparse
 import copy
 import tempfile
 import warnings
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,7 +22,7 @@ from benchmarks.line import say
 from benchmarks.subject import float_network, pictures
 from grid.scheduling.cores import own_cores, pinned
 from grid.space.settings import LatencySpec
-from grid.stages.latency import measure_pair, profile_operators, quiet
+from grid.stages.latency import measure_loads, profile_operators, quiet
 from model.metrics import sqnr_db
 from quant.calibrate import calibrate
 from quant.engines import qnnpack
@@ -54,10 +55,10 @@ def main(folder: Path | None) -> None:
                 say(f"sqnr_db ours, {name}", sqnr_db(reference, int8(test)), "dB", "its float network")
         spec = LatencySpec(seconds=SECONDS)
         for name, int8 in ours.items():
-            found = measure_pair(int8, stock, test[:1], spec)
+            found = measure_loads(partial(copy.deepcopy, (int8, stock)), test[:1], spec)
             against = f"stock FX conversion, {found.ratio_low:.3f} to {found.ratio_high:.3f}; goal 0.9"
             say(f"int8 latency ours, {name}", found.ratio, "ratio", against)
-        found = measure_pair(stock, network, test[:1], spec)
+        found = measure_loads(partial(copy.deepcopy, (stock, network)), test[:1], spec)
         say("int8 latency stock FX", found.ratio, "ratio", "eager float network")
         say(
             "time in QNNPACK convolutions",

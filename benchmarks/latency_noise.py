@@ -100,10 +100,17 @@ def _print(repetitions: list[list[dict[str, Any]]]) -> None:
     what = f"{len(repetitions)} repetitions of {NETWORKS} networks, {SPEC.loads} loads each; pooled value {pooled:.3f}"
     for name, goal, intervals in (("one network", "; goal >= 90", own), ("grid", "", grids)):
         held = [low <= pooled <= high for _, low, high in intervals]
-        say(f"latency_coverage {name}", 100 * fmean(held), "%", f"{sum(held)} of {len(held)} 95 % intervals{goal}; {what}")
+        say(
+            f"latency_coverage {name}",
+            100 * fmean(held),
+            "%",
+            f"{sum(held)} of {len(held)} 95 % intervals{goal}; {what}",
+        )
         widths = [50 * (high - low) / ratio for ratio, low, high in intervals]
         say(f"latency_half_width {name}", fmean(widths), "%", "mean half of the interval")
-    say("latency_spread loads", _spread(np.log(one["load_ratios"]) for one in every), "%", "standard deviation of loads")
+    say(
+        "latency_spread loads", _spread(np.log(one["load_ratios"]) for one in every), "%", "standard deviation of loads"
+    )
     between = _spread([np.array([np.log(one["ratio"]) for one in found]) for found in repetitions])
     say("latency_spread networks", between, "%", "of networks within a repetition")
     say("latency_seconds", fmean(one["seconds"] for one in every), "s", "a network, all its loads")

@@ -58,7 +58,7 @@ def value(row: Row, column: str) -> float | None:
 
 def is_latency(column: str) -> bool:
     """Whether a column holds times of a forward pass, which depend on the processor."""
-    return column.startswith("latency_") or column == "profiler_step_ms"
+    return column.startswith(("latency_", "engine_ratio")) or column == "profiler_step_ms"
 
 
 def processor_of(row: Row) -> str | None:
@@ -103,7 +103,11 @@ def compared(rows: Sequence[Row]) -> list[Row]:
     return over_seeds(rows) if several_seeds(rows) else list(rows)
 
 
-_MERGED: dict[str, Callable[[list[float]], float]] = {"latency_ratio_low": min, "latency_ratio_high": max}
+_MERGED: dict[str, Callable[[list[float]], float]] = {
+    f"{ratio}_{end}": merge
+    for ratio in ("latency_ratio", "latency_own_ratio", "engine_ratio")
+    for end, merge in (("low", min), ("high", max))
+}
 """An interval over seeds holds those of all of them; other figures are means."""
 _FIGURES = ("sqnr_db", "noise_rms_m", "noise_to_error", "size_mb", "weights_changed", "best_epoch")
 
@@ -130,7 +134,10 @@ def over_seeds(rows: Iterable[Row]) -> list[Row]:
             row["cpu_model"] = timed_on[0]
         elif timed_on:
             row |= {key: None for key in row if is_latency(key) or key == "cpu_model"}
-        numeric = [key for key in row if key.startswith(("test_", "val_", "latency_")) or key in _FIGURES]
+        numeric = [
+            key for key in row if key.startswith(("test_", "val_", "latency_", "engine_ratio")) and key != "latency_as"
+        ]
+        numeric += [key for key in row if key in _FIGURES]
         for column in numeric:
             members = [] if is_latency(column) and len(timed_on) > 1 else group
             values = [found for member in members if (found := value(member, column)) is not None]

@@ -13,6 +13,8 @@ RESULT_COLUMNS = (
     "test_mse", "test_ssim", "test_abs_rel", "test_rmse_m", "test_delta1", "sqnr_db", "noise_rms_m", "noise_to_error",
     "val_mse", "val_ssim", "val_abs_rel", "val_rmse_m", "val_delta1", "val_sqnr_db", "simulated_ssim", "float_sites",
     "size_mb", "latency_ms_p50", "latency_ms_p90", "latency_ratio", "latency_ratio_low", "latency_ratio_high",
+    "engine_ratio", "engine_ratio_low", "engine_ratio_high", "engine_float", "latency_loads", "latency_sessions",
+    "latency_as", "timing_class", "latency_own_ratio", "latency_own_ratio_low", "latency_own_ratio_high", "load_ratios",
     "profiler_step_ms", "graph_hash", "same_as", "train_s", "artifact", "mlflow_run_id",
 )  # fmt: skip
 

@@ -21,6 +21,7 @@ from grid.results.results_csv import write_results_csv
 from grid.results.rows import Row, commands, history, result_rows
 from grid.results.target import DEFAULT as TARGET
 from grid.results.target import Target, parse_target
+from grid.results.timing import pooled_latencies
 from grid.space.settings import groups, setting_types
 from grid.space.values import Entry
 from grid.storage.per_image import write_cells_images
@@ -90,7 +91,11 @@ class RunFiles:
         return str(self.context["run"])
 
     def rows(self, store: StageStore) -> list[Row]:
-        """All rows as they are now, with their MLflow run; reads the records of all stages."""
+        """All rows as they are now, with the latencies of their timing classes; reads the records of all stages."""
+        return pooled_latencies(self.measured(store))
+
+    def measured(self, store: StageStore) -> list[Row]:
+        """All rows as they are now, each with what was measured of its own network, and their MLflow run."""
         return self.with_mlflow_runs(result_rows(self.plan, store, self.failures))
 
     def with_mlflow_runs(self, rows: Iterable[Row]) -> list[Row]:

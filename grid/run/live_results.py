@@ -8,6 +8,7 @@ from grid.planning.plan import Cell, Node
 from grid.planning.users import users_by_node
 from grid.results.results_csv import write_results_csv
 from grid.results.rows import Row, cell_row, further_axes, result_rows
+from grid.results.timing import pooled_latencies
 from grid.run.files import RunFiles
 from grid.storage.result_store import StageStore
 
@@ -92,7 +93,8 @@ class LiveResults:
             return
         self.written_at, self.stale = time.monotonic(), False
         try:
-            write_results_csv(self.files.with_mlflow_runs(self._known().values()), self.files.folder / "results.csv")
+            rows = pooled_latencies(self.files.with_mlflow_runs(self._known().values()))
+            write_results_csv(rows, self.files.folder / "results.csv")
         except OSError as error:  # the rows are made again at the end
             if not self.said:
                 self.say(f"results.csv cannot be written now ({error.strerror})")

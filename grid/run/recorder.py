@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from grid.planning.plan import Cell, Plan
 from grid.planning.stage_table import stage_named
 from grid.results.rows import Row, history, settings_by_place
+from grid.results.timing import pooled_latencies
 from grid.run.files import RunFiles
 from grid.run.user_network import kept_file
 from grid.secrets import masked
@@ -76,15 +77,16 @@ class Recorder:
     def write_cells(self) -> list[Row]:
         """Write all cells that MLflow lacks; returns the rows of the grid, with their MLflow runs.
 
+        MLflow's run of a cell holds what was measured of that cell, the rows hold the latency of its timing class.
         Where MLflow still cannot be written to, ``problem`` says why.
         """
         with self._wait_announced():
             self.thread.shutdown(cancel_futures=True)
-        rows = self.files.rows(self.store)
+        rows = self.files.measured(self.store)
         self.problem = None
         with self._wait_announced():
             self._try(lambda: self._record_all(rows))
-        return self.files.with_mlflow_runs(rows)
+        return pooled_latencies(self.files.with_mlflow_runs(rows))
 
     def close(self, rows: Sequence[Row], pages: Sequence[Path]) -> None:
         """End the grid's run in MLflow, with its pages; nothing where its cells could not be written."""

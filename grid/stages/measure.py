@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+
 from grid.planning.output_files import LATENCIES, OPERATORS
 from grid.stages.fresh_loads import measure_fresh
 from grid.stages.shared_measurement import graph_hash_of, shared_measurement

@@ -18,13 +18,15 @@ from grid.results.ranking import LATENCY, Row, processors, value
 MOST_CELLS = 40
 MOST_POINTS = 300
 Strips = list[tuple[Row, np.ndarray]]
+"""Rows with their pairs: the ratio, and the number of the load [pairs, 2]."""
 
 
 def latency_strips(files: Mapping[str, Path], rows: Sequence[Row]) -> dict[str, Strips]:
     """Return by processor the fastest networks in the order of ``rows``, each once, with the ratio of each pair.
 
-    ``files`` maps a cell to its ``latencies.npy``: seconds [pairs, 2] of candidate and float network. The processor is
-    empty where there is but one. Raises ValueError, naming the file, where it has another shape.
+    ``files`` maps a cell to its ``latencies.npy``: seconds of candidate and float network, and the number of the load
+    [pairs, 3], or without it [pairs, 2]. The processor is empty where there is but one. Raises ValueError, naming the
+    file, where it has another shape.
     """
     views, most = by_processor(rows), most_cells(rows)
     strips = {name if len(views) > 1 else "": _strips(files, view, most) for name, view in views.items()}
@@ -65,33 +67,44 @@ def _strips(files: Mapping[str, Path], rows: Sequence[Row], most: int) -> Strips
 
 
 def _ratios(file: Path) -> np.ndarray:
-    """Candidate over reference, a figure a pair."""
+    """Candidate over reference and the load, a line a pair."""
     times = np.load(file)
-    if times.ndim != 2 or times.shape[1] != 2 or not len(times):
-        raise ValueError(f"{file}: shape {times.shape}; expected [pairs, 2], at least one pair")
-    return np.asarray(times[:, 0] / times[:, 1])
+    if times.ndim != 2 or times.shape[1] not in (2, 3) or not len(times):
+        raise ValueError(f"{file}: shape {times.shape}; expected [pairs, 3] or [pairs, 2], at least one pair")
+    loads = times[:, 2] if times.shape[1] > 2 else np.zeros(len(times))
+    return np.stack([times[:, 0] / times[:, 1], loads], axis=1)
 
 
 def _panel(axes: Axes, strips: Strips, relative: bool) -> None:
     edges = []
-    for place, (row, ratios) in enumerate(strips):
+    for place, (row, pairs) in enumerate(strips):
+        ratios = pairs[:, 0]
         middle = float(row[LATENCY.column])
         bounds = [value(row, f"{LATENCY.column}_{end}") for end in ("low", "high")]
         low, high = (middle if bound is None else bound for bound in bounds)
         figures = np.array([*ratios, low, middle, high])
         if relative:
             figures = 100 * (figures / middle - 1)
-        _strip(axes, place, figures[:-3], tuple(figures[-3:]), METHODS.get(row["method"], OTHER))
+        _strip(axes, place, figures[:-3], pairs[:, 1], tuple(figures[-3:]), METHODS.get(row["method"], OTHER))
         edges += [*np.percentile(figures[:-3], [2, 98]), figures[-3], figures[-1]]
     pad = 0.04 * (max(edges) - min(edges)) + 1e-6
     axes.set_xlim(min(edges) - pad, max(edges) + pad)
     axes.grid(alpha=0.25, axis="x")
 
 
-def _strip(axes: Axes, place: int, ratios: np.ndarray, median: tuple[float, ...], colour: str) -> None:
-    picked = ratios[np.linspace(0, len(ratios) - 1, min(len(ratios), MOST_POINTS)).astype(int)]
-    shift = np.random.default_rng(0).uniform(-0.3, 0.3, len(picked))
-    axes.plot(picked, place + shift, ".", color=colour, alpha=0.35, markersize=3, zorder=1)
+def _strip(
+    axes: Axes, place: int, ratios: np.ndarray, loads: np.ndarray, median: tuple[float, ...], colour: str
+) -> None:
+    """The pairs of each load in a lane of its own, with its median; over them the box of all, and the interval."""
+    picked = np.linspace(0, len(ratios) - 1, min(len(ratios), MOST_POINTS)).astype(int)
+    numbers = np.unique(loads)
+    lane = 0.6 / len(numbers)
+    lanes = place - 0.3 + lane * (np.searchsorted(numbers, loads) + 0.5)
+    shift = np.random.default_rng(0).uniform(-0.4, 0.4, len(picked)) * lane
+    axes.plot(ratios[picked], lanes[picked] + shift, ".", color=colour, alpha=0.35, markersize=3, zorder=1)
+    for number in numbers if len(numbers) > 1 else ():
+        own = loads == number
+        axes.plot(np.median(ratios[own]), lanes[own][0], "o", color=colour, markersize=4, zorder=5)
     fifth, quarter, three_quarters, last = np.percentile(ratios, [5, 25, 75, 95])
     axes.plot([fifth, last], [place, place], color=colour, linewidth=1.2, zorder=2)
     axes.barh(
