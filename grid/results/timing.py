@@ -21,8 +21,8 @@ def pooled_latencies(rows: Sequence[Row]) -> list[Row]:
 
     Rows of one ``timing_class`` on one processor get its ``latency_ratio`` with an interval over all measurements, and
     its milliseconds; ``latency_sessions`` counts the measurements, ``latency_as`` names the first of the rows, and
-    ``latency_own_ratio`` (``_low``, ``_high``) keeps what the row's own measurement says. Rows of former versions, which
-    have no class, stay as they are.
+    ``latency_own_ratio`` (``_low``, ``_high``) keeps what the row's own measurement says. Rows of former versions,
+    which have no class, stay as they are.
     """
     classes: dict[tuple[str, str], list[Row]] = {}
     for row in rows:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from grid.scheduling.topology import physical_cores
 from grid.storage.locks import locked
 from model.errors import InputError
 
@@ -57,10 +58,13 @@ class CoreLease:
 
     The kernel frees the locks of a process that dies, however it dies. ``cores`` are those to lend, as a rule
     the process's own; a process that may be pinned already has to be told those of the run.
-    Machines that share the folder keep their locks apart by host name.
+    Machines that share the folder keep their locks apart by host name. With ``whole`` a core is a physical one: its
+    hyper-threads (of those to lend) are lent together, and only the first is named, so that the others stay idle. A
+    machine that has a single physical core, or fewer than are asked for, lends its hyper-threads one by one.
     """
 
-    def __init__(self, folder: Path, cores: Iterable[int] | None = None) -> None:
+    def __init__(self, folder: Path, cores: Iterable[int] | None = None, whole: bool = False) -> None:
+        self.whole = whole
         self.cores = tuple(sorted(cores)) if cores is not None else own_cores()
         self.folder = Path(folder) / socket.gethostname()
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -69,7 +73,7 @@ class CoreLease:
     def lease(self, count: int, timeout_s: float | None = None) -> Iterator[list[int]]:
         """Wait until ``count`` cores are free, yield their numbers, and free them after the body.
 
-        One waiting process at a time collects cores, and keeps them as they become free: small leases cannot
+        One waiting process at a time collects cores, and nobody else may begin to meanwhile: small leases cannot
         starve a large one, and two half-filled leases cannot block each other. Raises InputError when there
         are fewer cores, TimeoutError after ``timeout_s`` seconds.
         """
@@ -82,22 +86,33 @@ class CoreLease:
             with ExitStack() as door:
                 while not _try_lock(door, self.folder / "door.lock"):
                     _sleep_until(end, count)
-                taken: list[int] = []
+                taken: list[tuple[int, ...]] = []
                 while len(taken) < count:
-                    for core in self.cores:
-                        if core in taken or len(taken) == count:
-                            continue
-                        if _try_lock(held, self.folder / f"core-{core}.lock"):
-                            taken.append(core)
+                    for unit in self._units(count):
+                        if unit not in taken and len(taken) < count and self._try_lock_all(held, unit):
+                            taken.append(unit)
                     if len(taken) < count:
                         _sleep_until(end, count)
-            yield sorted(taken)
+            yield sorted(unit[0] for unit in taken)
+
+    def _units(self, count: int) -> list[tuple[int, ...]]:
+        """What is lent together: CPUs, or physical cores."""
+        physical = physical_cores(self.cores) if self.whole else []
+        return physical if len(physical) >= max(count, 2) else [(core,) for core in self.cores]
+
+    def _try_lock_all(self, held: ExitStack, unit: tuple[int, ...]) -> bool:
+        """Lock all of a unit until ``held`` closes, or none."""
+        with ExitStack() as stack:
+            if all(_try_lock(stack, self.folder / f"core-{core}.lock") for core in unit):
+                held.enter_context(stack.pop_all())
+                return True
+        return False
 
 
 @contextmanager
-def on_own_cores(folder: Path, cores: Iterable[int] | None, count: int) -> Iterator[None]:
-    """Wait for ``count`` cores of this machine, and run the body pinned to them."""
-    with CoreLease(folder, cores).lease(count) as leased, pinned(leased):
+def on_own_cores(folder: Path, cores: Iterable[int] | None, count: int, whole: bool = False) -> Iterator[None]:
+    """Wait for ``count`` cores of this machine (``whole``: their hyper-threads too), run the body pinned to them."""
+    with CoreLease(folder, cores, whole).lease(count) as leased, pinned(leased):
         yield
 
 

@@ -29,11 +29,13 @@ class Profiler:
     def run(self, node: Node, context: Context) -> dict[str, Any]:
         """Wait for as many cores as the node measures with threads, compute it pinned to them, free them.
 
+        Hyper-threads of these cores stay idle meanwhile, where there is more than one physical core.
+
         Returns the node's record; raises what the stage raises.
         """
         context = context.here()
         spec: LatencySpec = read_group(node.settings, "latency")
-        place = partial(on_own_cores, context.storage / "cores", self.cores, spec.threads)
+        place = partial(on_own_cores, context.storage / "cores", self.cores, spec.threads, whole=True)
         return run_node(node, context, place=place)
 
 

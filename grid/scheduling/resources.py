@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from grid.planning.plan import Node
 from grid.planning.stage import GPU, PROFILER
 from grid.scheduling.cores import own_cores
+from grid.scheduling.topology import physical_cores
 from model.errors import InputError
 
 FEW_CORES = 4
@@ -41,7 +42,8 @@ class Resources:
             return {PROFILER: 1.0}  # its actor leases cores there by itself
         if node.device == PROFILER and not has_few_cores(total):  # with few cores it runs alone, as the others do
             # More threads than cores fail in the profiler, with a reason; asking Ray for them would wait for ever.
-            return {"CPU": min(float(node.settings["latency.threads"] or 1), total.get("CPU", 1))}
+            siblings = max(map(len, physical_cores(own_cores())))  # which stay idle
+            return {"CPU": min(float(node.settings["latency.threads"] or 1) * siblings, total.get("CPU", 1))}
         if node.device == GPU and total.get("GPU", 0) > 0 and self.gpus_per_trial > 0:
             return {"CPU": float(self.cpus_per_trial), "GPU": self.gpus_per_trial}
         return {"CPU": float(self.cpus_per_trial)}

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
@@ -54,16 +53,18 @@ class LoadServer:
         theirs.close()
 
     def ask(self, request: LoadRequest) -> dict[str, Any]:
-        """The answer to one request; raises ChildProcessError where the server or its load has died or hangs."""
+        """The answer to one request; raises ChildProcessError where the server dies or hangs, and ends it."""
+        patience_s = request.timeout_s + _START_S
         try:
             self.connection.send_bytes(json.dumps(dataclasses.asdict(request)).encode())
-            if not self.connection.poll(request.timeout_s + _START_S):
-                raise ChildProcessError(f"no answer within {request.timeout_s + _START_S:g} s")
-            answer: dict[str, Any] = json.loads(self.connection.recv_bytes())
-        except (EOFError, ConnectionError) as error:
-            self.process.wait()
-            raise ChildProcessError(f"the process that forks loads ended with {self.process.returncode}") from error
-        return answer
+            if self.connection.poll(patience_s):
+                answer: dict[str, Any] = json.loads(self.connection.recv_bytes())
+                return answer
+            how = f"gave no answer within {patience_s:g} s"
+        except (EOFError, OSError):
+            how = f"ended with {self.process.wait()}"
+        self.stop()
+        raise ChildProcessError(f"profile: the process that forks loads {how}")
 
     def stop(self) -> None:
         """End it, and a load of it that runs."""
@@ -107,32 +108,26 @@ def measure_fresh(
         timeout_s=300.0 + 20 * spec.seconds / spec.loads + (900.0 if float_runtime == "compiled" else 0.0),
     )
     found = []
-    with _server() as server:
-        for number in range(spec.loads):
-            last = number == spec.loads - 1
-            answer = server.ask(dataclasses.replace(request, number=number, operators=last))
-            where = f"profile: load {number + 1} of {spec.loads} of {candidate.name} beside {reference.name}"
-            if "error" in answer:
-                raise StageError(f"{where}: {answer['error']}\n{answer['traceback']}")
-            if "died" in answer:
-                raise ChildProcessError(f"{where} {answer['died']}")
-            found.append(answer)
-            progress({"step": number + 1, "steps": spec.loads})
+    for number in range(spec.loads):
+        last = number == spec.loads - 1
+        answer = running_server().ask(dataclasses.replace(request, number=number, operators=last))
+        where = f"profile: load {number + 1} of {spec.loads} of {candidate.name} beside {reference.name}"
+        if "error" in answer:
+            raise StageError(f"{where}: {answer['error']}\n{answer['traceback']}")
+        if "died" in answer:
+            raise ChildProcessError(f"{where} {answer['died']}")
+        found.append(answer)
+        progress({"step": number + 1, "steps": spec.loads})
     latency = summarize([np.array(answer["times"]) for answer in found])
     return FreshLatency(latency, found[-1]["step_ms"], found[-1]["table"], tuple(one["ready_s"] for one in found))
 
 
-@contextlib.contextmanager
-def _server() -> Iterator[LoadServer]:
-    """This process's server, started when there is none; one that fails is ended."""
+def running_server() -> LoadServer:
+    """This process's server, started when there is none."""
     server = _servers.get(os.getpid())
     if server is None or server.process.poll() is not None:
         server = _servers[os.getpid()] = LoadServer()
-    try:
-        yield server
-    except OSError:
-        _servers.pop(os.getpid()).stop()
-        raise
+    return server
 
 
 @atexit.register

@@ -136,7 +136,7 @@ def run_load(request: LoadRequest) -> dict[str, Any]:
 def as_run(network: nn.Module, float_runtime: str, cache: str | None = None) -> Forward:
     """The forward of a float network in one of ``FLOAT_RUNTIMES``; ``cache``: a folder for what is compiled."""
     if float_runtime == "channels_last":
-        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = network.to(memory_format=torch.channels_last)
         return lambda image: network(image.contiguous(memory_format=torch.channels_last))
     if float_runtime == "compiled":
         os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"

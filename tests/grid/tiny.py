@@ -36,7 +36,7 @@ settings:
   calibrate: {{images: 4}}
   bias_correction: true
   qat: {{epochs: 1, images_per_epoch: 4, batch_size: 2}}
-  latency: {{seconds: 0.2}}
+  latency: {{seconds: 0.2, loads: 3}}
 data: {{input_size: {SIZE}, rooms_train: 12, rooms_val: 4, rooms_test: 4}}
 """
 

@@ -31,11 +31,11 @@ def latencies(inputs: ReportInputs) -> Section | None:
         return None
     several = " of each processor, which has its own panels" if len(processors(inputs.rows)) > 1 else ""
     text = (
-        "Each small point is one pair: candidate over float network, one run right after the other. Each lane is a load "
-        "in a process of its own, with its median as a large point. Box: the middle half of the pairs, line: 90 % of "
-        "them; black bar: the ratio of the tables with its 95 % interval, which is that of the cell's timing class. "
-        "Left: the ratio; right: its deviation from that of the tables. Points beyond the edge are not shown. Cells that are "
-        "the same network as another one are left out; so are those beyond the "
+        "Each small point is one pair: candidate over float network, one run right after the other. Each lane is a "
+        "load in a process of its own, with its median as a large point. Box: the middle half of the pairs, line: 90 % "
+        "of them; black bar: the ratio of the tables with its 95 % interval, which is that of the cell's timing class. "
+        "Left: the ratio; right: its deviation from that of the tables. Points beyond the edge are not shown. Cells "
+        "that are the same network as another one are left out; so are those beyond the "
         f"{most_cells(inputs.rows)} fastest{several}."
     )
     picture = Picture("latency.png", "Paired latency ratios of each cell", partial(draw_latencies, strips))

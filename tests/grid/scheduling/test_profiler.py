@@ -24,7 +24,8 @@ needs_affinity = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason
 
 
 def profile_node(threads: int = 1, network: str = "a" * 20) -> Node:
-    latency: dict = {"latency.seconds": 0.2, "latency.warmup": 1, "latency.threads": threads}
+    latency: dict = {"latency.seconds": 0.2, "latency.loads": 3, "latency.warmup": 1, "latency.threads": threads}
+    latency["float_runtime"] = "eager"
     inputs = (("network", network), ("reference", "b" * 20))
     return Node("c" * 20, "profile", latency, inputs, ("cell",), stage_named("profile").function, PROFILER)
 
@@ -122,7 +123,8 @@ def test_the_actor_measures_a_real_network_into_the_store_without_claiming_a_cpu
     finally:
         profilers.stop()
     metrics = record["metrics"]
-    assert metrics["pairs"] >= 5
+    assert metrics["pairs"] >= 15, "five of each load"
+    assert len(metrics["load_ratios"]) == 3
     assert metrics["latency_ratio_low"] <= metrics["latency_ratio"] <= metrics["latency_ratio_high"]
     assert 0 < metrics["latency_ms_p50"] <= metrics["latency_ms_p90"]
     store = StageStore(context.storage)

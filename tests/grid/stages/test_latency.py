@@ -1,4 +1,4 @@
-"""The rules of measuring: pairs cancel drift, the interval is honest, the process is left as it was."""
+"""The rules of measuring: pairs cancel drift, the interval is over loads, the process is left as it was."""
 
 import gc
 
@@ -9,13 +9,14 @@ from torch import nn
 
 from grid.space.settings import LatencySpec
 from grid.stages.latency import (
-    EARLY_STOP_PAIRS,
     FEWEST_PAIRS,
     MOST_PAIRS,
-    measure_pair,
+    measure_loads,
     profile_operators,
     quiet,
     ratio_interval,
+    summarize,
+    time_pairs,
 )
 from model.errors import InputError
 
@@ -44,7 +45,9 @@ class Machine:
 
 
 def measure(machine: Machine, candidate, reference, spec: LatencySpec | None = None):
-    return measure_pair(candidate, reference, EXAMPLE, spec or LatencySpec(), clock=machine)
+    return measure_loads(
+        lambda: (candidate, reference), EXAMPLE, spec or LatencySpec(seconds=4.8, loads=3), clock=machine
+    )
 
 
 def test_the_ratio_and_the_milliseconds_are_those_of_the_networks():
@@ -53,6 +56,7 @@ def test_the_ratio_and_the_milliseconds_are_those_of_the_networks():
     assert found.ratio == pytest.approx(1.5)
     assert (found.p50_ms, found.p90_ms, found.reference_p50_ms) == pytest.approx((30.0, 30.0, 20.0))
     assert found.ratio_low == pytest.approx(found.ratio_high)
+    assert found.load_ratios == pytest.approx([1.5] * 3)
 
 
 def test_the_ratio_survives_a_machine_that_becomes_ever_slower():
@@ -83,25 +87,22 @@ def test_candidate_and_reference_take_turns_in_an_order_drawn_for_each_pair():
     assert len(set(pairs)) == 2, "both orders occur"
 
 
-def test_measuring_stops_early_once_the_ratio_is_known_to_one_percent():
-    machine = Machine()
-    steady = measure(machine, machine.network("c", 0.01), machine.network("r", 0.01), LatencySpec(seconds=100))
-    assert steady.pairs == EARLY_STOP_PAIRS
-    machine = Machine()
-    noisy = measure(
-        machine, machine.network("cc", 0.01, 0.1), machine.network("r", 0.01, 0.1), LatencySpec(seconds=100)
-    )
-    assert noisy.pairs > EARLY_STOP_PAIRS
-    assert (noisy.ratio_high - noisy.ratio_low) / 2 < 0.01 * noisy.ratio or noisy.pairs == MOST_PAIRS
+def test_a_load_measures_for_its_share_of_the_time_whatever_it_finds():
+    for jitter in (0.0, 0.5):
+        machine = Machine()
+        spec = LatencySpec(seconds=4, loads=4)
+        found = measure(machine, machine.network("cc", 0.01, jitter), machine.network("r", 0.01, jitter), spec)
+        assert len(found.loads) == 4
+        spent = [times.sum() for times in found.loads]
+        assert spent == pytest.approx([1.0] * 4, abs=0.1)
 
 
 def test_the_time_is_kept_but_never_at_the_price_of_a_handful_of_pairs():
     machine = Machine()
-    limited = measure(machine, machine.network("cc", 0.1, 1.0), machine.network("r", 0.1, 1.0), LatencySpec(seconds=3))
-    assert FEWEST_PAIRS <= limited.pairs < EARLY_STOP_PAIRS
-    machine = Machine()
     slow = measure(machine, machine.network("c", 60.0), machine.network("r", 60.0), LatencySpec(seconds=1))
-    assert slow.pairs == FEWEST_PAIRS
+    assert [len(times) for times in slow.loads] == [FEWEST_PAIRS] * 5
+    fast = time_pairs(lambda x: None, lambda x: None, EXAMPLE, LatencySpec(seconds=1000), clock=Machine())
+    assert len(fast) == MOST_PAIRS
 
 
 def test_warm_up_calls_are_not_measured():
@@ -115,32 +116,46 @@ def test_warm_up_calls_are_not_measured():
     assert found.p90_ms == pytest.approx(10)
 
 
-def test_the_interval_is_reproducible_and_narrows_with_more_pairs():
-    noise = np.random.default_rng(0)
-    times = np.exp(noise.normal(0, 0.2, (400, 2)))
-    assert ratio_interval(times) == ratio_interval(times)
-    ratio, low, high = ratio_interval(times)
-    assert low < ratio < high
-    assert np.mean([_width(times[start : start + 20]) for start in range(0, 400, 20)]) > 2 * _width(times)
+def made_up_loads(noise: np.random.Generator, loads: int, between: float, pairs: int = 10) -> list[np.ndarray]:
+    """Seconds of loads whose true ratio is 1, but for what each load has of its own."""
+    own = noise.normal(0, between, loads)
+    return [np.exp(noise.normal((shift, 0.0), 0.02, (pairs, 2))) for shift in own]
 
 
-def _width(times: np.ndarray) -> float:
-    _, low, high = ratio_interval(times)
-    return high - low
-
-
-def test_about_95_of_100_intervals_hold_the_true_ratio():
+@pytest.mark.parametrize("between", [0.0, 0.03, 0.3])
+def test_about_95_of_100_intervals_hold_the_true_ratio_however_much_loads_differ(between):
     noise = np.random.default_rng(1)
-    held = 0
-    for _ in range(200):
-        _, low, high = ratio_interval(np.exp(noise.normal(0, 0.1, (40, 2))))
-        held += low <= 1.0 <= high
-    assert 180 <= held <= 199
+    found = [summarize(made_up_loads(noise, 5, between)) for _ in range(400)]
+    assert 370 <= sum(one.ratio_low <= 1.0 <= one.ratio_high for one in found) <= 392
+
+
+def test_more_loads_narrow_the_interval_and_more_pairs_of_one_load_do_not():
+    noise = np.random.default_rng(2)
+
+    def width(loads: int, pairs: int) -> float:
+        found = [summarize(made_up_loads(noise, loads, 0.05, pairs)) for _ in range(60)]
+        return float(np.mean([one.ratio_high - one.ratio_low for one in found]))
+
+    usual = width(5, 10)
+    assert width(20, 10) < 0.5 * usual
+    assert width(5, 80) > 0.8 * usual
+
+
+def test_the_times_say_which_load_they_are_of():
+    found = summarize(made_up_loads(np.random.default_rng(0), 3, 0.1))
+    assert found.times.shape == (30, 3)
+    for number, ratio in enumerate(found.load_ratios):
+        own = found.times[found.times[:, 2] == number]
+        assert float(np.median(own[:, 0] / own[:, 1])) == pytest.approx(ratio, rel=0.02)
+
+
+def test_a_single_load_has_no_interval():
+    assert ratio_interval([2.0]) == (pytest.approx(2.0), 0.0, float("inf"))
 
 
 def test_a_network_against_itself_has_a_ratio_of_about_one():
     network = nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3)).eval()
-    found = measure_pair(network, network, torch.rand(1, 3, 64, 64), LatencySpec(seconds=2.0))
+    found = measure_loads(lambda: (network, network), torch.rand(1, 3, 64, 64), LatencySpec(seconds=1.0))
     assert 0.8 < found.ratio < 1.25
     assert found.p50_ms <= found.p90_ms
 
@@ -152,7 +167,7 @@ def test_the_process_is_left_as_it_was_and_nothing_is_collected_while_measuring(
     def look(image: torch.Tensor) -> None:
         seen.append((gc.isenabled(), torch.is_inference_mode_enabled(), torch.get_num_threads()))
 
-    measure_pair(look, look, EXAMPLE, LatencySpec(seconds=0.01, threads=2))
+    time_pairs(look, look, EXAMPLE, LatencySpec(seconds=0.01, threads=2))
     assert set(seen) == {(False, True, 2)}
     assert gc.isenabled()
     assert torch.get_num_threads() == threads
@@ -164,10 +179,10 @@ def test_the_process_is_left_as_it_was_and_nothing_is_collected_while_measuring(
 
 def test_only_a_batch_of_one_is_measured():
     with pytest.raises(InputError, match="batch size 2"):
-        measure_pair(lambda x: x, lambda x: x, torch.zeros(2, 3, 8, 8), LatencySpec())
+        time_pairs(lambda x: x, lambda x: x, torch.zeros(2, 3, 8, 8), LatencySpec())
 
 
-@pytest.mark.parametrize(("field", "value"), [("seconds", -1.0), ("warmup", -2), ("threads", 0)])
+@pytest.mark.parametrize(("field", "value"), [("seconds", -1.0), ("warmup", -2), ("threads", 0), ("loads", 2)])
 def test_a_wrong_spec_names_its_setting_and_value(field, value):
     with pytest.raises(InputError, match=rf"latency.{field}: {value}"):
         LatencySpec(**{field: value})

@@ -19,7 +19,7 @@ INT8 = tuple(name for name in CELLS if "fp32" not in name)
 NAMES = {"mse", "ssim", "abs_rel", "rmse_m", "delta1"}
 TEST_METRICS = NAMES | {f"val_{name}" for name in NAMES} | {"size_mb", "test_images", "val_images"}
 LATENCY_METRICS = {"latency_ms_p50", "latency_ms_p90", "latency_ratio", "latency_ratio_low", "latency_ratio_high"}
-LATENCY_METRICS |= {"reference_ms_p50", "pairs", "profiler_step_ms"}
+LATENCY_METRICS |= {"reference_ms_p50", "pairs", "profiler_step_ms", "load_ratios", "ready_s"}
 
 
 @pytest.fixture(scope="module")
