@@ -2,9 +2,10 @@
 
 All of them run the same operators on the same shapes, so they have one latency ratio, and what differs is noise. A
 repetition is a process that times each network once, as a grid does. Prints in how many of the measurements the 95 %
-interval holds the value pooled over all, the same for what a grid shows (one interval a repetition, pooled over its
-networks), how wide the intervals are and what they cost. ``--keep FOLDER`` keeps each repetition and goes on from
-those that are there: a quiet machine may not stay quiet for a quarter of an hour.
+interval holds the value pooled over all repetitions: that of a network's loads alone, that of a network as a grid shows
+one that is alone in its class (with what measurements of the grid differ by), and that of the class (one a repetition,
+pooled over its networks); how wide the intervals are, and what they cost. ``--keep FOLDER`` keeps each repetition and
+goes on from those that are there: a quiet machine may not stay quiet for a quarter of an hour.
 """
 
 import argparse
@@ -23,7 +24,7 @@ import torch
 
 from benchmarks.line import say
 from benchmarks.subject import float_network, pictures
-from grid.results.timing import pooled_interval
+from grid.results.timing import between_measurements, pooled_interval
 from grid.scheduling.cores import own_cores, pinned
 from grid.space.settings import LatencySpec
 from grid.stages.fresh_loads import measure_fresh
@@ -95,10 +96,17 @@ def _measure(keep: Path, number: int) -> None:
 def _print(repetitions: list[list[dict[str, Any]]]) -> None:
     every = [one for found in repetitions for one in found]
     pooled = float(np.exp(fmean(np.log(one["ratio"]) for one in every)))
-    own = [(one["ratio"], one["low"], one["high"]) for one in every]
-    grids = [pooled_interval([one["load_ratios"] for one in found]) for found in repetitions]
+    loads = [(one["ratio"], one["low"], one["high"]) for one in every]
+    single, whole = [], []
+    for found in repetitions:
+        sessions = [one["load_ratios"] for one in found]
+        between = between_measurements([sessions])
+        single += [pooled_interval([one], between) for one in sessions]
+        whole.append(pooled_interval(sessions))
     what = f"{len(repetitions)} repetitions of {NETWORKS} networks, {SPEC.loads} loads each; pooled value {pooled:.3f}"
-    for name, goal, intervals in (("one network", "; goal >= 90", own), ("grid", "", grids)):
+    kinds = {"loads alone": loads, "one network": single, "class": whole}
+    for name, intervals in kinds.items():
+        goal = "; goal >= 90" if name == "one network" else ""
         held = [low <= pooled <= high for _, low, high in intervals]
         say(
             f"latency_coverage {name}",

@@ -231,18 +231,22 @@ def _cached_matching(prefixes: frozenset[str], keys: tuple[str, ...]) -> tuple[s
 
 
 def _all_settings(space: SearchSpace) -> Iterator[Flat]:
-    """The baselines, then every combination of the axes."""
+    """The baselines, then every combination of the axes; how a float network is run tells no others apart."""
+    others = [key for key, _ in space.axes if key != "float_runtime"]
     if space.baselines:
         folded = {**space.base, "method": "fp32", "fuse_bn": True, "engine": TORCH[0]}
         stages = {stage.name: stage for given in (True, False) for stage in chain(folded, given)}
         prefixes = [prefix for stage in stages.values() for prefix in stage.settings]
-        for settings in space.combinations(_matching(prefixes, [key for key, _ in space.axes])):
-            for fuse_bn in (False, True):
-                yield {**settings, "method": "fp32", "fuse_bn": fuse_bn, "engine": TORCH[0]}
-        for settings in space.combinations(_matching([*prefixes, "engine"], [key for key, _ in space.axes])):
+        runtimes = dict(space.axes).get("float_runtime", (space.base["float_runtime"],))
+        for settings in space.combinations(_matching(prefixes, others)):
+            yield {**settings, "method": "fp32", "fuse_bn": False, "engine": TORCH[0]}
+            for runtime in runtimes:
+                own: Flat = {"method": "fp32", "fuse_bn": True, "engine": TORCH[0], "float_runtime": runtime}
+                yield {**settings, **own}
+        for settings in space.combinations(_matching([*prefixes, "engine"], others)):
             if is_exported(str(settings["engine"])):  # engines that run float networks as well fold BatchNorm
                 yield {**settings, "method": "fp32", "fuse_bn": True}
-    yield from space.combinations()
+    yield from space.combinations(others)
 
 
 def _as_run(settings: Flat) -> Flat:
@@ -279,6 +283,8 @@ def _name(relevant: Flat, varied: Iterable[tuple[str, tuple[Scalar, ...]]]) -> s
     keys = [key for key, _ in varied if key not in ("fuse_bn", "granularity", "method")]
     if relevant["method"] == "fp32" and "engine" in relevant and "engine" not in keys:
         keys.append("engine")  # the float file of the grid's only engine, beside PyTorch's float network
+    if "float_runtime" in relevant and "float_runtime" not in keys:
+        keys.append("float_runtime")
     for key in keys:
         for value in _written(key, relevant):
             written = ("off", "on")[value] if isinstance(value, bool) else value

@@ -3,6 +3,7 @@
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from scipy.special import stdtrit
@@ -11,9 +12,19 @@ from grid.results.ranking import Row, processor_of, value
 from quant.engines.catalog import is_exported
 
 FEWEST_SESSIONS = 3
-"""From so many measurements on, the interval is over them: loads of one measurement share its minute."""
-_LOGARITHMIC = ("latency_ms_p50", "latency_ms_p90")
+"""From so many measurements on, the interval of a class is over its own: loads of one measurement share its minute."""
+_GEOMETRIC = ("latency_ms_p50", "latency_ms_p90")
 Interval = tuple[float, float, float]
+Sessions = Sequence[Sequence[float]]
+"""The loads' ratios of each measurement."""
+
+
+@dataclass(frozen=True)
+class Between:
+    """How much measurements of one class differ: the standard deviation of their logarithms, on so many degrees."""
+
+    deviation: float
+    degrees: int
 
 
 def pooled_latencies(rows: Sequence[Row]) -> list[Row]:
@@ -21,53 +32,83 @@ def pooled_latencies(rows: Sequence[Row]) -> list[Row]:
 
     Rows of one ``timing_class`` on one processor get its ``latency_ratio`` with an interval over all measurements, and
     its milliseconds; ``latency_sessions`` counts the measurements, ``latency_as`` names the first of the rows, and
-    ``latency_own_ratio`` (``_low``, ``_high``) keeps what the row's own measurement says. Rows of former versions,
-    which have no class, stay as they are.
+    ``latency_own_ratio`` (``_low``, ``_high``) keeps what the row's own loads say. Rows of former versions, which have
+    no class, stay as they are.
     """
     classes: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         if row.get("timing_class") and row.get("load_ratios") and processor_of(row):
             classes.setdefault((str(row["timing_class"]), str(processor_of(row))), []).append(row)
-    pooled = {id(row): _pooled(row, members) for members in classes.values() for row in members}
+    sessions = {place: _sessions(members) for place, members in classes.items()}
+    pooled = {}
+    for place, members in classes.items():
+        here = [_ratios(of_class) for (_, processor), of_class in sessions.items() if processor == place[1]]
+        shared = _shared(sessions[place], between_measurements(here))
+        first = members[0]["cell"]
+        for row in members:
+            own = {f"latency_own_ratio{end}": row.get(f"latency_ratio{end}") for end in ("", "_low", "_high")}
+            pooled[id(row)] = {**row, **own, **shared, "latency_as": None if first == row["cell"] else first}
     return with_engine_ratios([pooled.get(id(row), row) for row in rows])
 
 
-def _pooled(row: Row, members: Sequence[Row]) -> Row:
-    """One row of a class; cells that are the same network share a measurement, which counts once."""
-    sessions = {str(one.get("timing_session") or one["cell"]): one for one in members}
-    ratio, low, high = pooled_interval([_loads(one) for one in sessions.values()])
-    own = {f"latency_own_ratio{end}": row.get(f"latency_ratio{end}") for end in ("", "_low", "_high")}
-    means = {}
-    for column in _LOGARITHMIC:
-        figures = [found for one in sessions.values() if (found := value(one, column)) is not None]
-        means[column] = math.exp(statistics.fmean(map(math.log, figures))) if figures else None
-    first = members[0]["cell"]
-    return {
-        **row,
-        **own,
-        **means,
-        "latency_ratio": ratio,
-        "latency_ratio_low": low,
-        "latency_ratio_high": high,
-        "latency_sessions": len(sessions),
-        "latency_as": None if first == row["cell"] else first,
-    }
+def _sessions(members: Sequence[Row]) -> list[Row]:
+    """A row for each measurement of a class; cells that are the same network share one, which counts once."""
+    return list({str(row.get("timing_session") or row["cell"]): row for row in members}.values())
 
 
-def pooled_interval(sessions: Sequence[Sequence[float]]) -> Interval:
-    """Return (ratio, low, high) of the loads' ratios of several measurements of one class.
+def _shared(sessions: Sequence[Row], between: Between | None) -> Row:
+    """What all rows of a class show."""
+    ratio, low, high = pooled_interval(_ratios(sessions), between)
+    shared: Row = {"latency_ratio": ratio, "latency_ratio_low": low, "latency_ratio_high": high}
+    for column in _GEOMETRIC:
+        figures = [found for row in sessions if (found := value(row, column)) is not None]
+        shared[column] = statistics.geometric_mean(figures) if figures else None
+    return {**shared, "latency_sessions": len(sessions)}
+
+
+def between_measurements(classes: Sequence[Sessions]) -> Between | None:
+    """How much measurements of one class differ, pooled over the classes of 3 and more; None where there is none."""
+    several = [_means(sessions) for sessions in classes if len(sessions) >= FEWEST_SESSIONS]
+    degrees = sum(len(means) - 1 for means in several)
+    if not degrees:
+        return None
+    squares = sum(statistics.variance(means) * (len(means) - 1) for means in several)
+    return Between(math.sqrt(squares / degrees), degrees)
+
+
+def pooled_interval(sessions: Sessions, between: Between | None = None) -> Interval:
+    """Return (ratio, low, high) of the loads' ratios of the measurements of one class.
 
     The ratio is the geometric mean over measurements. The 95 % interval is Student's t over the level that varies: over
-    the measurements from 3 on, and over all loads where there are fewer. Of a single load it is unknown (0, infinity).
+    the measurements from 3 on. Of fewer it is that over their loads, or, where that is wider, what ``between`` says
+    about measurements of other classes. Of a single load alone it is unknown (0, infinity).
     """
-    logs = [[math.log(ratio) for ratio in loads] for loads in sessions]
-    means = [statistics.fmean(loads) for loads in logs]
-    figures = means if len(means) >= FEWEST_SESSIONS else [one for loads in logs for one in loads]
-    middle = statistics.fmean(means)
-    if len(figures) < 2:
+    means = _means(sessions)
+    middle, count = statistics.fmean(means), len(means)
+    if count >= FEWEST_SESSIONS:
+        half = _half_width(statistics.stdev(means), count, count - 1)
+    else:
+        loads = [math.log(ratio) for ratios in sessions for ratio in ratios]
+        half = _half_width(statistics.stdev(loads), len(loads), len(loads) - 1) if len(loads) > 1 else math.inf
+        if between is not None:
+            borrowed = _half_width(between.deviation, count, between.degrees)
+            half = max(half, borrowed) if len(loads) > 1 else borrowed
+    if half == math.inf:
         return math.exp(middle), 0.0, math.inf
-    half = float(stdtrit(len(figures) - 1, 0.975)) * statistics.stdev(figures) / math.sqrt(len(figures))
     return math.exp(middle), math.exp(middle - half), math.exp(middle + half)
+
+
+def _half_width(deviation: float, count: int, degrees: int) -> float:
+    return float(stdtrit(degrees, 0.975)) * deviation / math.sqrt(count)
+
+
+def _means(sessions: Sessions) -> list[float]:
+    """The mean logarithm of each measurement."""
+    return [statistics.fmean(map(math.log, loads)) for loads in sessions]
+
+
+def _ratios(sessions: Sequence[Row]) -> list[list[float]]:
+    return [[float(one) for one in str(row["load_ratios"]).split()] for row in sessions]
 
 
 def with_engine_ratios(rows: Sequence[Row]) -> list[Row]:
@@ -117,7 +158,3 @@ def _half(row: Mapping[str, Any]) -> float | None:
     if low is None or high is None or not 0 < float(low) <= float(high) < math.inf:
         return None
     return (math.log(float(high)) - math.log(float(low))) / 2
-
-
-def _loads(row: Row) -> list[float]:
-    return [float(one) for one in str(row["load_ratios"]).split()]

@@ -13,10 +13,11 @@ from model.network.depth_network import NetworkSpec
 from tests.grid.planning.plans import cell_of, counts, full
 
 
-def test_the_full_grid_has_twelve_recipes_and_two_baselines():
+def test_the_full_grid_has_twelve_recipes_and_three_baselines():
     assert [cell.name for cell in full().cells] == [
         "fp32",
         "fp32-fuse_bn",
+        "fp32-fuse_bn-channels_last",
         "per_channel-ptq",
         "fuse_bn-per_channel-ptq",
         "per_channel-qat",
@@ -204,3 +205,30 @@ def test_an_exclusion_by_a_setting_that_a_cell_ignores_does_not_hold_for_it(spac
 def test_a_group_that_is_on_or_off_can_be_excluded(space_of, value, excluded):
     text = f"axes: {{equalize: [on, off]}}\nexclude: [{{when: {{equalize: {value}}}, reason: x}}]"
     assert [cell.name for cell in make_plan(space_of(text), "sha", "data").excluded] == [excluded]
+
+
+def test_the_folded_float_network_alone_has_a_baseline_for_each_runtime_and_only_its_latency_is_its_own(space_of):
+    axes = "axes: {float_runtime: [eager, channels_last], engine: [qnnpack, x86], method: [ptq, qat]}"
+    plan = make_plan(space_of(axes), "sha", "data")
+    names = [cell.name for cell in plan.cells]
+    assert names[:3] == ["fp32", "fp32-fuse_bn", "fp32-fuse_bn-channels_last"]
+    assert not any("channels_last" in name or "eager" in name for name in [*names[:2], *names[3:]])
+    assert (len(names), plan.repeats) == (3 + 4, 0)
+    eager, other = (cell_of(plan, name).nodes for name in names[1:3])
+    assert {stage for stage in eager if eager[stage] != other[stage]} == {"profile"}
+    single = make_plan(space_of("settings: {float_runtime: channels_last}"), "sha", "data")
+    assert [cell.name for cell in single.cells][:2] == ["fp32", "fp32-fuse_bn-channels_last"]
+
+
+def test_a_compiled_baseline_is_excluded_with_the_reason_where_no_compiler_is(space_of, monkeypatch):
+    space = space_of("axes: {float_runtime: [eager, compiled]}")
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    plan = make_plan(space, "sha", "data")
+    assert {cell.name: cell.excluded for cell in plan.excluded} == {
+        "fp32-fuse_bn-compiled": "torch.compile needs a C++ compiler, and there is no no-such-compiler: "
+        "install one, or name yours in CXX"
+    }
+    monkeypatch.setattr("quant.engines.catalog.shutil.which", lambda name: f"/bin/{name}")
+    monkeypatch.setattr("quant.engines.catalog.sysconfig.get_path", lambda name: "/nowhere")
+    (left_out,) = make_plan(space, "sha", "data").excluded
+    assert "there is no Python.h in /nowhere" in str(left_out.excluded)

@@ -17,7 +17,7 @@ from grid.planning.stage_table import STAGES, stage_named, stage_names
 from grid.space.search_space import load_space
 from grid.space.settings import groups, setting_types
 from model.errors import InputError
-from quant.engines.catalog import REVISIONS
+from quant.engines.catalog import FLOAT_RUNTIMES, REVISIONS
 from quant.recipe import BIAS_CORRECTIONS, GRANULARITIES, METHODS, SCHEDULES
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -158,7 +158,7 @@ def test_keys_follow_the_settings_that_matter():
     for old, new in zip(before.cells, after.cells, strict=True):
         assert (old.key != new.key) == ("qat" in str(old.settings["method"]))
     assert not {cell.key for cell in before.cells} & {cell.key for cell in full(fingerprint="other").cells}
-    assert len({cell.key for cell in before.cells}) == 14
+    assert len({cell.key for cell in before.cells}) == 15
 
 
 def two_values(key: str) -> str | None:
@@ -166,6 +166,7 @@ def two_values(key: str) -> str | None:
     tried = ["[true, false]", "[64, 96]", "[8, 4]", "[9, 16]"]
     tried += ["[0.5, 0.75]", "[98, 99]", "[random, imagenet]", "[mse, minmax]"]
     tried += ["[weights, activations]", f"[{', '.join(GRANULARITIES)}]", f"[{', '.join(METHODS)}]"]
+    tried += [f"[{', '.join(FLOAT_RUNTIMES[:2])}]"]
     tried += [f"[{', '.join(BIAS_CORRECTIONS)}]", f"[{', '.join(SCHEDULES)}]"]
     for values in tried:
         with contextlib.suppress(InputError):

@@ -30,7 +30,10 @@ def two_processors() -> list[dict]:
     """A full grid: cells with fuse_bn were timed on a far faster processor than the others."""
     faster = {line["cell"] for line in grid_rows() if line["fuse_bn"]}
     return [
-        {key: figure * FASTER if line["cell"] in faster and is_latency(key) else figure for key, figure in line.items()}
+        {
+            key: figure * FASTER if line["cell"] in faster and is_latency(key) and figure is not None else figure
+            for key, figure in line.items()
+        }
         | {"cpu_model": NEW if line["cell"] in faster else OLD, "reason": ""}
         for line in grid_rows()
     ]

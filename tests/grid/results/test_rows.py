@@ -8,6 +8,7 @@ import pytest
 from grid.planning.plan import Cell, Plan
 from grid.results.results_csv import RESULT_COLUMNS, write_results_csv
 from grid.results.rows import history, result_rows
+from grid.results.timing import pooled_latencies
 from grid.storage.result_store import StageStore
 from tests.grid.tiny import CELLS, Computed, put, space_of, world
 
@@ -166,14 +167,14 @@ def test_calibration_of_a_folded_network_is_shown_as_the_same_as_without_folding
 
 
 def test_results_csv_has_every_column_and_leaves_none_empty_that_an_int8_row_needs(grid, tmp_path):
-    rows = result_rows(grid.plan, StageStore(grid.context.storage), {})
+    rows = pooled_latencies(result_rows(grid.plan, StageStore(grid.context.storage), {}))
     path = write_results_csv(rows, tmp_path / "results.csv")
     with path.open(newline="") as file:
         read = csv.DictReader(file)
         lines = list(read)
     assert tuple(read.fieldnames or ())[: len(RESULT_COLUMNS)] == RESULT_COLUMNS
     assert [line["cell"] for line in lines] == [row["cell"] for row in rows]
-    may_be_empty = {"reason", "note", "same_as", "mlflow_run_id"}
+    may_be_empty = {"reason", "note", "same_as", "latency_as", "mlflow_run_id"}
     for line in lines:
         if line["status"] == "ok":
             float_row = line["method"] == "fp32"

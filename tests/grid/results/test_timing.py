@@ -5,7 +5,14 @@ import math
 import numpy as np
 import pytest
 
-from grid.results.timing import FEWEST_SESSIONS, pooled_interval, pooled_latencies, with_engine_ratios
+from grid.results.timing import (
+    FEWEST_SESSIONS,
+    Between,
+    between_measurements,
+    pooled_interval,
+    pooled_latencies,
+    with_engine_ratios,
+)
 from tests.grid.report.report_rows import row
 
 
@@ -114,3 +121,32 @@ def test_a_ratio_whose_interval_is_unknown_has_none():
     found = by_name(pooled_latencies(rows))["q"]
     assert found["engine_ratio"] > 2
     assert (found["engine_ratio_low"], found["engine_ratio_high"]) == (None, None)
+
+
+def test_a_class_of_one_measurement_borrows_what_measurements_of_other_classes_differ_by():
+    alone = timed("float", [0.9, 0.901, 0.899], method="fp32", engine=None, timing_class="f")
+    rows = [*(timed(name, loads) for name, loads in LOADS.items()), alone]
+    found = by_name(pooled_latencies(rows))["float"]
+    own, borrowed = ([found[f"latency{kind}_ratio_{end}"] for end in ("low", "high")] for kind in ("_own", ""))
+    assert borrowed[0] < own[0] < own[1] < borrowed[1]
+    elsewhere = by_name(pooled_latencies([*rows[:-1], {**alone, "cpu_model": "another"}]))["float"]
+    assert [elsewhere[f"latency_ratio_{end}"] for end in ("low", "high")] == pytest.approx(own)
+
+
+def test_what_measurements_differ_by_is_pooled_over_classes_with_their_degrees_of_freedom():
+    one, other = [[1.0], [math.e], [math.e**2]], [[1.0], [1.0], [math.e**2], [math.e**2]]
+    squares = 1.0 * 2 + 4 / 3 * 3
+    assert between_measurements([one, other, [[1.0], [9.0]]]) == Between(pytest.approx(math.sqrt(squares / 5)), 5)
+    assert between_measurements([[[1.0], [2.0]]]) is None
+
+
+def test_a_single_measurement_is_covered_with_what_others_differ_by_and_not_by_its_loads():
+    draw, held = np.random.default_rng(0), {"loads": 0, "borrowed": 0}
+    for _ in range(300):
+        sessions = [np.exp(draw.normal(draw.normal(0, 0.03), 0.01, 5)).tolist() for _ in range(9)]
+        between = between_measurements([sessions[1:]])
+        for name, given in (("loads", None), ("borrowed", between)):
+            _, low, high = pooled_interval(sessions[:1], given)
+            held[name] += low <= 1.0 <= high
+    assert 275 <= held["borrowed"] <= 297
+    assert held["loads"] < 200

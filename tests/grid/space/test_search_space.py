@@ -38,7 +38,8 @@ def test_the_shipped_search_spaces_load(name, cells):
     space = load_space(name)
     assert space.name == name
     assert space.source == SEARCH_SPACES / f"{name}.yaml"
-    assert len(list(space.combinations())) == cells
+    crossed = [key for key, _ in space.axes if key != "float_runtime"]  # of a baseline
+    assert len(list(space.combinations(crossed))) == cells
     assert space.baselines == (name != "ptq"), "which compares techniques with the plain recipe"
 
 
