@@ -3,7 +3,7 @@
 from typing import Any, Literal
 
 from grid.report.document import Cell, Code, Spans
-from grid.report.formats import figure_text, ratio_text, setting_text
+from grid.report.formats import DASH, figure_text, ratio_text, setting_text
 from grid.results.ranking import LATENCY, Row, value
 
 Mark = Literal["", "best", "tie"]
@@ -15,8 +15,18 @@ def figure_cell(row: Row, column: str, mark: Mark = "") -> Cell:
 
 
 def ratio_cell(row: Row, mark: Mark = "") -> Cell:
-    """Return the latency ratio with its interval as an entry of a table."""
-    return Cell((ratio_text(row),), value(row, LATENCY.column), mark)
+    """Return the latency ratio as an entry of a table, with its interval at the first row of its timing class."""
+    text = f"{figure_text(row, LATENCY.column)}x" if row.get("latency_as") else ratio_text(row)
+    return Cell((text,), value(row, LATENCY.column), mark)
+
+
+def engine_ratio_cell(row: Row) -> Cell:
+    """Return the ratio to the fastest float network of the row's engine with its interval, as an entry of a table."""
+    figures = [value(row, f"engine_ratio{end}") for end in ("", "_low", "_high")]
+    if figures[0] is None:
+        return Cell((DASH,), None)
+    bounds = "" if None in figures else f" [{figures[1]:.2f}, {figures[2]:.2f}]"
+    return Cell((f"{figures[0]:.2f}x{bounds}",), figures[0])
 
 
 def count_cell(count: int) -> Cell:

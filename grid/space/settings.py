@@ -40,7 +40,7 @@ class LatencySpec:
     seconds (at least 5 pairs): a fixed plan, whatever the figures look like.
     """
 
-    seconds: float = 3.5
+    seconds: float = 3.0
     loads: int = 5
     warmup: int = 3
     threads: int = 1

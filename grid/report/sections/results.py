@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import partial
 
-from grid.report.cells import figure_cell, name_cell, reason_of
+from grid.report.cells import engine_ratio_cell, figure_cell, name_cell, reason_of
 from grid.report.document import Code, Column, Items, Paragraph, Picture, Plot, Section, Strong, Table, spans
 from grid.report.figures.panels import trade_off
 from grid.report.figures.tradeoff import draw_tradeoff
@@ -65,9 +65,10 @@ def further_table(rows: Sequence[Row]) -> Table:
     depth = ("test_abs_rel", "test_rmse_m", "test_delta1")
     lines = [[name_cell(row["cell"]), *(figure_cell(row, name) for name in depth)] for row in rows]
     for where, view in processor_views(rows):
-        columns += [Column(f"p90 ms{where}", "number"), Column(f"profiler step ms{where}", "number")]
+        titles = ("p90 ms", "profiler step ms", "x its engine's float [95 % CI]")
+        columns += [Column(f"{title}{where}", "number") for title in titles]
         for cells, row in zip(lines, view, strict=True):
-            cells += [figure_cell(row, "latency_ms_p90"), figure_cell(row, "profiler_step_ms")]
+            cells += [figure_cell(row, "latency_ms_p90"), figure_cell(row, "profiler_step_ms"), engine_ratio_cell(row)]
     rows_of_table = ((*cells, figure_cell(row, "train_s")) for cells, row in zip(lines, rows, strict=True))
     return Table((*columns, Column("training s", "number")), tuple(rows_of_table))
 
@@ -77,7 +78,8 @@ def _legend(inputs: ReportInputs) -> Paragraph:
     rows = inputs.rows
     text = (
         f": best int8 value of its column; ≈: not told apart from it (margins: {_margins(inputs)}). "
-        "x float: latency divided by that of the float network, measured alternately in one process, batch 1; "
+        "x float: latency divided by that of the float network, measured alternately in several fresh processes, batch "
+        "1. Networks of the same operators have one latency, and its interval stands with the first of them; "
         f"below 1 is faster. {_timed_on(rows)}{DASH}: no figure. MSE and SSIM on depth / 10 m."
     )
     return Paragraph((Strong(("Bold",)), text))

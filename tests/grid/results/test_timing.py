@@ -77,13 +77,18 @@ def test_the_interval_is_over_measurements_from_three_on_and_over_loads_before()
     assert pooled_interval([[2.0]]) == (pytest.approx(2.0), 0.0, math.inf)
 
 
-def test_the_interval_of_a_class_holds_the_true_ratio_when_measurements_differ_by_more_than_their_loads():
+def test_the_interval_of_a_class_holds_the_true_ratio_though_measurements_of_a_run_resemble_each_other():
     draw, held = np.random.default_rng(0), 0
     for _ in range(300):
-        sessions = [np.exp(draw.normal(draw.normal(0, 0.03), 0.01, 5)).tolist() for _ in range(8)]
+        run = draw.normal(0, 0.015)
+        sessions = [np.exp(draw.normal(draw.normal(run, 0.03), 0.01, 5)).tolist() for _ in range(12)]
         _, low, high = pooled_interval(sessions)
         held += low <= 1.0 <= high
-    assert 275 <= held <= 295
+    assert 270 <= held <= 298
+    independent = [np.exp(draw.normal(0, 0.03, 5)).tolist() for _ in range(12)]
+    half = math.log(pooled_interval(independent)[2] / pooled_interval(independent)[0])
+    means = np.log(independent).mean(axis=1)
+    assert half == pytest.approx(2.201 * means.std(ddof=1) / 12**0.25, rel=1e-3), "12 count as sqrt(12)"
 
 
 def test_the_ratio_of_an_engine_is_to_its_own_fastest_float_network():
