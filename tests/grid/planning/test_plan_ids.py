@@ -47,7 +47,7 @@ EVERYTHING = set(stage_names()) - {"train", "widths", "correct_bias", "mix", "an
     ("override", "stages"),
     [
         ("train.epochs=3", set()),
-        ("latency.seconds=3", {"profile"}),
+        ("latency.seconds=9", {"profile"}),
         ("qat.epochs=9", QUANTIZED),
         ("calibrate.percentile=99", CALIBRATED),
         ("calibrate.images=9", {"equalize"} | CALIBRATED),
