@@ -1,6 +1,6 @@
 """Names of the files that stages leave beside their figures."""
 
-SAMPLES = "samples.npz"
+SAMPLES, PREDICTIONS = "samples.npz", "predictions.npy"
 PER_IMAGE = "per_image.csv"
 LATENCIES, OPERATORS = "latencies.npy", "operators.txt"
 ANALYSIS_CSV, ANALYSIS_JSON = "analysis.csv", "analysis.json"

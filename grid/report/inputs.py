@@ -6,12 +6,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from grid.report.shortlist import shortlist
 from grid.results.comparisons.evidence import Evidence
 from grid.results.comparisons.image_tables import ImageTables
 from grid.results.comparisons.margins import DEFAULTS, Margins
+from grid.results.processors import by_processor
 from grid.results.ranking import Row
+from grid.results.recommend import Recommendation, front_of, recommend
 from grid.results.target import DEFAULT as TARGET
 from grid.results.target import Target, parse_target
+from model.data.pack import Pack
 
 
 @dataclass(frozen=True)
@@ -21,10 +25,12 @@ class ReportInputs:
     ``context`` holds at least ``run``, ``origin`` (of the data) and ``test_images``; all of it is listed at the end.
     ``target`` decides which cell is recommended. ``published`` is a CSV of another study's rows on NYUv2, which stand
     beside ours only when the origin is one of NYUv2. The other mappings are by cell: ``samples`` to its
-    ``samples.npz``, ``images`` to its figures by image (``per_image.csv``; cells of earlier versions have none),
+    ``samples.npz``, ``predictions`` to its ``predictions.npy``, ``references`` to that of the float network that it was
+    made from, ``images`` to its figures by image (``per_image.csv``; cells of earlier versions have none),
     ``analyses`` to the folder of its per-layer analysis, ``histories`` to the figures of each epoch, ``latencies`` to
     its ``latencies.npy`` (seconds [pairs, 2] of candidate and float network), ``commands`` to the command line that
-    runs it again. ``margins`` are up to which difference two cells are equivalent.
+    runs it again. ``margins`` are up to which difference two cells are equivalent; ``pack`` holds the data, where they
+    are still there.
     """
 
     rows: Sequence[Row]
@@ -32,14 +38,34 @@ class ReportInputs:
     target: Target = field(default_factory=lambda: parse_target(TARGET))
     published: Path | None = None
     samples: Mapping[str, Path] = field(default_factory=dict)
+    predictions: Mapping[str, Path] = field(default_factory=dict)
+    references: Mapping[str, Path] = field(default_factory=dict)
     images: Mapping[str, Path] = field(default_factory=dict)
     margins: Margins = field(default_factory=lambda: DEFAULTS)
     analyses: Mapping[str, Path] = field(default_factory=dict)
     histories: Mapping[str, Sequence[Mapping[str, float]]] = field(default_factory=dict)
     latencies: Mapping[str, Path] = field(default_factory=dict)
     commands: Mapping[str, str] = field(default_factory=dict)
+    pack: Pack | None = None
 
     @cached_property
     def evidence(self) -> Evidence:
         """What the rows and their figures by image say about differences."""
         return Evidence(self.rows, ImageTables(self.images), self.margins)
+
+    @cached_property
+    def answer(self) -> Recommendation:
+        """Which cell to take."""
+        return recommend(self.rows, self.target, self.evidence)
+
+    @cached_property
+    def fronts(self) -> Mapping[str, Sequence[str]]:
+        """The cells on the Pareto front, by processor."""
+        return {name: front_of(view, self.evidence) for name, view in by_processor(self.rows).items()}
+
+    @cached_property
+    def shortlist(self) -> list[Row]:
+        """The cells that are drawn where there is no room for all."""
+        answers = self.answer.by_processor.values() or [self.answer]
+        front = {cell for cells in self.fronts.values() for cell in cells}
+        return shortlist(self.rows, {one.cell for one in answers if one.cell}, front)

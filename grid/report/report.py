@@ -11,7 +11,8 @@ from grid.report.inputs import ReportInputs
 from grid.report.markdown import markdown_text
 from grid.report.sections.effects import axis_effects
 from grid.report.sections.noise import noise
-from grid.report.sections.pictures import latencies, learning, predictions
+from grid.report.sections.pictures import latencies, learning
+from grid.report.sections.predictions import noise_by_depth, predictions
 from grid.report.sections.published import published
 from grid.report.sections.recommendation import recommendation
 from grid.report.sections.results import further_figures, results, seeds, tradeoff, without_figures
@@ -29,6 +30,7 @@ SECTIONS: tuple[Callable[[ReportInputs], Section | None], ...] = (
     published,
     trust,
     predictions,
+    noise_by_depth,
     latencies,
     learning,
     noise,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from grid.paths import PUBLISHED_RESULTS
-from grid.planning.output_files import LATENCIES, PER_IMAGE, SAMPLES
+from grid.planning.output_files import LATENCIES, PER_IMAGE, PREDICTIONS, SAMPLES
 from grid.planning.plan import Cell, Plan
 from grid.planning.stage_table import stage_names
 from grid.report.inputs import ReportInputs
@@ -126,12 +126,15 @@ class RunFiles:
             target or parse_target(TARGET),
             published=PUBLISHED_RESULTS,
             samples=files(ok, "evaluate", SAMPLES),
+            predictions=files(ok, "evaluate", PREDICTIONS),
+            references=_references({cell: cells[cell].nodes.get("evaluate", "") for cell in ok}, store),
             images=images,
             margins=margins,
             analyses={row["cell"]: Path(row["analysis"]) for row in rows if row.get("analysis") and not row["same_as"]},
             histories=histories,
             latencies=files(timed, "profile", LATENCIES),
             commands=commands(self.plan, str(self.context["command"])),
+            pack=pack_of(store.root, self.context),
         )
         report, page = write_report(self.folder, inputs)
         table = write_results_csv(rows, self.folder / "results.csv")
@@ -147,6 +150,16 @@ def pack_of(storage: Path, context: Mapping[str, Any]) -> Pack | None:
             if (pack := Pack(path)).fingerprint == context.get("data_fingerprint"):
                 return pack
     return None
+
+
+def _references(evaluations: Mapping[str, str], store: StageStore) -> dict[str, Path]:
+    """The float root's predictions by cell, for the cells that have one; ``evaluations`` are ids of stages by cell."""
+    found = {}
+    for cell, node in evaluations.items():
+        root = dict(store.record(node)["inputs"]).get("reference") if node else None
+        if root and (path := store.path(root) / PREDICTIONS).exists():
+            found[cell] = path
+    return found
 
 
 def _has(cell: Cell, key: str, value: Any) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from grid.planning import output_files
 from grid.planning.output_files import PER_IMAGE, SAMPLES
 from grid.stages.shared_measurement import graph_hash_of, shared_measurement
 from grid.stages.work import Outcome, Work
@@ -20,7 +21,7 @@ from quant.artifact import load_network, size_mb
 from quant.state import require_state
 
 PICTURES = 4
-PREDICTIONS = {"test": "predictions.npy", "val": "val_predictions.npy"}
+PREDICTIONS = {"test": output_files.PREDICTIONS, "val": "val_predictions.npy"}
 """The files of predictions by split, Nx1xHxW; those of validation are kept of the float root and the int8 networks."""
 _CPU = torch.device("cpu")
 

@@ -5,11 +5,8 @@ from html import escape
 from typing import Any
 
 from grid.report.figures.colours import FRONT
-from grid.report.figures.panels import FRONT_OF_ALL, FRONT_OF_PLOT, SSIM_LABEL, Panel, Point, TradeOff
+from grid.report.figures.panels import FEW, FRONT_OF_ALL, FRONT_OF_PLOT, SSIM_LABEL, Panel, Point, TradeOff
 from grid.results.ranking import LATENCY
-
-FEW = 60
-"""With more cells their marks are smaller."""
 
 
 def plots(tradeoff: TradeOff) -> list[dict[str, Any]]:

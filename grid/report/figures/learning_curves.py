@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 
@@ -11,6 +10,7 @@ matplotlib.use("Agg")
 import numpy as np
 from matplotlib import pyplot
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.ticker import MaxNLocator
 
 History = Sequence[Mapping[str, float]]
@@ -44,8 +44,9 @@ def draw_learning_curves(curves: Sequence[Curve], path: Path) -> None:
     named = curves[:MOST_COLOURED]
     figure, panels = pyplot.subplots(1, 2, figsize=(13, 4.6 + 0.2 * max(0, len(named) - 4)), layout="constrained")
     for axes, (column, label, higher) in zip(panels, PANELS, strict=True):
-        for rank, (name, history) in reversed(list(enumerate(curves))):
-            _line(axes, history, column, name, rank)
+        _further(axes, [history for _, history in curves[MOST_COLOURED:]], column)
+        for rank, (name, history) in reversed(list(enumerate(named))):
+            _line(axes, history, column, name, f"C{rank}")
         _limits(axes, [_points(history, column)[1] for _, history in curves], higher)
         axes.set_xlabel("epoch")
         axes.set_ylabel(label)
@@ -63,20 +64,27 @@ def _points(history: History, column: str) -> tuple[np.ndarray, np.ndarray]:
     return np.array([x for x, _ in points]), np.array([y for _, y in points])
 
 
-def _line(axes: Axes, history: History, column: str, name: str, rank: int) -> None:
+def _further(axes: Axes, histories: Sequence[History], column: str) -> None:
+    """Trainings without a name, drawn at once: a line each takes minutes where there are thousands."""
+    points = [np.stack(_points(history, column), axis=1) for history in histories]
+    lines = [one for one in points if len(one)]
+    if lines:
+        axes.add_collection(
+            LineCollection(lines, colors="#cccccc", linewidths=1.0, zorder=2, label="further trainings")
+        )
+        alone = [one[0] for one in lines if len(one) == 1]  # a single epoch is a point and nothing else
+        axes.plot([x for x, _ in alone], [y for _, y in alone], "o", color="#cccccc", markersize=4.0, zorder=2)
+
+
+def _line(axes: Axes, history: History, column: str, name: str, colour: str) -> None:
     epochs, figures = _points(history, column)
     if not len(figures):
         return
-    coloured = rank < MOST_COLOURED
-    look: dict[str, Any] = {"color": "#cccccc", "linewidth": 1.0, "zorder": 2}
-    if coloured:
-        look = {"color": f"C{rank}", "linewidth": 1.6, "zorder": 3}
-    label = name if coloured else "further trainings" if rank == MOST_COLOURED else None
-    size = 4.0 if len(figures) <= 12 else 0.0  # a single epoch is a point and nothing else
-    axes.plot(epochs, figures, marker="o", markersize=size, label=label, **look)
-    if column == "val_ssim" and coloured:
+    size = 4.0 if len(figures) <= 12 else 0.0
+    axes.plot(epochs, figures, marker="o", markersize=size, label=name, color=colour, linewidth=1.6, zorder=3)
+    if column == "val_ssim":
         top = int(np.argmax(figures))
-        axes.plot(epochs[top], figures[top], "o", mfc="none", mec=f"C{rank}", markersize=10, zorder=4)
+        axes.plot(epochs[top], figures[top], "o", mfc="none", mec=colour, markersize=10, zorder=4)
 
 
 def _limits(axes: Axes, curves: Sequence[np.ndarray], higher: bool) -> None:

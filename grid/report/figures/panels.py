@@ -17,6 +17,8 @@ FRONT_OF_ALL, FRONT_OF_PLOT = "on the front of all three", "front of this plot"
 COST_LABELS = {SIZE: "size of the state dict, MB", LATENCY: "latency, multiple of the float network"}
 SSIM_LABEL = "test SSIM (up is better)"
 MOST_NUMBERED = 30
+FEW = 60
+"""With more cells their marks are smaller."""
 _FACTS = (
     ("test_ssim", "SSIM"), ("test_mse", "MSE"), ("test_abs_rel", "abs rel"), ("test_rmse_m", "RMSE m"),
     ("test_delta1", "δ1"), ("sqnr_db", "SQNR dB"), ("simulated_ssim", "simulated SSIM"), ("size_mb", "size MB"),

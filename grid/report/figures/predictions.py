@@ -1,7 +1,8 @@
-"""Test pictures, true depth, and each network's prediction beside its error, as one PNG."""
+"""Test images, true depth, and each network's prediction beside its difference to float, as one PNG."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
@@ -13,58 +14,75 @@ from matplotlib import pyplot
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, Normalize
 
-from grid.results.ranking import Row, value
+from grid.report.shown_images import ShownImages
+from grid.results.ranking import Row
 
-MOST_PICTURES, MOST_NETWORKS = 4, 30
 TILE = 112  # pixels a picture
+_GAP, _TITLE, _WIDE, _MARGIN, _HEAD, _FOOT, _DPI = 4, 16, 14, 170, 24, 90, 110
 Scale = tuple[Normalize, Colormap]
 
 
-def pictured(files: Mapping[str, Path], rows: Sequence[Row]) -> list[Row]:
-    """Return the rows whose predictions are drawn: those with a file, each network once, the float one first.
+@dataclass(frozen=True)
+class _Line:
+    """What stands left of a line, and for each image two tiles with their titles."""
 
-    Of more than 30 int8 networks the best by SSIM are kept.
+    label: str
+    left: Sequence[np.ndarray]
+    left_title: str
+    right: Sequence[np.ndarray]
+    right_titles: Sequence[str]
+
+
+def draw_predictions(shown: ShownImages, rows: Sequence[Row], path: Path) -> None:
+    """Draw a line a row of ``rows``: the prediction, and beside it the difference to the float network.
+
+    All depth maps share one colour scale, all differences another; a float network has its absolute error instead, with
+    a scale of its own.
     """
-    sampled = [row for row in rows if row["cell"] in files and row["status"] == "ok" and not row.get("same_as")]
-    baseline = [row for row in sampled if row["method"] == "fp32"][:1]
-    int8 = [row for row in sampled if row["method"] != "fp32"]
-    best = sorted(int8, key=lambda row: -(value(row, "test_ssim") or 0.0))[:MOST_NETWORKS]
-    kept = {row["cell"] for row in best}
-    return baseline + [row for row in int8 if row["cell"] in kept]
-
-
-def draw_predictions(files: Mapping[str, Path], rows: Sequence[Row], path: Path) -> None:
-    """Draw a line a row of ``rows``; all depth maps share one colour scale, all error maps another.
-
-    ``files`` maps a cell to its ``samples.npz``: image uint8 [K,H,W,3], truth and prediction [K,h,w] in metres.
-    """
-    loaded = []
-    for row in rows:
-        with np.load(files[row["cell"]]) as file:
-            loaded.append({name: file[name][:MOST_PICTURES] for name in file.files})
-    images, truth = loaded[0]["image"], loaded[0]["truth"].astype(np.float32)
-    predictions = [arrays["prediction"].astype(np.float32) for arrays in loaded]
-    errors = [np.abs(prediction - truth) for prediction in predictions]
-    nearest, farthest = np.percentile(truth, [1, 99])
-    worst = max(float(np.percentile(np.stack(errors), 99)), 1e-6)
+    rows = [row for row in rows if row["cell"] in shown.predictions]
+    errors = {row["cell"]: np.abs(shown.predictions[row["cell"]] - shown.truth) for row in rows}
+    differences = {
+        cell: shown.predictions[cell] - reference for cell, reference in shown.references.items() if cell in errors
+    }
+    nearest, farthest = np.percentile(shown.truth, [1, 99])
     depth = Normalize(nearest, farthest), pyplot.get_cmap("viridis")
-    error = Normalize(0, worst), pyplot.get_cmap("magma")
-    left = [[_picture(image) for image in images]]
-    right = [[_colour(one, depth) for one in truth]]
-    for prediction, difference in zip(predictions, errors, strict=True):
-        left.append([_colour(one, depth) for one in prediction])
-        right.append([_colour(one, error) for one in difference])
-    means = [[float(one.mean()) for one in difference] for difference in errors]
-    _sheet(path, rows, left, right, means, depth, error)
+    floats = [error for cell, error in errors.items() if cell not in differences] or list(errors.values())
+    error = Normalize(0, _largest(floats)), pyplot.get_cmap("magma")
+    widest = _largest([np.abs(one) for one in differences.values()])
+    difference = Normalize(-widest, widest), pyplot.get_cmap("RdBu_r")
+    lines = [_Line("test image\nand true depth", list(map(_resized, shown.image[..., :3])), "image",
+                   [_colour(one, depth) for one in shown.truth], ["true depth"] * len(shown.truth))]  # fmt: skip
+    for row in rows:
+        cell = row["cell"]
+        beside = differences.get(cell)
+        titles = [f"error, mean {one.mean():.2f} m" for one in errors[cell]]
+        if beside is not None:
+            titles = [f"to float, rms {1000 * np.sqrt(np.square(one).mean()):.0f} mm" for one in beside]
+        right = [_colour(one, error) for one in errors[cell]]
+        right = right if beside is None else [_colour(one, difference) for one in beside]
+        left = [_colour(one, depth) for one in shown.predictions[cell]]
+        lines.append(_Line(_label(row), left, "prediction", right, titles))
+    scales = [(depth, "depth, m")]
+    if len(differences) < len(errors):
+        scales.append((error, "absolute error of the float network, m" if differences else "absolute error, m"))
+    if differences:
+        scales.append((difference, "difference to float, m (blue: nearer)"))
+    _sheet(path, shown.titles, lines, scales)
 
 
-def _picture(image: np.ndarray) -> np.ndarray:
-    return _resized(image[..., :3] / 255.0)
+def _largest(maps: Sequence[np.ndarray]) -> float:
+    """The end of a scale: few pixels lie beyond it."""
+    return max(float(np.percentile(np.stack(maps), 99.5)), 1e-6) if maps else 1.0
+
+
+def _label(row: Row) -> str:
+    name = "\n".join(textwrap.wrap(row["cell"].replace("-", "- "), 20)).replace("- ", "-")
+    return f"{name}\nSSIM {float(row['test_ssim']):.4f}"
 
 
 def _colour(values: np.ndarray, scale: Scale) -> np.ndarray:
     normalize, colours = scale
-    return _resized(colours(normalize(values))[..., :3])
+    return _resized(colours(normalize(values), bytes=True)[..., :3])
 
 
 def _resized(image: np.ndarray) -> np.ndarray:
@@ -74,48 +92,30 @@ def _resized(image: np.ndarray) -> np.ndarray:
     return np.asarray(image[rows.astype(int)][:, columns.astype(int)])
 
 
-def _sheet(
-    path: Path,
-    rows: Sequence[Row],
-    left: Sequence[Sequence[np.ndarray]],
-    right: Sequence[Sequence[np.ndarray]],
-    mean_errors: Sequence[Sequence[float]],
-    depth: Scale,
-    error: Scale,
-) -> None:
-    """Lay the tiles out on one canvas: a line a network, a pair of columns a picture."""
-    gap, title, wide = 4, 16, 14
-    count = len(left[0])
-    step_y, step_x = TILE + title + gap, 2 * TILE + gap + wide
-    canvas = np.ones((len(left) * step_y, count * step_x - wide, 3))
-    for line, (pictures, partners) in enumerate(zip(left, right, strict=True)):
-        top = line * step_y + title
-        for k in range(count):
-            for tile, start in ((pictures[k], k * step_x), (partners[k], k * step_x + TILE + gap)):
-                canvas[top : top + TILE, start : start + TILE] = tile
-    margin, foot, dpi = 170, 90, 110
-    width, height = canvas.shape[1] + margin, canvas.shape[0] + foot
-    figure = pyplot.figure(figsize=(width / dpi, height / dpi), dpi=dpi)
-    axes = figure.add_axes((margin / width, foot / height, canvas.shape[1] / width, canvas.shape[0] / height))
-    axes.imshow(canvas, interpolation="nearest", aspect="auto")
-    axes.axis("off")
-    for line in range(len(left)):
-        middle, top = line * step_y + title + TILE / 2, line * step_y + title - 3
-        if line:
-            row = rows[line - 1]
-            name = "\n".join(textwrap.wrap(row["cell"].replace("-", "- "), 20)).replace("- ", "-")
-            label = f"{name}\nSSIM {float(row['test_ssim']):.4f}"
-        else:
-            label = "test picture\nand true depth"
-        axes.text(-8, middle, label, ha="right", va="center", fontsize=8.5)
-        for k in range(count):
-            titles = ("picture", "true depth")
-            if line:
-                titles = ("prediction", f"error, mean {mean_errors[line - 1][k]:.2f} m")
-            for which, text in enumerate(titles):
-                axes.text(k * step_x + which * (TILE + gap), top, text, fontsize=6.5, va="bottom")
-    for place, scale, label in ((0.08, depth, "depth, m"), (0.56, error, "absolute error, m")):
-        bar = figure.add_axes((place, 48 / height, 0.36, 14 / height))
+def _sheet(path: Path, heads: Sequence[str], lines: Sequence[_Line], scales: Sequence[tuple[Scale, str]]) -> None:
+    """Lay the tiles out on one canvas of bytes: a line a network, a pair of columns an image."""
+    step_y, step_x = TILE + _TITLE + _GAP, 2 * TILE + _GAP + _WIDE
+    canvas = np.full((len(lines) * step_y, len(heads) * step_x - _WIDE, 3), 255, np.uint8)
+    width, height = canvas.shape[1] + _MARGIN, canvas.shape[0] + _HEAD + _FOOT
+    figure = pyplot.figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI)
+
+    def write(x: float, y: float, text: str, **look: object) -> None:
+        figure.text((_MARGIN + x) / width, 1 - (_HEAD + y) / height, text, parse_math=False, **look)  # type: ignore[arg-type]
+
+    for number, head in enumerate(heads):
+        write(number * step_x, -6, head, fontsize=8.5, va="bottom")
+    for place, line in enumerate(lines):
+        top = place * step_y + _TITLE
+        write(-8, top + TILE / 2, line.label, fontsize=8.5, ha="right", va="center")
+        for number, (left, right) in enumerate(zip(line.left, line.right, strict=True)):
+            titles = (line.left_title, line.right_titles[number])
+            for which, (tile, title) in enumerate(zip((left, right), titles, strict=True)):
+                x = number * step_x + which * (TILE + _GAP)
+                canvas[top : top + TILE, x : x + TILE] = tile
+                write(x, top - 3, title, fontsize=6.5, va="bottom")
+    figure.figimage(canvas, _MARGIN, _FOOT, origin="upper")  # pixel by pixel, without the copies of ``imshow``
+    for place, (scale, label) in enumerate(scales):
+        bar = figure.add_axes(((place + 0.1) / len(scales), 48 / height, 0.8 / len(scales), 14 / height))
         figure.colorbar(ScalarMappable(*scale), cax=bar, orientation="horizontal").set_label(label, fontsize=9)
-    figure.savefig(path, dpi=dpi)
+    figure.savefig(path, dpi=_DPI)
     pyplot.close(figure)

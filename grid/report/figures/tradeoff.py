@@ -11,10 +11,21 @@ matplotlib.use("Agg")
 import numpy as np
 from matplotlib import pyplot
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.lines import Line2D
 
 from grid.report.figures.colours import FRONT
-from grid.report.figures.panels import FRONT_OF_ALL, FRONT_OF_PLOT, SHAPES, SSIM_LABEL, Panel, TradeOff
+from grid.report.figures.panels import (
+    FEW,
+    FRONT_OF_ALL,
+    FRONT_OF_PLOT,
+    SHAPES,
+    SSIM_LABEL,
+    Panel,
+    Point,
+    Shape,
+    TradeOff,
+)
 
 MARKERS = {"circle": "o", "square": "s", "diamond": "D"}
 """Matplotlib's names of the shapes."""
@@ -40,18 +51,22 @@ def draw_tradeoff(tradeoff: TradeOff, path: Path) -> None:
 
 
 def _panel(axes: Axes, panel: Panel, tradeoff: TradeOff) -> None:
+    bars = [((point.interval[0], point.y), (point.interval[1], point.y)) for point in panel.points if point.interval]
+    if bars:
+        axes.add_collection(LineCollection(bars, colors="#bbbbbb", linewidths=1.5, zorder=1))
+    looks: dict[tuple[Shape, str, bool], list[Point]] = {}
     for point in panel.points:
-        if point.interval:
-            axes.plot(point.interval, [point.y, point.y], color="#bbbbbb", linewidth=1.5, zorder=1)
-        colour = tradeoff.colours[point.group]
+        looks.setdefault((point.shape, tradeoff.colours[point.group], point.filled), []).append(point)
+    few = len(panel.points) <= FEW
+    for (shape, colour, filled), members in looks.items():  # one drawing a look: a thousand of them take a minute
         axes.scatter(
-            point.x,
-            point.y,
-            s=64,
-            marker=MARKERS[point.shape],
-            facecolor=colour if point.filled else "white",
+            [point.x for point in members],
+            [point.y for point in members],
+            s=64 if few else 25,
+            marker=MARKERS[shape],
+            facecolor=colour if filled else "white",
             edgecolor=colour,
-            linewidth=1.6,
+            linewidth=1.6 if few else 1.0,
             zorder=3,
         )
     steps = np.array(panel.steps)

@@ -1,27 +1,12 @@
-"""Figures that need more than the rows: predictions, latencies and learning curves."""
+"""Figures that need more than the rows: latencies and learning curves."""
 
 from functools import partial
 
 from grid.report.document import Paragraph, Picture, Section
 from grid.report.figures.latencies import draw_latencies, latency_strips, most_cells
 from grid.report.figures.learning_curves import draw_learning_curves, learning_curves
-from grid.report.figures.predictions import draw_predictions, pictured
 from grid.report.inputs import ReportInputs
 from grid.results.ranking import processors
-
-
-def predictions(inputs: ReportInputs) -> Section | None:
-    """Return test pictures with the prediction and error of each network."""
-    rows = pictured(inputs.samples, inputs.rows)
-    if not rows:
-        return None
-    text = (
-        "Test pictures; all depth maps share one colour scale, all error maps another. "
-        "Cells that are the same network as another one are left out."
-    )
-    draw = partial(draw_predictions, inputs.samples, rows)
-    picture = Picture("samples.png", "Predictions and errors of each network", draw)
-    return Section(("Predictions",), (Paragraph((text,)), picture))
 
 
 def latencies(inputs: ReportInputs) -> Section | None:

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 from matplotlib import pyplot
+from matplotlib.collections import LineCollection
 from PIL import Image
 from plotly import graph_objects
 
@@ -77,15 +78,17 @@ def test_matplotlib_draws_what_plotly_draws(tmp_path, monkeypatch):
     draw_tradeoff(whole, tmp_path / "tradeoff.png")
     assert len(drawn) == 3, "two panels and the key"
     for axes, plot in zip(drawn[:2], plots(whole), strict=True):
-        *dots, rings = [collection.get_offsets() for collection in axes.collections]
+        lines = [one for one in axes.collections if isinstance(one, LineCollection)]
+        *dots, rings = [one.get_offsets() for one in axes.collections if one not in lines]
         traces = {trace["name"]: trace for trace in plot["data"]}
         cells = [traces[name] for name in whole.colours]
-        assert {tuple(dot[0]) for dot in dots} == {point for trace in cells for point in points_of(trace)}
+        assert {tuple(dot) for look in dots for dot in look} == {point for trace in cells for point in points_of(trace)}
         assert {tuple(ring) for ring in rings} == set(points_of(traces[FRONT_OF_ALL]))
-        *intervals, steps = axes.lines
+        (steps,) = axes.lines
+        intervals = [segment[:, 0] for one in lines for segment in one.get_segments()]
         assert list(zip(*steps.get_data(), strict=True)) == points_of(traces[FRONT_OF_PLOT])
         bars = sorted(bar for trace in cells for bar in bars_of(trace))
-        assert np.ravel(sorted(tuple(line.get_xdata()) for line in intervals)) == pytest.approx(np.ravel(bars))
+        assert np.ravel(sorted(map(tuple, intervals))) == pytest.approx(np.ravel(bars))
         assert len(bars) == len(intervals)
         assert axes.get_xlabel() == plot["layout"]["xaxis"]["title"]["text"]
         assert axes.get_ylabel() == plot["layout"]["yaxis"]["title"]["text"]

@@ -1,0 +1,50 @@
+"""Which cells are drawn where there is no room for all."""
+
+from collections.abc import Collection, Iterable, Sequence
+
+from grid.results.ranking import Row, recipe_of, value
+
+MOST = 24
+SAME_DB = 90.0
+"""Above this a float network is apart from another by the rounding of float32 alone."""
+
+
+def shortlist(rows: Sequence[Row], recommended: Collection[str], front: Collection[str], most: int = MOST) -> list[Row]:
+    """Return at most ``most`` measured rows in their order, each network and each recipe once.
+
+    Float baselines first, then the recommended recipes, those on the Pareto front, and of the others the best and the
+    worst by validation SSIM (by test SSIM where there are no validation figures), more of the best than of the worst.
+    A float network that computes the same as the one that all start from is left out.
+    """
+    once = list(_once(row for row in rows if row["status"] == "ok" and not row.get("same_as") and not _is_copy(row)))
+    ranked = sorted(once, key=lambda row: -_ssim(row))
+    floats = [row for row in once if row["method"] == "fp32"]
+    int8 = [row for row in ranked if row["method"] != "fp32"]
+    ordered = [*floats, *_named(int8, recommended), *_named(int8, front)]
+    best, worst = iter(int8), reversed(int8)
+    for _ in range(len(int8)):
+        ordered += [*(next(best, {}) for _ in range(3)), next(worst, {})]
+    kept = list(dict.fromkeys(row["cell"] for row in ordered if row))[:most]
+    return [row for row in once if row["cell"] in set(kept)]
+
+
+def _once(rows: Iterable[Row]) -> Iterable[Row]:
+    """The first row of each recipe: of several seeds one is drawn."""
+    seen: set[str] = set()
+    for row in rows:
+        if (recipe := recipe_of(row["cell"])) not in seen:
+            seen.add(recipe)
+            yield row
+
+
+def _is_copy(row: Row) -> bool:
+    return row["method"] == "fp32" and (value(row, "sqnr_db") or 0.0) > SAME_DB
+
+
+def _named(rows: Sequence[Row], recipes: Collection[str]) -> list[Row]:
+    return [row for row in rows if recipe_of(row["cell"]) in recipes]
+
+
+def _ssim(row: Row) -> float:
+    found = value(row, "val_ssim")
+    return found if found is not None else (value(row, "test_ssim") or 0.0)
