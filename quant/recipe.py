@@ -7,7 +7,10 @@ from model.errors import require_one_of, require_range
 from quant.engines.catalog import PACKAGES, TORCH
 
 GRANULARITIES = ("per_channel", "per_tensor")
-METHODS = ("fp32", "ptq", "qat", "ptq+qat")
+FINETUNED = "fp32-finetuned"
+"""The control of QAT: the float network after the same training with nothing quantized."""
+FLOAT_METHODS = ("fp32", FINETUNED)
+METHODS = (*FLOAT_METHODS, "ptq", "qat", "ptq+qat")
 ENGINES = (*TORCH, *PACKAGES)
 ACTIVATION_RANGES = ("minmax", "moving_average", "percentile", "histogram", "mse")
 WEIGHT_RANGES = ("minmax", "mse")

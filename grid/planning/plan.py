@@ -3,18 +3,19 @@
 import functools
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 
 from grid.planning import stage_table
+from grid.planning.cell_names import cell_name, written
 from grid.planning.stage import CPU, Chain, Stage
 from grid.space.search_space import Exclusion, SearchSpace
-from grid.space.settings import Flat, Scalar, groups, switch_of
+from grid.space.settings import Flat, Scalar
 from model.errors import InputError
 from model.network.depth_network import NetworkSpec
 from model.network.user_network import OWN, own_network
 from quant.engines.catalog import FLOAT_RUNTIMES, REVISIONS, TORCH, is_exported, missing, missing_runtime
+from quant.recipe import FINETUNED, FLOAT_METHODS
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def make_plan(
         reason = _reason(space.exclude, relevant) or missing(str(relevant.get("engine", "")))
         reason = reason or missing_runtime(str(relevant.get("float_runtime", "")))
         nodes = {} if reason else draft.add_(key, parts)
-        name = _name(relevant, varied)
+        name = cell_name(relevant, varied)
         if name in names:
             name += f"-{key[:6]}"
         names.add(name)
@@ -214,7 +215,7 @@ def _matching(prefixes: Iterable[str], keys: Iterable[str]) -> tuple[str, ...]:
 
 def _relevant_keys(settings: Flat, given: bool) -> tuple[str, ...]:
     """What a cell's result depends on: its stages' settings, and those that gave it these stages."""
-    prefixes = {"fuse_bn", "method"} | ({"weight_bits"} if settings["method"] != "fp32" else set())
+    prefixes = {"fuse_bn", "method"} | ({"weight_bits"} if settings["method"] not in FLOAT_METHODS else set())
     for stage in stage_table.STAGES:
         if stage.in_cell(settings, given):
             prefixes.update(stage.settings)
@@ -228,6 +229,10 @@ def _relevant_keys(settings: Flat, given: bool) -> tuple[str, ...]:
 @functools.cache
 def _cached_matching(prefixes: frozenset[str], keys: tuple[str, ...]) -> tuple[str, ...]:
     return _matching(prefixes, keys)
+
+
+_OF_QUANTIZERS = ("qat.learned_scales", "qat.observe_batches", "qat.freeze_ranges_after")
+"""Settings of QAT that mean nothing to its control."""
 
 
 def _all_settings(space: SearchSpace) -> Iterator[Flat]:
@@ -246,6 +251,11 @@ def _all_settings(space: SearchSpace) -> Iterator[Flat]:
         for settings in space.combinations(_matching([*prefixes, "engine"], others)):
             if is_exported(str(settings["engine"])):  # engines that run float networks as well fold BatchNorm
                 yield {**settings, "method": "fp32", "fuse_bn": True}
+    if space.finetuned_baseline and any(settings["method"] in ("qat", "ptq+qat") for settings in space.combinations()):
+        axes = _matching(("network", "train", "qat", "seed"), others)
+        budgets = space.combinations(key for key in axes if key not in _OF_QUANTIZERS)
+        for settings in budgets:  # with BatchNorm folded: its statistics are held, as at the end of float training
+            yield {**settings, "method": FINETUNED, "fuse_bn": True, "engine": TORCH[0]}
     yield from space.combinations(others)
 
 
@@ -263,31 +273,6 @@ def _reason(exclusions: Iterable[Exclusion], relevant: Flat) -> str | None:
     """Why a cell is excluded, or None; settings that the cell ignores exclude nothing."""
 
     def holds(key: str, values: tuple[Scalar, ...]) -> bool:
-        return any(value in values for value in _written(key, relevant))
+        return any(value in values for value in written(key, relevant))
 
     return next((one.reason for one in exclusions if all(holds(*item) for item in one.when.items())), None)
-
-
-def _written(key: str, relevant: Flat) -> tuple[Scalar, ...]:
-    """The value of a setting as search spaces write it, a group being true or false; () if it is ignored."""
-    if key not in groups():
-        return (relevant[key],) if key in relevant else ()
-    switch = switch_of(relevant, key)
-    return () if switch is None else (switch,)
-
-
-def _name(relevant: Flat, varied: Iterable[tuple[str, tuple[Scalar, ...]]]) -> str:
-    """``fuse_bn-per_tensor-ptq+qat-qat.epochs=2-s1``: what tells a cell from others, safe as a file name."""
-    parts: list[Scalar] = ["fuse_bn"] if relevant["fuse_bn"] else []
-    parts = ["fp32", *parts] if relevant["method"] == "fp32" else [*parts, relevant["granularity"], relevant["method"]]
-    keys = [key for key, _ in varied if key not in ("fuse_bn", "granularity", "method")]
-    if relevant["method"] == "fp32" and "engine" in relevant and "engine" not in keys:
-        keys.append("engine")  # the float file of the grid's only engine, beside PyTorch's float network
-    if "float_runtime" in relevant and "float_runtime" not in keys:
-        keys.append("float_runtime")
-    for key in keys:
-        for value in _written(key, relevant):
-            written = ("off", "on")[value] if isinstance(value, bool) else value
-            short = {"seed": f"s{written}", "float_runtime": str(written)}
-            parts.append(short.get(key, f"{key}={written}"))
-    return re.sub(r"[^\w.=+-]", "_", "-".join(map(str, parts)))

@@ -18,7 +18,7 @@ from grid.planning.output_files import (
 from grid.planning.stage import GPU, PROFILER, Stage
 from grid.space.settings import Flat
 from quant.engines.catalog import is_exported
-from quant.recipe import MOST_BITS
+from quant.recipe import FINETUNED, FLOAT_METHODS, MOST_BITS
 
 
 def _loaded(settings: Flat, given: bool) -> bool:
@@ -30,11 +30,11 @@ def _trained(settings: Flat, given: bool) -> bool:
 
 
 def _quantized(settings: Flat, given: bool) -> bool:
-    return settings["method"] != "fp32"
+    return settings["method"] not in FLOAT_METHODS
 
 
 def _narrow(settings: Flat, given: bool) -> bool:
-    return settings["method"] != "fp32" and int(settings["weight_bits"] or 8) < MOST_BITS
+    return _quantized(settings, given) and int(settings["weight_bits"] or 8) < MOST_BITS
 
 
 def _calibrated(settings: Flat, given: bool) -> bool:
@@ -43,6 +43,10 @@ def _calibrated(settings: Flat, given: bool) -> bool:
 
 def _fine_tuned(settings: Flat, given: bool) -> bool:
     return settings["method"] in ("qat", "ptq+qat")
+
+
+def _is_control(settings: Flat, given: bool) -> bool:
+    return settings["method"] == FINETUNED
 
 
 STAGES: tuple[Stage, ...] = (
@@ -97,7 +101,8 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "equalize",
         "grid.stages.float_network:equalize_channels",
-        belongs=_quantized,
+        # The control of QAT trains the network that QAT trains.
+        belongs=lambda settings, given: _quantized(settings, given) or _is_control(settings, given),
         switch="equalize",
         # The objective ``weights`` needs neither images nor granularity; one list for all objectives is simpler.
         settings=("granularity", "equalize", "calibrate.images", "calibrate.outlier_ratio", "seed"),
@@ -172,6 +177,17 @@ STAGES: tuple[Stage, ...] = (
         columns=columns.training,
     ),
     Stage(
+        "finetune_float",
+        "grid.stages.float_network:finetune_float",
+        belongs=_is_control,
+        settings=("granularity", "calibrate", "qat", "seed"),
+        inputs=lambda chain: {"network": chain.network, "teacher": chain.root},
+        device=GPU,
+        trains="qat",
+        seconds=0.3,
+        columns=columns.training,
+    ),
+    Stage(
         "convert",
         "grid.stages.quantize:convert_network",
         belongs=lambda settings, given: _quantized(settings, given) or is_exported(str(settings["engine"])),
@@ -200,6 +216,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "profile",
         "grid.stages.measure:profile",
+        belongs=lambda settings, given: not _is_control(settings, given),  # the operators of the folded float network
         settings=("latency", "float_runtime"),
         inputs=lambda chain: {"network": chain.network, "reference": chain.root},
         version=3,

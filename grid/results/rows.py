@@ -9,6 +9,7 @@ from grid.planning.plan import Cell, Plan
 from grid.planning.stage_table import stage_named
 from grid.space.settings import groups, switch_of
 from grid.storage.result_store import StageStore
+from quant.recipe import FLOAT_METHODS
 
 Row = dict[str, Any]
 _STANDARD = ("fuse_bn", "granularity", "method", "engine", "seed")
@@ -71,8 +72,8 @@ def _chosen(cell: Cell) -> Row:
 def _settings(cell: Cell) -> Row:
     row: Row = {"cell": cell.name, **{key: cell.settings.get(key) for key in _STANDARD}}
     row["encoder"] = cell.settings["network.encoder"]
-    if row["method"] == "fp32":
-        row["granularity"] = None
+    if row["method"] in FLOAT_METHODS:
+        row["method"], row["granularity"] = "fp32", None
         row["engine"] = cell.relevant.get("engine")
     return row
 

@@ -57,6 +57,7 @@ class SearchSpace:
     source: Path
     description: str = ""
     written: tuple[Entry, ...] = ()
+    finetuned_baseline: bool = False
 
     def combinations(self, keys: Iterable[str] | None = None) -> Iterator[Flat]:
         """Flat settings of every combination of the axes (of the axes in ``keys`` only, where given)."""
@@ -124,6 +125,7 @@ def load_space(
         path,
         top["description"].strip(),
         (*fixed.values(), *itertools.chain(*axes.values())),
+        top["finetuned_baseline"],
     )
 
 
@@ -156,7 +158,8 @@ def _read(path: Path, where: str, errors: list[InputError]) -> dict[Any, Any]:
 
 def _top(document: Mapping[Any, Any], where: str, stem: str, errors: list[InputError]) -> dict[str, Any]:
     """The top level of a search space, with defaults for what is left out or wrong."""
-    top: dict[str, Any] = {"name": stem, "description": "", "baselines": True, "max_cells": MAX_CELLS}
+    top: dict[str, Any] = {"name": stem, "description": "", "baselines": True, "finetuned_baseline": False}
+    top |= {"max_cells": MAX_CELLS}
     top |= {"axes": {}, "settings": {}, "exclude": [], "data": {}}
     for key, value in document.items():
         if key not in top:

@@ -1,4 +1,4 @@
-"""The stages that make the float network: load or train, fuse BatchNorm, choose widths, equalize."""
+"""The stages that make the float network: load or train, fuse BatchNorm, choose widths, equalize, fine-tune."""
 
 import dataclasses
 
@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from grid.stages.calibration_images import CalibrationImages, check_images, drawn_images
 from grid.stages.work import Outcome, StageError, Work
+from model.epochs import best_epoch
 from model.network.checkpoint import checkpoint_sha256, load_checkpoint
 from model.network.depth_network import NetworkSpec, build_network
 from model.network.pretrained import load_pretrained_
@@ -15,7 +16,10 @@ from model.training import TrainSpec, train
 from quant.analysis.weight_widths import choose_widths, widen_worst
 from quant.artifact import Form, load_network, read_form, save_network
 from quant.equalization.equalize import equalize
-from quant.graph import fuse_bn
+from quant.graph import fuse_bn, trace
+from quant.prepare import quantizers
+from quant.qat.control import prepare_control, take_weights_
+from quant.qat.finetune import finetune
 
 FLOAT_TOLERANCE = 1e-4
 
@@ -85,6 +89,20 @@ def equalize_channels(work: Work) -> Outcome:
     change = _float_change(network, equalized, check_images(work), "equalize")
     save_network(work.out, equalized, dataclasses.replace(form, scaled_silu=spec.silu))
     return Outcome(asserted={"float_change": change, **chosen})
+
+
+def finetune_float(work: Work) -> Outcome:
+    """The control of QAT: the float network after QAT's training with all quantizers off, at its best epoch."""
+    network, form = trace(load_network(work.inputs["network"])), read_form(work.inputs["network"])
+    settings = work.node.settings
+    images = CalibrationImages(work.pack, int(settings["calibrate.images"] or 0), int(settings["seed"] or 0))
+    prepared = prepare_control(network, str(settings["granularity"]), work.group("calibrate"), images)
+    teacher = load_network(work.inputs["teacher"])
+    history, state = finetune(prepared, teacher, work.group("qat"), work.training_run, quantizers(prepared))
+    take_weights_(network, prepared.cpu())
+    save_network(work.out, network.eval(), form)
+    best = best_epoch(history)
+    return Outcome({"best_epoch": best["epoch"], "val_ssim": best["val_ssim"]}, state, history)
 
 
 @torch.inference_mode()

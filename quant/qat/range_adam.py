@@ -93,8 +93,11 @@ def _conv_units(conv: QuantConv, output: FakeQuantize) -> dict[Tensor, Tensor]:
 
 
 def _range(quantizer: FakeQuantize, values: Tensor) -> Tensor:
-    """Length of one side of a symmetric range, or of a whole affine one; without one the largest of ``values``."""
-    if quantizer.mode == "off":
+    """Length of one side of a symmetric range, or of a whole affine one; without one the largest of ``values``.
+
+    A quantizer that is off may have a range all the same.
+    """
+    if not torch.isfinite(quantizer.low).all() and not quantizer.fixed and quantizer.learned is None:
         return values.abs().amax().reshape(1)
     if quantizer.learned is not None:
         return quantizer.learned.scale * quantizer.quant_max

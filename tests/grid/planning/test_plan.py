@@ -13,11 +13,12 @@ from model.network.depth_network import NetworkSpec
 from tests.grid.planning.plans import cell_of, counts, full
 
 
-def test_the_full_grid_has_twelve_recipes_and_three_baselines():
+def test_the_full_grid_has_twelve_recipes_and_four_baselines():
     assert [cell.name for cell in full().cells] == [
         "fp32",
         "fp32-fuse_bn",
         "fp32-fuse_bn-channels_last",
+        "fp32-finetuned",
         "per_channel-ptq",
         "fuse_bn-per_channel-ptq",
         "per_channel-qat",
@@ -31,6 +32,31 @@ def test_the_full_grid_has_twelve_recipes_and_three_baselines():
         "per_tensor-ptq+qat",
         "fuse_bn-per_tensor-ptq+qat",
     ]
+
+
+def test_the_control_of_qat_trains_what_qat_trains_and_is_not_timed():
+    plan = full()
+    control, qat = cell_of(plan, "fp32-finetuned"), cell_of(plan, "fuse_bn-per_channel-qat")
+    assert list(control.nodes) == ["load", "fuse", "equalize", "finetune_float", "evaluate"]
+    assert control.nodes["equalize"] == qat.nodes["equalize"]
+    by_id = {node.id: node for node in plan.nodes}
+    trained, like = by_id[control.nodes["finetune_float"]], by_id[qat.nodes["finetune"]]
+    assert trained.settings == like.settings
+    assert trained.inputs == like.inputs
+    assert dict(by_id[control.nodes["evaluate"]].inputs)["reference"] == cell_of(plan, "fp32").nodes["evaluate"]
+
+
+def test_there_is_a_control_for_each_budget_and_each_seed_and_none_without_qat(space_of):
+    def controls(*overrides, seeds=None):
+        plan = make_plan(load_space("full", overrides, seeds), "sha", "data")
+        return [cell.name.removeprefix("fp32-finetuned") for cell in plan.cells if "finetuned" in cell.name]
+
+    assert controls("qat.epochs=[1, 2]") == ["-qat.epochs=1", "-qat.epochs=2"]
+    assert controls("qat.learned_scales=[false, true]") == ["-qat.learned_scales=off"]
+    assert controls("calibrate.images=[8, 16]", "equalize.sweeps=[1, 2]") == ["-calibrate.images=8-equalize.sweeps=1"]
+    assert controls(seeds=[3, 5]) == ["-s3", "-s5"]
+    assert controls("method=ptq") == []
+    assert "finetune_float" not in counts(make_plan(space_of("axes: {method: [qat]}"), "sha", "data"))
 
 
 def test_the_published_grid_has_every_row_of_the_published_table():

@@ -39,7 +39,9 @@ def changed(before: Plan, after: Plan) -> set[str]:
 
 TESTED = {"evaluate", "profile"}
 QUANTIZED = {"finetune", "convert"} | TESTED
-CALIBRATED = {"calibrate", "round"} | QUANTIZED
+TUNED = {"finetune_float"} | QUANTIZED
+CALIBRATED = {"calibrate", "round"} | TUNED
+ROUNDED = {"round"} | QUANTIZED
 EVERYTHING = set(stage_names()) - {"train", "widths", "correct_bias", "mix", "analyze"}  # the last four are off in it
 
 
@@ -48,12 +50,12 @@ EVERYTHING = set(stage_names()) - {"train", "widths", "correct_bias", "mix", "an
     [
         ("train.epochs=3", set()),
         ("latency.seconds=9", {"profile"}),
-        ("qat.epochs=9", QUANTIZED),
+        ("qat.epochs=9", TUNED),
         ("calibrate.percentile=99", CALIBRATED),
         ("calibrate.images=9", {"equalize"} | CALIBRATED),
         ("equalize.sweeps=9", {"equalize"} | CALIBRATED),
-        ("rounding.damping=9", {"round"} | QUANTIZED),
-        ("rounding.images=9", {"round"} | QUANTIZED),
+        ("rounding.damping=9", ROUNDED),
+        ("rounding.images=9", ROUNDED),
         ("seed=9", {"equalize"} | CALIBRATED),
         ("network.input_size=64", EVERYTHING),
     ],
@@ -156,9 +158,9 @@ def test_a_node_holds_the_settings_that_it_reads_and_no_others():
 def test_keys_follow_the_settings_that_matter():
     before, after = full(), full("qat.epochs=9")
     for old, new in zip(before.cells, after.cells, strict=True):
-        assert (old.key != new.key) == ("qat" in str(old.settings["method"]))
+        assert (old.key != new.key) == (str(old.settings["method"]) in ("qat", "ptq+qat", "fp32-finetuned"))
     assert not {cell.key for cell in before.cells} & {cell.key for cell in full(fingerprint="other").cells}
-    assert len({cell.key for cell in before.cells}) == 15
+    assert len({cell.key for cell in before.cells}) == 16
 
 
 def two_values(key: str) -> str | None:
