@@ -216,12 +216,11 @@ def test_a_pack_that_is_no_text_is_reported(tmp_path, pack):
 
 
 def test_the_arguments_that_a_run_saves_are_read(tmp_path):
-    options = parse(
-        ["--set", "seed=1", "--seeds", "0,1", "--skip-bad", "--gpus-per-trial", "0.5", "--target", "minimize mse"]
-    )
+    given = ["--set", "seed=1", "--seeds", "0,1", "--skip-bad", "--gpus-per-trial", "0.5", "--target", "minimize mse"]
+    options = parse([*given, "--margin", "ssim=0.002", "--margin", "mse=5%"])
     (tmp_path / "run.json").write_text(json.dumps(saved(options, "x")))
     found = read_arguments(tmp_path / "run.json", DEFAULTS)
-    assert found.pop("set") == list(options.set)
+    assert (found.pop("set"), found.pop("margin")) == (list(options.set), list(options.margin))
     assert found.items() <= vars(options).items()
 
 
