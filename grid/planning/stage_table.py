@@ -157,6 +157,7 @@ STAGES: tuple[Stage, ...] = (
         switch="mixed_precision",
         settings=("mixed_precision", "seed"),
         inputs=lambda chain: {"network": chain.network, "original": chain.nodes["calibrate"]},
+        version=2,
         images="mixed_precision.images",
         seconds=1.0,
         columns=columns.mixture,

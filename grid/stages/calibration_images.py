@@ -50,6 +50,18 @@ def calibrated_on(work: Work, count: int) -> CalibrationImages:
     return images
 
 
+def unseen_images(work: Work, count: int, calibration: str) -> CalibrationImages | None:
+    """``count`` train images that the calibration in this role did not look at, drawn by the seed; None: too few."""
+    asserted = work.record(calibration)["asserted"]
+    seen = {*asserted["images"], *asserted.get("outliers", ())}
+    everything = CalibrationImages(work.pack, work.pack.size("train"), 0)
+    unseen = everything.keep([place for place, index in enumerate(everything.indices) if index not in seen])
+    if len(unseen) < count:
+        return None
+    order = torch.randperm(len(unseen), generator=torch.Generator().manual_seed(int(work.node.settings["seed"] or 0)))
+    return unseen.keep(sorted(order[:count].tolist()))
+
+
 def check_images(work: Work) -> Tensor:
     """A few real pictures on which promises are checked."""
     return CalibrationImages(work.pack, CHECK_IMAGES, seed=0)[:]

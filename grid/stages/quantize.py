@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from grid.stages.analysis_files import write_analysis
-from grid.stages.calibration_images import CalibrationImages, calibrated_on, check_images, drawn_images
+from grid.stages.calibration_images import CalibrationImages, calibrated_on, check_images, drawn_images, unseen_images
 from grid.stages.work import Outcome, StageError, Work
 from model.epochs import best_epoch
 from quant.analysis.mixed_precision import keep_worst_float
@@ -63,11 +63,14 @@ def choose_float_sites(work: Work) -> Outcome:
     prepared, form = load_prepared(work.inputs["network"]), read_form(work.inputs["network"])
     spec = work.group("mixed_precision")
     images = CalibrationImages(work.pack, spec.images, int(work.node.settings["seed"] or 0))
+    unseen = unseen_images(work, spec.images, "original")
+    measured_on = unseen or images
     mixed, chosen = keep_worst_float(
         prepared,
         spec,
         images,
-        work.pack.depth("train", images.indices),
+        work.pack.depth("train", measured_on.indices),
+        measured_on=measured_on,
         original=load_prepared(work.inputs["original"]),
         progress=work.progress,
     )
@@ -76,6 +79,7 @@ def choose_float_sites(work: Work) -> Outcome:
     simulated = spec.activation_bits is not None
     names = {"float_sites": () if simulated else chosen.names, "simulated_sites": chosen.names if simulated else ()}
     asserted = {**names, "activation_bits": spec.activation_bits, "tried": chosen.tried, "images": images.indices}
+    asserted |= {"measured_on": measured_on.indices, "calibrated_on_them": unseen is None}
     return Outcome(metrics, {**asserted, **quantizer_state(mixed)})
 
 

@@ -90,6 +90,7 @@ def keep_worst_float(
     images: Images,
     depth: Tensor | None = None,
     *,
+    measured_on: Images | None = None,
     original: fx.GraphModule | None = None,
     progress: Progress = ignore_progress,
 ) -> tuple[fx.GraphModule, FloatSites]:
@@ -100,8 +101,10 @@ def keep_worst_float(
         spec: how many; with a target the smallest number of ranked sites that reaches it, all of them off together.
             The binary search always ends: with all sites off it is the float network, and wide activations end with
             the last of them, even where that misses the target.
-        images: normalized, Nx3xHxW, on which the sites are ranked and the targets measured.
-        depth: true depth Nx1xhxw of the images, for ``max_ssim_loss``.
+        images: normalized, Nx3xHxW, on which the sites are ranked, and which wide ranges hold.
+        measured_on: images on which the targets are measured, by default the same; a network looks better on those that
+            its ranges were calibrated on, or its weights rounded for.
+        depth: true depth Nx1xhxw of the images that are measured on, for ``max_ssim_loss``.
         original: see ``keep_float``.
 
     Raises QuantizerStateError where a quantizer still observes or averages, InputError where there are fewer sites
@@ -111,7 +114,8 @@ def keep_worst_float(
     if spec.max_ssim_loss is not None and depth is None:
         raise ValueError("max_ssim_loss needs the true depth of the images")
     sites = rank_sites(prepared, images, progress, original=original)
-    reference = _outputs(keep_float(prepared, sites, original), images)
+    measured_on = images if measured_on is None else measured_on
+    reference = _outputs(keep_float(prepared, sites, original), measured_on)
     bits, named = spec.activation_bits, quantizers(prepared)
     ranking = sites if bits is None else tuple(name for name in sites if not named[name].weight)
 
@@ -127,7 +131,7 @@ def keep_worst_float(
 
     def measure(count: int) -> tuple[float, float | None]:
         if count not in measured:
-            output = _outputs(mixed(count), images)
+            output = _outputs(mixed(count), measured_on)
             loss = None
             if spec.max_ssim_loss is not None and depth is not None:
                 loss = depth_metrics(reference, depth)["ssim"] - depth_metrics(output, depth)["ssim"]

@@ -146,6 +146,27 @@ def test_the_record_of_a_mixture_tells_what_was_kept_and_what_it_reached(mixed_g
     assert len(record["asserted"]["images"]) == 1
 
 
+def test_a_mixture_is_measured_on_images_that_calibration_did_not_look_at(mixed_grid):
+    plan, store = mixed_grid
+    nodes = cell_of(plan, "ptq").nodes
+    calibrated, mixed = (store.record(nodes[stage])["asserted"] for stage in ("calibrate", "mix"))
+    assert len(mixed["measured_on"]) == 1
+    assert not {*mixed["measured_on"]} & {*calibrated["images"], *calibrated["outliers"]}
+    assert mixed["calibrated_on_them"] is False
+
+
+def test_where_calibration_has_seen_all_a_mixture_is_measured_on_its_images_and_says_so(mixed_grid, tmp_path_factory):
+    tiny, folder = world(tmp_path_factory), tmp_path_factory.mktemp("seen")
+    more = ("equalize=false", "fuse_bn=true", *PLAIN, "calibrate.images=12", "mixed_precision.images=1")
+    plan, context = tiny.plan(space_of(folder, "{method: [ptq]}", overrides=more)), tiny.context(folder)
+    for node in plan.nodes:
+        if node.stage in ("load", "fuse", "calibrate", "mix"):
+            run_node(node, context)
+    asserted = StageStore(folder).record(cell_of(plan, "ptq").nodes["mix"])["asserted"]
+    assert asserted["measured_on"] == asserted["images"]
+    assert asserted["calibrated_on_them"] is True
+
+
 def test_an_analysis_lists_every_site_that_is_on_with_its_errors(mixed_grid):
     plan, store = mixed_grid
     mixture = store.record(cell_of(plan, "ptq").nodes["mix"])

@@ -216,3 +216,12 @@ def test_a_network_that_still_follows_the_data_is_refused(prepared, images):
     quantizers(following)["quantizers.add"].set_mode("moving_average")
     with pytest.raises(QuantizerStateError, match=r"quantizers\.add is moving_average"):
         keep_worst_float(following, MixedPrecisionSpec(), images)
+
+
+def test_a_target_is_met_on_the_images_that_are_measured(prepared, images, fresh_images):
+    spec = MixedPrecisionSpec(target_sqnr_db=reached(prepared, [], fresh_images) + 3.0)
+    mixed, chosen = keep_worst_float(prepared, spec, images, measured_on=fresh_images)
+    assert chosen.names == rank_sites(prepared, images)[: len(chosen.names)]
+    assert chosen.sqnr_db == pytest.approx(reached(prepared, off(mixed), fresh_images), abs=1e-3)
+    assert chosen.sqnr_db >= spec.target_sqnr_db
+    assert reached(prepared, chosen.names[:-1], fresh_images) < spec.target_sqnr_db
