@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from grid.results.comparisons.roots import root_names
+from grid.results.comparisons.roots import root_names, trained_on
 from grid.results.ranking import Row, axes_of, place_of, recipe_of, value
 
 Kind = tuple[str, str]
@@ -50,11 +50,12 @@ def draws(rows: Sequence[Row], column: str) -> Draws:
         root = roots[row["cell"]] if trained else None
         return figures[row["cell"]] - figures.get(root or "", 0.0)
 
-    int8 = [row for row in measured if row["method"] != FLOAT]
+    drawn = trained_on(rows, roots)
+    behind = [row for row in measured if row["cell"] in drawn]
     axes = axes_of(rows)
-    seeds = _pooled(((kind_of(row), recipe_of(row["cell"])), relative(row)) for row in int8)
+    seeds = _pooled(((kind_of(row), recipe_of(row["cell"])), relative(row)) for row in behind)
     but_fuse_bn = [axis for axis in axes if axis != "fuse_bn"]
-    once = alone([row for row in int8 if row["method"] == "ptq" and not row.get("same_as")], axes)
+    once = alone([row for row in behind if row["method"] == "ptq" and not row.get("same_as")], axes)
     twins = _pooled(((kind_of(row), *place_of(row, but_fuse_bn)), relative(row)) for row in once)
     floats = [row for row in measured if roots[row["cell"]] == row["cell"]]
     of_floats = _pooled(((kind_of(row), recipe_of(row["cell"])), figures[row["cell"]]) for row in floats)

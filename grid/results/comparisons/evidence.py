@@ -6,10 +6,10 @@ from functools import cached_property
 
 import numpy as np
 
-from grid.results.comparisons.draws import FLOAT, Draws, alone, draws, kind_of
+from grid.results.comparisons.draws import Draws, alone, draws, kind_of
 from grid.results.comparisons.image_tables import TEST, ImageTables
 from grid.results.comparisons.margins import DEFAULTS, Margins
-from grid.results.comparisons.roots import root_names
+from grid.results.comparisons.roots import root_names, trained_on
 from grid.results.comparisons.subjects import Subjects
 from grid.results.ranking import Measure, Row, axes_of, place_of, recipe_of, value
 
@@ -41,7 +41,7 @@ class Evidence:
         known = self.draws(column)
         firsts = [group[0] for group in members]
         spreads = [known.by_kind.get(kind_of(row)) for row in firsts]
-        is_float = np.array([row["method"] == FLOAT for row in firsts])
+        is_given = np.array([row["cell"] not in self._drawn_behind for row in firsts])
         counts = np.array([len(group) for group in members])
         networks = _numbers([tuple(row.get("graph_hash") or row["cell"] for row in group) for group in members])
         redraws = np.array([spread.variance if spread else np.nan for spread in spreads]) / counts
@@ -50,9 +50,9 @@ class Evidence:
             measure,
             figures,
             np.stack(deviations),
-            np.where(is_float, 0.0, redraws),
+            np.where(is_given, 0.0, redraws),
             _numbers([kind_of(row) for row in firsts]),
-            np.where(is_float, 0, [spread.degrees_of_freedom if spread else 0 for spread in spreads]),
+            np.where(is_given, 0, [spread.degrees_of_freedom if spread else 0 for spread in spreads]),
             _numbers([self._roots.get(row["cell"]) for row in firsts]),
             networks,
             _first_of(networks, _numbers([self._drawn(group) for group in members])),
@@ -89,6 +89,10 @@ class Evidence:
     @cached_property
     def _roots(self) -> dict[str, str | None]:
         return root_names(self.rows)
+
+    @cached_property
+    def _drawn_behind(self) -> set[str]:
+        return trained_on(self.rows, self._roots)
 
     @cached_property
     def _trained(self) -> bool:

@@ -1,6 +1,7 @@
 """Which float network each cell started from, found in the rows alone."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 from grid.results.ranking import Row, axes_of, value
 
@@ -26,6 +27,16 @@ def root_names(rows: Sequence[Row]) -> dict[str, str | None]:
         root = next(iter(seeds or there), None)
         found[row["cell"]] = root["cell"] if root else None
     return found
+
+
+def trained_on(rows: Sequence[Row], roots: Mapping[str, str | None]) -> set[str]:
+    """The cells whose network was drawn behind the float root: int8 ones, and float ones that were trained further."""
+    seconds = {row["cell"]: value(row, "train_s") or 0.0 for row in rows}
+    return {
+        row["cell"]
+        for row in rows
+        if row["method"] != "fp32" or seconds[row["cell"]] > seconds.get(roots[row["cell"]] or "", math.inf)
+    }
 
 
 def _settings(row: Row, axes: Sequence[str]) -> tuple[str, ...]:

@@ -189,3 +189,23 @@ def test_decibels_are_those_of_the_rows_and_their_difference_is_tested():
     (found,) = compare(evidence, [("a", "b")], SQNR)
     assert (found.verdict, found.estimate) == ("better", pytest.approx(3.0))
     assert (found.high or 0) - (found.low or 0) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_a_float_network_that_is_trained_further_is_a_draw_too_and_the_root_is_none():
+    rows = [row("fp32", method="fp32", fuse_bn=False, engine=None, train_s=0.0)]
+    rows += [
+        row(f"{name}-s{seed}", method=method, fuse_bn=True, seed=seed, train_s=50.0, sqnr_db=30.0)
+        for name, method in (("fp32-finetuned", "fp32"), ("qat", "qat"))
+        for seed in range(3)
+    ]  # fmt: skip
+    moved = {"fp32": 0.0} | {one["cell"]: 0.01 * (one["seed"] - 1) for one in rows[1:]}
+    ssim = {name: common() + shift + figures(place) for place, (name, shift) in enumerate(moved.items())}
+    evidence = evidence_of(rows, ssim, scenes_of(40))
+    known = draws(evidence.rows, "test_ssim")
+    assert {kind[0]: spread.variance for kind, spread in known.by_kind.items()} == {
+        "fp32": pytest.approx(1e-4), "qat": pytest.approx(1e-4)
+    }  # fmt: skip
+    assert known.of_float is None
+    (found,) = compare(evidence, [("qat", "fp32-finetuned")], SSIM)
+    assert (found.scope, found.verdict) == (RECIPES, "undecided")
+    assert (found.high or 0.0) > 2 * np.sqrt(2 * 1e-4 / 3)
