@@ -26,7 +26,7 @@ from quant.calibrate import calibrate
 from quant.graph import fuse_bn
 from quant.prepare import quant_convs, quantizers
 from quant.qat.finetune import prepare_for_qat
-from quant.qat.range_adam import RangeAdam, range_units
+from quant.qat.grid_adam import GridAdam, grid_units
 from quant.recipe import CalibrateSpec
 
 ROUNDS = 7
@@ -51,8 +51,9 @@ def _measure(images: Tensor, depth: Tensor, device: str, goal: float) -> None:
     trained = copy.deepcopy(network).train()
     follow = prepare_for_qat(network, "per_channel", CalibrateSpec()).train()
     frozen = calibrate(network, "per_channel", CalibrateSpec(), images).train()
+    live = copy.deepcopy(frozen)
     for conv in (*quant_convs(follow).values(), *quant_convs(frozen).values()):
-        conv.freeze_bn_()  # the default, qat.freeze_bn_after: 0
+        conv.freeze_bn_()  # as in the second half of a training by default
     learned = copy.deepcopy(frozen)
     for quantizer in quantizers(learned).values():
         quantizer.set_mode("learn")
@@ -60,11 +61,12 @@ def _measure(images: Tensor, depth: Tensor, device: str, goal: float) -> None:
     stock = prepare_qat_fx(copy.deepcopy(network).train(), get_default_qat_qconfig_mapping("qnnpack"), example)
     steps = {
         "float": _step(trained, torch.optim.AdamW(trained.parameters(), 1e-6), images, depth),
-        "qat, calibrated ranges": _step(frozen, RangeAdam(range_units(frozen), 1e-6, 0.0), images, depth),
-        "qat, ranges that follow": _step(follow, RangeAdam(range_units(follow), 1e-6, 0.0), images, depth),
-        "qat, learned scales": _step(learned, RangeAdam(range_units(learned), 1e-6, 0.0), images, depth),
+        "qat, calibrated ranges": _step(frozen, GridAdam(grid_units(frozen), 1e-6, 0.0), images, depth),
+        "qat, BatchNorm live": _step(live, GridAdam(grid_units(live), 1e-6, 0.0), images, depth),
+        "qat, ranges that follow": _step(follow, GridAdam(grid_units(follow), 1e-6, 0.0), images, depth),
+        "qat, learned scales": _step(learned, GridAdam(grid_units(learned), 1e-6, 0.0), images, depth),
         "qat with distillation": _step(
-            frozen, RangeAdam(range_units(frozen), 1e-6, 0.0), images, depth, teacher=fuse_bn(network)
+            frozen, GridAdam(grid_units(frozen), 1e-6, 0.0), images, depth, teacher=fuse_bn(network)
         ),
         "stock torch.ao FX qat": _step(stock, torch.optim.AdamW(stock.parameters(), 1e-6), images, depth),
     }

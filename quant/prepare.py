@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from model.errors import require_one_of
+from quant.batch_renorm import batch_renorm
 from quant.fake_quantize import FakeQuantize
 from quant.graph import (
     ConvBlock,
@@ -28,9 +29,9 @@ _SIGMOID_QPARAMS = (1.0 / 256.0, 0)
 class QuantConv(nn.Module):
     """A convolution whose folded weight is quantized, with BatchNorm live or absent and its clamp activation.
 
-    While its BatchNorm learns, the weight is folded with the running statistics, quantized, and the batch
-    statistics are applied behind it (Krishnamoorthi 2018, arXiv:1806.08342, section 3.2.2). In eval mode, or with
-    frozen statistics, it computes exactly what the int8 convolution with folded BatchNorm computes.
+    The weight is folded with the running statistics and then quantized (Krishnamoorthi 2018, arXiv:1806.08342, section
+    3.2.2), in all modes: it computes what the int8 convolution with folded BatchNorm computes. While its BatchNorm
+    learns, the gradient is that of the batch statistics, which move the running ones (``batch_renorm``).
     """
 
     def __init__(
@@ -78,10 +79,9 @@ class QuantConv(nn.Module):
         """Nx{in}xHxW to Nx{out}xH'xW'."""
         conv = self.conv
         if self.bn is not None and self.bn.training:
-            factor = bn_factor(self.bn)
+            factor = bn_factor(self.bn).detach()
             y = self.linear(x, self.weight_quantizer(conv.weight * factor.reshape(-1, 1, 1, 1)), None)
-            y = y / factor.reshape(1, -1, 1, 1)
-            y = self.bn(y if conv.bias is None else y + conv.bias.reshape(1, -1, 1, 1))
+            y = batch_renorm(y, self.bn, factor, conv.bias)
         else:
             y = self.linear(x, *self.rounded())
         return self.clamp(y)

@@ -163,22 +163,23 @@ class RoundingSpec:
 class QatSpec:
     """Quantization-aware training (Jacob et al. 2018, arXiv:1712.05877; schedule of arXiv:1806.08342).
 
-    ``images_per_epoch`` 0 means all. ``learning_rate`` is in ranges: the fraction of its quantizer's range that a
-    weight moves in a step at most. ``schedule`` lowers it along a cosine, or at plateaus of validation SSIM.
-    ``observe_batches``: a cold start first observes this many batches. ``freeze_ranges_after`` and ``freeze_bn_after``
-    are fractions of the steps. ``learned_scales``: ranges are parameters instead of moving averages or frozen.
-    ``distillation`` is the weight of the float network's prediction in the target, 0 to 1.
+    ``images_per_epoch`` 0 means all. ``travel``: how many steps of its integer grid a weight can move over the whole
+    training, however many steps that has; the learning rate follows from it. ``schedule`` lowers the rate along a
+    cosine, or at plateaus of validation SSIM. ``observe_batches``: what a start first observes of its training data.
+    ``freeze_ranges_after`` and ``freeze_bn_after`` are fractions of the steps. ``learned_scales``: ranges are
+    parameters instead of moving averages or frozen. ``distillation`` is the weight of the float network's prediction
+    in the target, 0 to 1.
     """
 
     epochs: int = 10
     batch_size: int = 8
     images_per_epoch: int = 0
-    learning_rate: float = 1e-4
+    travel: float = 0.3
     weight_decay: float = 0.0
     schedule: str = "cosine"
     observe_batches: int = 8
     freeze_ranges_after: float = 0.34
-    freeze_bn_after: float = 0.0
+    freeze_bn_after: float = 0.5
     learned_scales: bool = False
     distillation: float = 0.5
 
@@ -186,7 +187,7 @@ class QatSpec:
         require_range("qat.epochs", self.epochs, 1)
         require_range("qat.batch_size", self.batch_size, 1)
         require_range("qat.images_per_epoch", self.images_per_epoch, 0)
-        require_range("qat.learning_rate", self.learning_rate, 0.0)
+        require_range("qat.travel", self.travel, 0.0)
         require_range("qat.weight_decay", self.weight_decay, 0.0)
         require_one_of("qat.schedule", self.schedule, SCHEDULES)
         require_range("qat.observe_batches", self.observe_batches, 1)

@@ -6,6 +6,8 @@ from typing import Any
 TEST = ("ssim", "mse", "abs_rel", "rmse_m", "delta1")
 VALIDATION = (*(f"val_{name}" for name in TEST), "val_sqnr_db")
 NOISE = ("sqnr_db", "noise_rms_m", "noise_to_error")
+_IS_PTQ = ": this is PTQ under another name"
+TRAINED = ("best_epoch", "weights_changed", "bn_live_steps")
 LATENCY = (
     "latency_ms_p50",
     "latency_ms_p90",
@@ -27,6 +29,20 @@ def none(record: Mapping[str, Any]) -> dict[str, Any]:
 def training(record: Mapping[str, Any]) -> dict[str, Any]:
     """Seconds spent on training; those of several stages add up."""
     return {"train_s": record["seconds"]}
+
+
+def finetuning(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What QAT did to the network that it handed on, beside its seconds, and a note where it did nothing.
+
+    Records of before know the best epoch only.
+    """
+    figures = {name: record["metrics"].get(name) for name in TRAINED}
+    note = {}
+    if figures["weights_changed"] == 0:
+        note = {"note": f"training changed no integer weight{_IS_PTQ}"}
+    elif figures["best_epoch"] == 0:
+        note = {"note": f"no epoch was better than the start{_IS_PTQ}"}
+    return {"train_s": record["seconds"], **figures, **note}
 
 
 def widths(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,7 +26,8 @@ class Node:
     works on), ``teacher`` (finetune: the float root), ``reference`` (evaluate: the float root's test; profile: the
     float root), ``original`` (correct_bias behind round, mix, analyze: the calibrated network, whose weights no stage
     has written to), ``calibrated`` (round, correct_bias: the calibration, which knows its images), ``mixed``
-    (finetune: the choice of float sites), ``simulated`` (evaluate: the network that int8 was converted from).
+    (finetune: the choice of float sites), ``rounded`` (finetune: the best weights off the grid), ``simulated``
+    (evaluate: the network that int8 was converted from).
     """
 
     id: str

@@ -130,6 +130,7 @@ STAGES: tuple[Stage, ...] = (
         settings=("rounding", "seed"),
         inputs=lambda chain: {"network": chain.network, "calibrated": chain.nodes["calibrate"]},
         implied=("calibrated",),
+        version=2,
         device=GPU,
         images="rounding.images",
         seconds=1.0,
@@ -169,13 +170,19 @@ STAGES: tuple[Stage, ...] = (
         # A cold start (method qat) initializes its ranges by the rules of calibrate as well.
         settings=("granularity", "calibrate", "qat", "seed"),
         # Fine-tuning also learns from the float network's predictions.
-        inputs=lambda chain: {"network": chain.network, "teacher": chain.root, "mixed": chain.nodes.get("mix")},
-        implied=("mixed",),
-        version=3,
+        # From calibrated ranges it starts towards what the rounding found off the grid.
+        inputs=lambda chain: {
+            "network": chain.network,
+            "teacher": chain.root,
+            "mixed": chain.nodes.get("mix"),
+            "rounded": chain.nodes.get("round"),
+        },
+        implied=("mixed", "rounded"),
+        version=4,
         device=GPU,
         trains="qat",
         seconds=0.4,
-        columns=columns.training,
+        columns=columns.finetuning,
     ),
     Stage(
         "finetune_float",
@@ -183,6 +190,7 @@ STAGES: tuple[Stage, ...] = (
         belongs=_is_control,
         settings=("granularity", "calibrate", "qat", "seed"),
         inputs=lambda chain: {"network": chain.network, "teacher": chain.root},
+        version=2,
         device=GPU,
         trains="qat",
         seconds=0.3,

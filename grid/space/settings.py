@@ -30,6 +30,11 @@ from quant.recipe import (
 
 Scalar = bool | int | float | str | None
 Flat = dict[str, Scalar]
+REPLACED = {
+    "qat.learning_rate": "Set qat.travel, the steps of its integer grid that a weight can move in the whole "
+    "training; 1e-4 was a travel of 0.2 in the default grid.",
+}
+"""Settings of before that have no present name -> what to do."""
 
 
 @dataclass(frozen=True)

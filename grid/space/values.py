@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from grid.space.settings import Settings, field_types, groups, setting_types
+from grid.space.settings import REPLACED, Settings, field_types, groups, setting_types
 from model.data.pack import PackSpec
 from model.errors import InputError
 
@@ -87,6 +87,8 @@ def unknown_key(where: str, at: str, key: object, options: Iterable[str]) -> Inp
     options = list(options)
     key = _beginning(str(key))
     same = [option for option in options if option.partition(".")[0] == key.partition(".")[0]]
+    if key in REPLACED:
+        return InputError(where, f"{at}{key} is no setting any more", hint=REPLACED[key])
     offered = same or list(dict.fromkeys(option.partition(".")[0] for option in options))
     return InputError(where, f"{at}{key} is an unknown key", hint=nearest(key, options), options=offered)
 

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from grid.stages.calibration_images import CalibrationImages, check_images, drawn_images
 from grid.stages.work import Outcome, StageError, Work
-from model.epochs import best_epoch
 from model.network.checkpoint import checkpoint_sha256, load_checkpoint
 from model.network.depth_network import NetworkSpec, build_network
 from model.network.pretrained import load_pretrained_
@@ -98,11 +97,11 @@ def finetune_float(work: Work) -> Outcome:
     images = CalibrationImages(work.pack, int(settings["calibrate.images"] or 0), int(settings["seed"] or 0))
     prepared = prepare_control(network, str(settings["granularity"]), work.group("calibrate"), images)
     teacher = load_network(work.inputs["teacher"])
-    history, state = finetune(prepared, teacher, work.group("qat"), work.training_run, quantizers(prepared))
+    trained = finetune(prepared, teacher, work.group("qat"), work.training_run, quantizers(prepared))
     take_weights_(network, prepared.cpu())
     save_network(work.out, network.eval(), form)
-    best = best_epoch(history)
-    return Outcome({"best_epoch": best["epoch"], "val_ssim": best["val_ssim"]}, state, history)
+    best = trained.history[trained.best_epoch]
+    return Outcome({"best_epoch": best["epoch"], "val_ssim": best["val_ssim"]}, trained.asserted, trained.history)
 
 
 @torch.inference_mode()

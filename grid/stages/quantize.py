@@ -8,7 +8,6 @@ from torch import nn
 from grid.stages.analysis_files import write_analysis
 from grid.stages.calibration_images import CalibrationImages, calibrated_on, check_images, drawn_images, unseen_images
 from grid.stages.work import Outcome, StageError, Work
-from model.epochs import best_epoch
 from quant.analysis.mixed_precision import keep_worst_float
 from quant.analysis.site_errors import analyze
 from quant.artifact import load_network, load_prepared, read_form, save_network
@@ -21,6 +20,7 @@ from quant.engines.saturation import saturates
 from quant.qat.finetune import finetune, prepare_for_qat
 from quant.state import quantizer_state, require_state
 from quant.timing_class import file_structure
+from quant.weight_rounding.off_grid import lean_, load_off_grid, save_off_grid
 from quant.weight_rounding.rounding import round_weights_optq
 
 
@@ -37,12 +37,14 @@ def calibrate_ranges(work: Work) -> Outcome:
 
 
 def round_weights(work: Work) -> Outcome:
-    """The calibrated network with rounded weights, and biases to match."""
+    """The calibrated network with rounded weights and biases to match; beside it what is best off the grid."""
     prepared, form = load_prepared(work.inputs["network"]), read_form(work.inputs["network"])
     spec, seed = work.group("rounding"), int(work.node.settings["seed"] or 0)
     images = calibrated_on(work, spec.images)
-    rounded, layers = round_weights_optq(prepared.to(work.device), spec, images, seed=seed, progress=work.progress)
+    prepared = prepared.to(work.device)
+    rounded, layers, off_grid = round_weights_optq(prepared, spec, images, seed=seed, progress=work.progress)
     save_network(work.out, rounded.cpu(), form)
+    save_off_grid(work.out, off_grid)
     metrics = {"layers": [dataclasses.asdict(layer) for layer in layers]}
     return Outcome(metrics, {"images": images.indices, **quantizer_state(rounded)})
 
@@ -89,14 +91,21 @@ def finetune_quantized(work: Work) -> Outcome:
     form = read_form(folder)
     if form.form == "prepared":
         prepared = load_prepared(folder)
+        if "rounded" in work.inputs:
+            lean_(prepared, load_off_grid(work.inputs["rounded"]))
     else:
         prepared = prepare_for_qat(load_network(folder), granularity, work.group("calibrate"), form.weight_bits)
     kept_float = work.record("mixed")["asserted"]["float_sites"] if "mixed" in work.inputs else []
     teacher = load_network(work.inputs["teacher"])
-    history, state = finetune(prepared, teacher, work.group("qat"), work.training_run, kept_float)
+    trained = finetune(prepared, teacher, work.group("qat"), work.training_run, kept_float)
     save_network(work.out, prepared.cpu(), dataclasses.replace(form, form="prepared", granularity=granularity))
-    best = best_epoch(history)
-    return Outcome({"best_epoch": best["epoch"], "val_ssim": best["val_ssim"]}, state, history)
+    metrics = {
+        "best_epoch": trained.best_epoch,
+        "val_ssim": trained.history[trained.best_epoch]["val_ssim"],
+        "weights_changed": trained.weights_changed,
+        "bn_live_steps": trained.bn_live_steps,
+    }
+    return Outcome(metrics, trained.asserted, trained.history)
 
 
 def convert_network(work: Work) -> Outcome:

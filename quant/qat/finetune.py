@@ -1,7 +1,9 @@
 """Quantization-aware training (Jacob et al. 2018, arXiv:1712.05877), cold or from calibrated ranges."""
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx, nn
@@ -14,6 +16,7 @@ from model.epochs import (
     Stateful,
     Steps,
     TrainingRun,
+    best_epoch,
     epoch_batches,
     epoch_seed,
     run_epochs,
@@ -24,15 +27,18 @@ from model.metrics import depth_loss
 from model.training import validate
 from quant.calibrate import set_weight_ranges_
 from quant.fake_quantize import current_mode
-from quant.prepare import prepare, quant_convs, quantizers
-from quant.qat.range_adam import RangeAdam, range_units
+from quant.prepare import prepare, quantizers
+from quant.qat.averaging import Averaged
+from quant.qat.bn_statistics import MovingGrids, Statistics, live_convs, restart_statistics_
+from quant.qat.grid_adam import GridAdam, grid_units
+from quant.qat.integers import changed, integer_weights
 from quant.qat.schedule import freeze_ranges_, schedule
 from quant.ranges import MovingAverageObserver
 from quant.recipe import ALL_8BIT, CalibrateSpec, QatSpec, WeightBits
 from quant.state import require_state
 
-_BN_MOMENTUM = 0.01
-"""Small batches are poor statistics: a float network's own 0.1 would carry their noise into the folded weights."""
+_WINDOW = 0.2
+"""Of all steps, over which weights are averaged."""
 
 
 def prepare_for_qat(
@@ -49,9 +55,26 @@ def prepare_for_qat(
     return prepared
 
 
+@dataclass(frozen=True)
+class Finetuned:
+    """What a training did.
+
+    ``history``: an entry an epoch; validation metrics are those of the fake-quantized network. ``asserted``: the
+    quantizer state at the start. Of the network that is handed on: ``best_epoch``, 0 where that is the start;
+    ``weights_changed``, the share of its integer weights that differ from the start's, 0 to 1; ``bn_live_steps``, the
+    steps behind it that moved BatchNorm statistics.
+    """
+
+    history: list[Row]
+    asserted: dict[str, int | bool]
+    best_epoch: int
+    weights_changed: float
+    bn_live_steps: int
+
+
 def finetune(
     prepared: fx.GraphModule, teacher: nn.Module, spec: QatSpec, run: TrainingRun, kept_float: Collection[str] = ()
-) -> tuple[list[Row], dict[str, int | bool]]:
+) -> Finetuned:
     """Train ``prepared`` in place with fake quantization on, and leave it with its best epoch, in eval mode.
 
     Args:
@@ -60,52 +83,64 @@ def finetune(
         teacher: the float network; its prediction is mixed into the loss by ``spec.distillation``.
         kept_float: names of quantizers that are off on purpose, and stay off.
 
-    Returns the history, an entry an epoch (validation metrics are those of the fake-quantized network), and the
-    quantizer state that was asserted at the start. Epoch 0 is the network before the first step: it is what comes
-    back where no epoch is better on the validation images.
+    Epoch 0 is the network before the first step: it is what comes back where no epoch is better on the validation
+    images. The network of the others is an average over steps (``Averaged``).
 
-    A cold start first observes ``observe_batches`` of the training data with nothing quantized. Moving ranges freeze
-    after ``freeze_ranges_after`` of all steps, BatchNorm statistics after ``freeze_bn_after``, moving weight ranges,
-    which depend on both, with the later one.
+    A cold start first observes ``observe_batches`` of the training data with nothing quantized; where BatchNorm learns,
+    its statistics start from the same batches. Moving ranges freeze after ``freeze_ranges_after`` of all steps,
+    BatchNorm statistics after ``freeze_bn_after``, moving weight ranges, which depend on both, with the later one.
     """
     prepared.to(run.device).train()
     teacher.to(run.device).eval()
-    _set_up_bn_(prepared, spec)
+    if spec.freeze_bn_after == 0.0:
+        for conv in live_convs(prepared).values():
+            conv.freeze_bn_()
     asserted = require_state(prepared, "finetune", kept_float)
     _observe_(prepared, spec, run)  # a resumed run too: which zero points learn depends on the first ranges
+    start = integer_weights(prepared)
     if spec.learned_scales:
         _set_modes_(prepared, "learn")
-    optimizer = RangeAdam(range_units(prepared), spec.learning_rate, spec.weight_decay)
-    optimizer.register_step_post_hook(lambda *_: _project_(prepared))
+    optimizer = GridAdam(grid_units(prepared), spec.travel, spec.weight_decay)
     loss, length = _distillation_loss(teacher, spec.distillation), len(epoch_batches(run, spec, 1))
+    averaged, grids = Averaged(prepared, _WINDOW * spec.epochs * length), MovingGrids(prepared)
+    statistics = Statistics(prepared)
+
+    def after_step(*_: object) -> None:
+        _project_(prepared)
+        grids.follow_()
+        averaged.update_()
+        statistics.count_()
+
+    optimizer.register_step_post_hook(after_step)
 
     def one_epoch(number: int, history: Sequence[Row]) -> Row:
         row: Row = {"epoch": number}
         if number > 0:
             prepared.train()
+            grids.remember()
+            statistics.remember()
             scores = [past["val_ssim"] for past in history]
             before = schedule(prepared, optimizer, spec, scores, range((number - 1) * length, number * length))
             # The optimizer clips, in its units; bfloat16 is coarser than the int8 steps to be simulated.
             steps = Steps(optimizer, loss, gradient_clip=math.inf, bfloat16=False, before=before)
             row["train_loss"] = train_epoch(prepared, number, spec, steps, run)
             row["learning_rate"] = optimizer.param_groups[0]["lr"]
+            row["bn_live_steps"] = statistics.moved
             _require_finite(prepared, number)
-        metrics = _validate_frozen(prepared, run.pack, run.device)
+        metrics = _validate_frozen(averaged.sync_(), run.pack, run.device)
         return row | {f"val_{name}": value for name, value in metrics.items()}
 
-    parts: dict[str, Stateful] = {"network": prepared, "optimizer": optimizer, "modes": _Modes(prepared)}
-    history = run_epochs(range(spec.epochs + 1), one_epoch, parts, run)
-    _set_modes_(prepared, "freeze")  # at the ranges of the best epoch
+    parts: dict[str, Stateful] = {"network": averaged.network, "trained": prepared, "optimizer": optimizer}
+    history = run_epochs(
+        range(spec.epochs + 1), one_epoch, parts | {"averaged": averaged, "modes": _Modes(prepared)}, run
+    )
+    for network in (averaged.network, prepared):
+        _set_modes_(network, "freeze")  # at the ranges of the best epoch
+    prepared.load_state_dict(averaged.network.state_dict())
     prepared.eval()
-    return history, asserted
-
-
-def _set_up_bn_(prepared: nn.Module, spec: QatSpec) -> None:
-    for conv in quant_convs(prepared).values():
-        if conv.bn is not None:
-            conv.bn.momentum = _BN_MOMENTUM
-            if spec.freeze_bn_after == 0.0:
-                conv.freeze_bn_()
+    best = int(best_epoch(history)["epoch"])
+    live = sum(int(row.get("bn_live_steps", 0)) for row in history[: best + 1])
+    return Finetuned(history, asserted, best, changed(start, integer_weights(prepared)), live)
 
 
 class _Modes:
@@ -131,24 +166,31 @@ def _set_modes_(prepared: nn.Module, mode: str) -> None:
 
 @torch.no_grad()
 def _observe_(prepared: fx.GraphModule, spec: QatSpec, run: TrainingRun) -> None:
-    """Set the activation ranges that will move from the first batches of the data, with nothing quantized."""
+    """Set what will move, from the first batches of the data: activation ranges, then BatchNorm's statistics."""
     observed = [q for q in quantizers(prepared).values() if q.mode == "moving_average" and not q.weight]
-    if not observed:
-        return
-    modes = _Modes(prepared)
-    before = modes.state_dict()
-    _set_modes_(prepared, "calibrate")
-    for quantizer in observed:
-        quantizer.set_mode("calibrate", MovingAverageObserver())
     prepared.eval()
+    if observed:
+        modes = _Modes(prepared)
+        before = modes.state_dict()
+        _set_modes_(prepared, "calibrate")
+        for quantizer in observed:
+            quantizer.set_mode("calibrate", MovingAverageObserver())
+        for images in _first_batches(spec, run):
+            prepared(images)
+        for quantizer in observed:
+            assert quantizer.observer is not None
+            quantizer.set_range(*quantizer.observer.limits())
+        modes.load_state_dict(before)
+    with _held(prepared):
+        restart_statistics_(prepared, _first_batches(spec, run))
+
+
+def _first_batches(spec: QatSpec, run: TrainingRun) -> Iterator[Tensor]:
+    """What the first steps of training will see."""
     torch.manual_seed(epoch_seed(run.seed, 1))
     for batch in epoch_batches(run, spec, 1)[: spec.observe_batches]:
         images, depth = run.pack.images("train", batch.tolist()), run.pack.depth("train", batch.tolist())
-        prepared(normalize(augment(images.to(run.device), depth.to(run.device))[0]))
-    for quantizer in observed:
-        assert quantizer.observer is not None
-        quantizer.set_range(*quantizer.observer.limits())
-    modes.load_state_dict(before)
+        yield normalize(augment(images.to(run.device), depth.to(run.device))[0])
 
 
 def _project_(prepared: nn.Module) -> None:
@@ -161,7 +203,7 @@ def _require_finite(prepared: nn.Module, number: int) -> None:
     """A step too large leaves infinite parameters that frozen quantizers clamp, so that the loss stays finite."""
     wrong = [name for name, value in prepared.named_parameters() if not torch.isfinite(value).all()]
     if wrong:
-        raise FloatingPointError(f"epoch {number} left {wrong[0]} not finite; lower qat.learning_rate")
+        raise FloatingPointError(f"epoch {number} left {wrong[0]} not finite; lower qat.travel")
 
 
 def _distillation_loss(teacher: nn.Module, weight: float) -> Loss:
@@ -178,11 +220,17 @@ def _distillation_loss(teacher: nn.Module, weight: float) -> Loss:
     return loss
 
 
-def _validate_frozen(prepared: nn.Module, pack: Pack, device: torch.device) -> dict[str, float]:
-    """Validation metrics of the fake-quantized network with all ranges held; the modes are put back."""
+@contextmanager
+def _held(prepared: nn.Module) -> Iterator[None]:
+    """All ranges held; the modes are put back."""
     modes = _Modes(prepared)
     before = modes.state_dict()
     freeze_ranges_(prepared, weights=True)
-    metrics = validate(prepared, pack, device)
+    yield
     modes.load_state_dict(before)
-    return metrics
+
+
+def _validate_frozen(prepared: nn.Module, pack: Pack, device: torch.device) -> dict[str, float]:
+    """Validation metrics of the fake-quantized network with all ranges held."""
+    with _held(prepared):
+        return validate(prepared, pack, device)

@@ -25,15 +25,13 @@ def schedule(
         scores: validation SSIM of the epochs so far, for the schedule ``plateau``.
         steps: those of this epoch, by their numbers in the whole training; they all have the same length.
     """
-    plateau = _PLATEAU_FACTOR ** _plateaus(scores)
+    plateau = _PLATEAU_FACTOR ** _plateaus(scores) if spec.schedule == "plateau" else 1.0
     total = len(steps) * spec.epochs
+    rates = learning_rates(spec, total)
 
     def before(step: int) -> None:
         done = steps[step] / total
-        cosine = _LOWEST + (1.0 - _LOWEST) * 0.5 * (1.0 + math.cos(math.pi * done))
-        warm_up = min(1.0, (steps[step] + 1) / math.ceil(_WARM_UP * total))
-        rate = spec.learning_rate * warm_up * (cosine if spec.schedule == "cosine" else plateau)
-        optimizer.param_groups[0]["lr"] = rate
+        optimizer.param_groups[0]["lr"] = rates[steps[step]] * plateau
         if done >= spec.freeze_ranges_after:
             freeze_ranges_(prepared, weights=False)
         if done >= spec.freeze_bn_after:
@@ -43,6 +41,19 @@ def schedule(
             freeze_ranges_(prepared, weights=True)
 
     return before
+
+
+def learning_rates(spec: QatSpec, total: int) -> list[float]:
+    """The rate of each of ``total`` steps, in steps of a weight's grid; they add up to ``spec.travel``.
+
+    They rise over the first tenth and then fall along a cosine to a hundredth, or stay for the schedule ``plateau``.
+    """
+    rising = math.ceil(_WARM_UP * total)
+    shape = []
+    for step in range(total):
+        cosine = _LOWEST + (1.0 - _LOWEST) * 0.5 * (1.0 + math.cos(math.pi * step / total))
+        shape.append(min(1.0, (step + 1) / rising) * (cosine if spec.schedule == "cosine" else 1.0))
+    return [spec.travel * part / sum(shape) for part in shape]
 
 
 def _plateaus(scores: Sequence[float]) -> int:

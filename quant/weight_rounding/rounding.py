@@ -54,8 +54,11 @@ def round_weights_optq(
     *,
     seed: int,
     progress: Progress = ignore_progress,
-) -> tuple[fx.GraphModule, tuple[LayerRounding, ...]]:
-    """A copy of ``prepared`` whose weights lie on their grids, with biases to match, and what happened to each layer.
+) -> tuple[fx.GraphModule, tuple[LayerRounding, ...], dict[str, Tensor]]:
+    """A copy of ``prepared`` whose weights lie on their grids, what happened to each layer, and what is best off them.
+
+    The last is, by convolution, the steps from each weight to its best value off the grid (the weight's shape). Biases
+    match the rounded weights.
 
     Args:
         prepared: calibrated, with frozen quantizers, BatchNorm live or folded. With its quantizers off it is the float
@@ -74,16 +77,18 @@ def round_weights_optq(
     runs = _TwoRuns(network, batches)
     nodes = [node for node in network.graph.nodes if node.op != "output"]
     layers = []
+    off_grid = {}
     for step, node in enumerate(nodes, 1):
         runs.step_float(node)
         conv = module_of(network, node)
         if isinstance(conv, QuantConv) and conv.weight_quantizer.mode != "off":
             sampled_outputs = -(-spec.places // count)
             moments = _moments(conv, runs.inputs(node), sampled_outputs, generator)
-            layers.append(_round_(str(node.target), conv, moments, spec.damping))
+            layer, off_grid[str(node.target)] = _round_(str(node.target), conv, moments, spec.damping)
+            layers.append(layer)
         runs.step_quantized(node)
         progress({"step": step, "steps": len(nodes)})
-    return network, tuple(layers)
+    return network, tuple(layers), off_grid
 
 
 class _TwoRuns:
@@ -204,8 +209,8 @@ def _patches(
     return patches
 
 
-def _round_(name: str, conv: QuantConv, moments: _Moments, damping: float) -> LayerRounding:
-    """Put the folded weight of ``conv`` on its grid, and set its bias to match."""
+def _round_(name: str, conv: QuantConv, moments: _Moments, damping: float) -> tuple[LayerRounding, Tensor]:
+    """Put the folded weight of ``conv`` on its grid, and set its bias to match; returns what is off the grid too."""
     variances = moments.xx.diagonal(dim1=1, dim2=2)
     # Few patches show few of the directions that inputs take: an error that they do not see must not look free.
     damping += moments.weight.shape[2] / moments.count
@@ -222,9 +227,11 @@ def _round_(name: str, conv: QuantConv, moments: _Moments, damping: float) -> La
     conv.conv.weight.copy_(weight)
     conv.add_to_bias_(moments.shortfall(point).flatten().float())
     signal = float(moments.yy.sum().clamp_min(torch.finfo(torch.float64).tiny))
-    return LayerRounding(
+    off_grid = ((target - point) / step[..., None]).reshape(weight.shape)
+    layer = LayerRounding(
         name,
         float((moments.variance(nearest) + moments.shortfall(nearest) ** 2).sum()) / signal,
         float(moments.variance(point).sum()) / signal,
         float((point != nearest).double().mean()),
     )
+    return layer, off_grid.float()

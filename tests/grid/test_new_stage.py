@@ -30,7 +30,7 @@ TRAIN_IMAGES = 12
 
 def count_zeros(work: Work) -> Outcome:
     """The function of the new stage: how many weights of the network are (almost) zero."""
-    threshold = float(work.node.settings["qat.learning_rate"] or 0)
+    threshold = float(work.node.settings["qat.travel"] or 0)
     weights = [value.abs().flatten() for value in load_network(work.inputs["network"]).parameters()]
     for number in range(1, len(weights) + 1):
         work.progress({"step": number, "steps": len(weights)})
@@ -40,7 +40,7 @@ def count_zeros(work: Work) -> Outcome:
 COUNT_ZEROS = Stage(
     "count_zeros",
     "tests.grid.test_new_stage:count_zeros",
-    settings=("qat.learning_rate",),
+    settings=("qat.travel",),
     inputs=lambda chain: {"network": chain.root},
     gives_network=False,
     device=GPU,
@@ -75,9 +75,9 @@ def new(plan: Plan) -> Node:
 def test_the_plan_has_it_in_every_cell_with_the_settings_and_inputs_of_its_row(plan):
     node = new(plan)
     assert {cell.nodes["count_zeros"] for cell in plan.cells} == {node.id}
-    assert node.settings.keys() == {"qat.learning_rate"}
+    assert node.settings.keys() == {"qat.travel"}
     assert dict(node.inputs) == {"network": plan.cells[0].nodes["load"]}
-    assert all("qat.learning_rate" in cell.relevant for cell in plan.cells)
+    assert all("qat.travel" in cell.relevant for cell in plan.cells)
 
 
 def test_the_rest_of_the_plan_is_as_without_it(plan, tmp_path, tmp_path_factory, monkeypatch):

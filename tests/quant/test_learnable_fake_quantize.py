@@ -15,12 +15,12 @@ from quant.engines import qnnpack
 from quant.fake_quantize import FakeQuantize
 from quant.learnable_fake_quantize import LearnableFakeQuantize
 from quant.qat.finetune import finetune, prepare_for_qat
-from quant.qat.range_adam import RangeAdam
+from quant.qat.grid_adam import GridAdam
 from quant.recipe import CalibrateSpec, QatSpec
 from tests.quant.networks import AllKinds, activation_quantizers, reference, settled, weight_quantizers, write_pack
 
 CALIBRATE = CalibrateSpec(activation_range="minmax")
-SPEC = QatSpec(epochs=2, batch_size=4, learning_rate=2e-3, learned_scales=True)
+SPEC = QatSpec(epochs=2, batch_size=4, travel=2.0, learned_scales=True)
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +128,7 @@ def test_a_range_that_is_far_too_wide_learns_to_fit_its_values():
     quantizer.set_mode("learn")
     learned = quantizer.learned
     units = {learned.scale: learned.scale.detach().clone(), learned.zero_point: torch.tensor([255.0])}
-    optimizer = RangeAdam(units, 0.01, 0.0)
+    optimizer = GridAdam(units, 0.01, 0.0)
 
     def error() -> Tensor:
         return (quantizer(values) - values).square().mean()
@@ -152,7 +152,8 @@ def test_a_training_moves_all_ranges_and_leaves_a_network_that_converts(network,
     )
     keys = list(prepared.state_dict())
     scales = {name: q.scale.clone() for name, q in weight_quantizers(prepared).items()}
-    history, _ = finetune(prepared, copy.deepcopy(network), SPEC, TrainingRun(pack, 0, torch.device("cpu")))
+    run = TrainingRun(pack, 0, torch.device("cpu"))
+    history = finetune(prepared, copy.deepcopy(network), SPEC, run).history
     assert max(history, key=lambda row: row["val_ssim"])["epoch"] > 0
     assert all((q.scale != scales[name]).any() for name, q in weight_quantizers(prepared).items())
     assert all(float(q.scale) == pytest.approx(1 / 256) for q in activation_quantizers(prepared).values() if q.fixed)

@@ -12,7 +12,15 @@ from quant.fake_quantize import FakeQuantize
 from quant.graph import UnsupportedNetworkError, fuse_bn, is_linear_in_place, module_of
 from quant.prepare import QuantConv, elementwise_consumers, prepare, quant_convs, quantizers
 from quant.recipe import GRANULARITIES
-from tests.quant.networks import ReluPair, activation_quantizers, reference, same_tensors, settled, weight_quantizers
+from tests.quant.networks import (
+    ReluPair,
+    activation_quantizers,
+    noise,
+    reference,
+    same_tensors,
+    settled,
+    weight_quantizers,
+)
 
 
 @pytest.fixture(params=["depth_network", "all_kinds", "relu_pair"])
@@ -30,14 +38,20 @@ def test_with_all_quantizers_off_the_function_is_that_of_the_float_network(netwo
 
 
 def test_with_all_quantizers_off_training_is_that_of_the_float_network(relu_pair, images):
-    plain, prepared = copy.deepcopy(relu_pair).train(), prepare(relu_pair, "per_channel").train()
+    """Where the running statistics are those of the batch: then batch renormalization is BatchNorm."""
+    plain = copy.deepcopy(relu_pair).train()
+    for norm in (plain.bn, plain.bn2):
+        norm.momentum = 1.0
+    with torch.no_grad():
+        plain(images)
+    prepared = prepare(plain, "per_channel").train()
     expected, output = plain(images), prepared(images)
-    assert torch.allclose(output, expected, atol=1e-5)
+    assert torch.allclose(output, expected, atol=1e-4)
     expected.square().mean().backward()
     output.square().mean().backward()
     gradients = {name.replace("conv.", ""): parameter.grad for name, parameter in prepared.named_parameters()}
-    assert torch.allclose(gradients["first.weight"], plain.first.weight.grad, atol=1e-5)
-    assert torch.allclose(gradients["first.bn.weight"], plain.bn.weight.grad, atol=1e-5)
+    assert noise(gradients["first.weight"], plain.first.weight.grad) < 1e-2
+    assert noise(gradients["first.bn.weight"], plain.bn.weight.grad) < 1e-2
     assert torch.allclose(quant_convs(prepared)["first"].bn.running_var, plain.bn.running_var, atol=1e-5)
 
 
@@ -135,19 +149,17 @@ def test_in_eval_mode_a_live_batchnorm_computes_the_folded_convolution(relu_pair
 
 
 def test_in_train_mode_the_rounded_weight_is_the_folded_one(relu_pair, images):
-    """Rounding sees the weight with the running statistics; the batch statistics come behind it."""
+    """Rounding sees the weight with the running statistics, and so does what comes behind it, as in int8."""
     conv = prepare(relu_pair, "per_channel").train().get_submodule("first")
     conv.weight_quantizer.set_range_from_weight(conv.folded()[0], "minmax")
     conv.weight_quantizer.set_mode("freeze")
     seen: list[Tensor] = []
     conv.weight_quantizer.register_forward_hook(lambda module, given, out: seen.extend([given[0], out]))
     folded = conv.folded()[0].detach().clone()
-    norm = copy.deepcopy(conv.bn)
+    bias = conv.folded()[1].detach().clone()
     with torch.no_grad():
-        factor = norm.weight / torch.sqrt(norm.running_var + norm.eps)
         out = conv(images)
-        weight = seen[1] / factor.reshape(-1, 1, 1, 1)
-        expected = F.relu(norm(F.conv2d(images, weight, None, padding=1)))
+        expected = F.relu(F.conv2d(images, seen[1], bias, padding=1))
     assert torch.allclose(seen[0], folded, atol=1e-6)
     assert torch.allclose(out, expected, atol=1e-4)
 

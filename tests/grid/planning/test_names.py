@@ -9,7 +9,7 @@ from grid.planning.names import cells_of, names_by_key, trial_name, write_failur
 from grid.planning.plan import Node, Plan
 from tests.grid.tiny import space_of, world
 
-AXES = "{method: [ptq, qat, ptq+qat], fuse_bn: [false, true], qat.learning_rate: [1.0e-4, 1.0e-3]}"
+AXES = "{method: [ptq, qat, ptq+qat], fuse_bn: [false, true], qat.travel: [1.0e-4, 1.0e-3]}"
 
 
 @pytest.fixture
@@ -24,9 +24,9 @@ def node_of(plan: Plan, cell: str, stage: str) -> Node:
 
 def test_a_stage_of_one_cell_has_its_name_and_a_shared_one_says_how_many_share_it(plan):
     names = names_by_key(plan)
-    alone = node_of(plan, "fuse_bn-per_channel-qat-qat.learning_rate=0.0001", "finetune")
-    assert cells_of(alone, names) == "fuse_bn-per_channel-qat-qat.learning_rate=0.0001"
-    shared = node_of(plan, "fuse_bn-per_channel-qat-qat.learning_rate=0.0001", "fuse")
+    alone = node_of(plan, "fuse_bn-per_channel-qat-qat.travel=0.0001", "finetune")
+    assert cells_of(alone, names) == "fuse_bn-per_channel-qat-qat.travel=0.0001"
+    shared = node_of(plan, "fuse_bn-per_channel-qat-qat.travel=0.0001", "fuse")
     assert cells_of(shared, names) == f"{len(shared.cells)}-cells"
     assert len(shared.cells) > 1
 
@@ -43,9 +43,9 @@ def test_trial_names_differ_fit_into_a_file_name_and_hold_nothing_that_a_disk_re
 
 def test_a_failure_is_in_the_folder_of_its_cell_and_the_reason_of_a_shared_one_lists_all(plan, tmp_path):
     names = names_by_key(plan)
-    alone = node_of(plan, "per_channel-ptq+qat-qat.learning_rate=0.001", "finetune")
+    alone = node_of(plan, "per_channel-ptq+qat-qat.travel=0.001", "finetune")
     log = write_failure(tmp_path, alone, names, "Traceback: it broke")
-    assert log == tmp_path / "logs" / "per_channel-ptq+qat-qat.learning_rate=0.001" / f"finetune-{alone.id}.log"
+    assert log == tmp_path / "logs" / "per_channel-ptq+qat-qat.travel=0.001" / f"finetune-{alone.id}.log"
     assert log.read_text().endswith("\n\nTraceback: it broke")
     shared = node_of(plan, "fuse_bn-per_channel-ptq", "equalize")
     log = write_failure(tmp_path, shared, names, "Traceback: it broke")

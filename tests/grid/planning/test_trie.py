@@ -79,6 +79,13 @@ def test_fine_tuning_learns_from_the_float_network_that_the_cell_starts_from():
     assert [before[inputs["network"]] for inputs in tuned] == (["equalize"] * 2 + ["round"] * 2) * 2
 
 
+def test_fine_tuning_from_calibrated_ranges_knows_what_rounding_found_off_the_grid():
+    plan = full()
+    before = {node.id: node.stage for node in plan.nodes}
+    tuned = [dict(node.inputs) for node in plan.nodes if node.stage == "finetune"]
+    assert [before.get(inputs.get("rounded", "")) for inputs in tuned] == ([None] * 2 + ["round"] * 2) * 2
+
+
 def test_the_float_reference_is_planned_without_baselines_too(space_of):
     plan = make_plan(space_of("baselines: false"), "sha", "data")
     assert [cell.name for cell in plan.cells] == ["per_channel-ptq"]

@@ -158,6 +158,10 @@ def test_real_rows_hold_the_figures_of_their_own_records(grid):
         for figure in ("latency_ms_p50", "latency_ratio", "latency_ratio_high", "profiler_step_ms"):
             assert row[figure] == timed[figure]
         assert row["train_s"] == (records["finetune"]["seconds"] if "finetune" in records else 0)
+        tuned = records.get("finetune", {"metrics": {}})["metrics"]
+        for figure in ("best_epoch", "weights_changed", "bn_live_steps"):
+            assert row.get(figure) == tuned.get(figure)
+            assert (row.get(figure) is None) == ("qat" not in name)
 
 
 def test_calibration_of_a_folded_network_is_shown_as_the_same_as_without_folding(grid):
@@ -185,6 +189,8 @@ def test_results_csv_has_every_column_and_leaves_none_empty_that_an_int8_row_nee
                 else set()
             )
             noise = {"sqnr_db", "val_sqnr_db", "noise_rms_m", "noise_to_error"}
+            trained = {"best_epoch", "weights_changed", "bn_live_steps"}
+            absent |= set() if "qat" in line["method"] else trained
             assert empty - (noise if float_row else set()) == absent, line["cell"]
 
 

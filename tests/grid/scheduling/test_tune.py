@@ -41,7 +41,7 @@ class Ran:
     failures_again: dict[str, str]
 
 
-AXES = "{method: [ptq, qat], qat.learning_rate: [1.0e-4, 1.0e+300]}"
+AXES = "{method: [ptq, qat], qat.travel: [1.0e-4, 1.0e+300]}"
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def scraped(url: str, wanted: str) -> str:
 
 def broken(ran: Ran) -> dict[str, str]:
     """The node that fails in every run, and those behind it, by stage."""
-    relevant = {"method": "qat", "qat.learning_rate": 1e300}
+    relevant = {"method": "qat", "qat.travel": 1e300}
     cell = next(cell for cell in ran.plan.cells if relevant.items() <= cell.settings.items())
     return {stage: cell.nodes[stage] for stage in ("finetune", "convert", "evaluate", "profile")}
 

@@ -70,9 +70,9 @@ def test_a_group_can_be_an_axis_of_on_and_off(mine):
 
 
 def test_numbers_have_one_spelling(mine):
-    space = mine("settings: {qat: {learning_rate: 1e-4, weight_decay: -0.0, distillation: 1}}")
+    space = mine("settings: {qat: {travel: 1e-4, weight_decay: -0.0, distillation: 1}}")
     found = {key: value for key, value in space.base.items() if key.startswith("qat.")}
-    assert found["qat.learning_rate"] == 1e-4  # YAML 1.1 reads 1e-4 as text
+    assert found["qat.travel"] == 1e-4  # YAML 1.1 reads 1e-4 as text
     assert json.dumps(found["qat.weight_decay"]) == "0.0"
     assert type(found["qat.distillation"]) is float
 

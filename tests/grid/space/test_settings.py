@@ -54,7 +54,7 @@ cell_settings = st.builds(
     rounding=st.none() | st.builds(RoundingSpec, images=st.integers(1, 99)),
     bias_correction=st.none() | st.builds(BiasCorrectionSpec, method=st.sampled_from(BIAS_CORRECTIONS)),
     mixed_precision=st.none() | st.builds(MixedPrecisionSpec, target_sqnr_db=st.none() | st.floats(-99, 99)),
-    qat=st.builds(QatSpec, epochs=st.integers(1, 99), learning_rate=fractions, distillation=fractions),
+    qat=st.builds(QatSpec, epochs=st.integers(1, 99), travel=fractions, distillation=fractions),
     latency=st.builds(LatencySpec, seconds=st.floats(0.1, 100)),
     analyze=st.none() | st.builds(AnalyzeSpec, images=st.integers(1, 99)),
 )

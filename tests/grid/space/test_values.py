@@ -45,8 +45,8 @@ ERRORS = [
     ("axes: {method: ptq}", "axes.method='ptq' is not an axis; expected a list of one value or more."),
     ("axes: {seed: [1, 2, 1]}", "axes.seed[2]=1 is there twice; expected each value once."),
     (
-        "axes: {qat.learning_rate: [1, 1.0]}",
-        "axes.qat.learning_rate[1]=1.0 is there twice; expected each value once.",
+        "axes: {qat.travel: [1, 1.0]}",
+        "axes.qat.travel[1]=1.0 is there twice; expected each value once.",
     ),
     ("axes: {seed: [-1]}", "axes.seed[0]=-1 is out of range; expected between 0 and 4294967295."),
     ("axes: {qat.epocs: [1]}", "axes.qat.epocs is an unknown key; expected one of qat.epochs, "),
@@ -63,12 +63,20 @@ ERRORS = [
         "settings.calibrate.images=True has the wrong type; expected a whole number.",
     ),
     (
-        "settings: {qat: {learning_rate: fast}}",
-        "settings.qat.learning_rate='fast' has the wrong type; expected a finite number.",
+        "settings: {qat: {travel: fast}}",
+        "settings.qat.travel='fast' has the wrong type; expected a finite number.",
     ),
     (
-        "settings: {qat: {learning_rate: .nan}}",
-        "settings.qat.learning_rate=nan has the wrong type; expected a finite number.",
+        "settings: {qat: {travel: .nan}}",
+        "settings.qat.travel=nan has the wrong type; expected a finite number.",
+    ),
+    (
+        "settings: {qat: {learning_rate: 1e-4}}",
+        "settings.qat.learning_rate is no setting any more. Set qat.travel, the steps of its integer grid that a ",
+    ),
+    (
+        "axes: {qat.learning_rate: [1e-4, 1e-3]}",
+        "axes.qat.learning_rate is no setting any more. Set qat.travel, the steps of its integer grid that a ",
     ),
     ("settings: {fuse_bn: 1}", "settings.fuse_bn=1 has the wrong type; expected true or false."),
     ("settings: {method: 3}", "settings.method=3 has the wrong type; expected text."),

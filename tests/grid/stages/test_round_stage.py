@@ -9,6 +9,7 @@ from grid.storage.result_store import StageStore
 from quant.artifact import load_network
 from quant.prepare import quant_convs
 from quant.state import require_state
+from quant.weight_rounding.off_grid import load_off_grid
 from tests.grid.tiny import space_of, world
 
 
@@ -55,11 +56,13 @@ def test_rounding_on_and_off_are_cells_of_one_grid_with_names_that_tell_them_apa
 def test_it_leaves_a_network_on_its_grid_and_the_error_of_every_layer(tmp_path, tmp_path_factory):
     tiny = world(tmp_path_factory)
     more = ("equalize=false", "rounding.images=3", "rounding.places=256")
-    plan = tiny.plan(space_of(tmp_path, "{granularity: [per_tensor], rounding: [true]}", overrides=more))
+    plan = tiny.plan(
+        space_of(tmp_path, "{granularity: [per_tensor], method: [ptq+qat], rounding: [true]}", overrides=more)
+    )
     context = tiny.context(tmp_path)
     records = {}
     for node in plan.nodes:
-        if node.stage in ("load", "calibrate", "round"):
+        if node.stage in ("load", "calibrate", "round", "correct_bias", "finetune"):
             records[node.stage] = run_node(node, context)
     network = load_network(StageStore(tmp_path).path(records["round"]["id"]))
     require_state(network, "evaluate")
@@ -72,3 +75,6 @@ def test_it_leaves_a_network_on_its_grid_and_the_error_of_every_layer(tmp_path, 
     asserted = records["round"]["asserted"]
     assert len(asserted["images"]) == 3
     assert set(asserted["images"]) < set(records["calibrate"]["asserted"]["images"])
+    assert load_off_grid(StageStore(tmp_path).path(records["round"]["id"])).keys() == layers.keys()
+    tuned = records["finetune"]["metrics"]
+    assert tuned["best_epoch"] == 0 or tuned["weights_changed"] > 0

@@ -27,7 +27,7 @@ def test_a_cell_becomes_a_finished_child_run_with_its_settings_and_figures(track
     assert run.info.run_name == "per_channel-ptq"
     assert run.data.tags["mlflow.parentRunId"] == parent
     assert run.data.tags["granularity"] == "per_channel"
-    expected = {"method": "ptq", "fuse_bn": "false", "equalize": "null", "qat.learning_rate": "0.0001"}
+    expected = {"method": "ptq", "fuse_bn": "false", "equalize": "null", "qat.travel": "0.0001"}
     assert run.data.params == expected
     assert run.data.metrics == {"test_ssim": 0.8, "val_ssim": 0.75}, "None is no figure"
     steps = tracking.client.get_metric_history(run.info.run_id, "val_ssim")

@@ -6,7 +6,7 @@ from grid.tracking.mlflow_store import CellRun, Tracking
 def write(tracking: Tracking, parent: str, key: str = "k1", **given) -> str:
     cell = {
         "name": "per_channel-ptq",
-        "params": {"method": "ptq", "fuse_bn": False, "equalize": None, "qat.learning_rate": 1e-4},
+        "params": {"method": "ptq", "fuse_bn": False, "equalize": None, "qat.travel": 1e-4},
         "metrics": {"test_ssim": 0.8, "sqnr_db": None},
         "history": [{"epoch": 1, "val_ssim": 0.7}, {"epoch": 2, "val_ssim": 0.75, "loss": None}],
         "tags": {"granularity": "per_channel"},

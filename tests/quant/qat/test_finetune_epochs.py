@@ -23,15 +23,15 @@ from tests.quant.qat.training import CALIBRATE, CPU, SPEC, run, warm
 def test_the_best_epoch_is_kept_and_not_the_last(network, pack, monkeypatch):
     prepared, states = warm(network, pack), []
     scores = iter([0.2, 0.3, 0.9, 0.5])
-    monkeypatch.setattr(qat, "validate", lambda *_: {"ssim": next(scores)})
 
-    def progress(info):
-        if "val_ssim" in info:
-            states.append({name: value.clone() for name, value in prepared.state_dict().items()})
+    def validate(validated, *_):
+        states.append({name: value.clone() for name, value in validated.state_dict().items()})
+        return {"ssim": next(scores)}
 
-    history, _ = run(prepared, pack, network, progress=progress)
+    monkeypatch.setattr(qat, "validate", validate)
+    history, _ = run(prepared, pack, network)
     assert [(row["epoch"], row["val_ssim"]) for row in history] == [(0, 0.2), (1, 0.3), (2, 0.9), (3, 0.5)]
-    assert same_tensors(prepared.state_dict(), states[2])
+    assert same_tensors(prepared.state_dict(), states[2]), "what is handed on is what was validated"
     assert not same_tensors(states[2], states[3])
 
 
@@ -76,7 +76,7 @@ class Killed(Exception):
 )
 def test_a_resumed_training_equals_an_uninterrupted_one_bit_for_bit(network, pack, tmp_path, finished, start):
     # Activations freeze in the second epoch and all the rest in the third.
-    spec = QatSpec(epochs=4, batch_size=4, learning_rate=2e-3, freeze_ranges_after=0.34, freeze_bn_after=0.67)
+    spec = QatSpec(epochs=4, batch_size=4, travel=2.0, freeze_ranges_after=0.34, freeze_bn_after=0.67)
     spec = replace(spec, learned_scales="learned" in start)
 
     def fresh():
@@ -98,7 +98,7 @@ def test_a_resumed_training_equals_an_uninterrupted_one_bit_for_bit(network, pac
 
 
 def test_a_training_that_began_when_a_mode_had_another_name_is_resumed(network, pack, tmp_path):
-    spec = QatSpec(epochs=3, batch_size=4, learning_rate=2e-3, freeze_ranges_after=1.0)
+    spec = QatSpec(epochs=3, batch_size=4, travel=2.0, freeze_ranges_after=1.0)
 
     def fresh():
         return prepare_for_qat(network, "per_channel", CALIBRATE)
@@ -130,7 +130,7 @@ def test_a_finished_training_that_is_asked_for_again_is_only_read(network, pack,
 
 
 def test_one_seed_gives_one_network_and_another_another(network, pack):
-    spec = QatSpec(epochs=1, batch_size=4, learning_rate=2e-3)
+    spec = QatSpec(epochs=1, batch_size=4, travel=2.0)
     results = []
     for seed in (3, 3, 4):
         prepared = prepare_for_qat(network, "per_channel", CALIBRATE)

@@ -47,4 +47,4 @@ def test_parameters_that_run_to_infinity_stop_the_training(network, pack, start)
     """Frozen quantizers clamp infinite weights, so that the loss alone does not tell."""
     prepared = warm(network, pack) if start == "warm" else prepare_for_qat(network, "per_channel", CALIBRATE)
     with pytest.raises(FloatingPointError):
-        run(prepared, pack, network, replace(SPEC, learning_rate=1e300))
+        run(prepared, pack, network, replace(SPEC, travel=1e300))

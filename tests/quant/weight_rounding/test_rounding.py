@@ -81,7 +81,7 @@ def test_fake_quantization_changes_no_weight_any_more(by_optq, case):
 @pytest.mark.parametrize("case", CASES)
 def test_only_weights_and_biases_change_and_only_in_the_copy(prepared, images, case):
     before = frozen_state(prepared[case])
-    network, _ = round_weights_optq(prepared[case], SPEC, images, seed=0)
+    network, _, _ = round_weights_optq(prepared[case], SPEC, images, seed=0)
     tensors, modes = frozen_state(prepared[case])
     assert same_tensors(tensors, before[0])
     assert modes == before[1]
@@ -126,7 +126,7 @@ def test_rounding_noise_falls_by_far_on_images_that_rounding_did_not_see(images,
     torch.manual_seed(0)
     network = settled(network(), images)
     rounded = off_(calibrate(network, granularity, CalibrateSpec(), images))
-    by_optq, _ = round_weights_optq(rounded, SPEC, images, seed=0)
+    by_optq, _, _ = round_weights_optq(rounded, SPEC, images, seed=0)
     exact = reference(network, fresh_images)
     before, after = (sqnr_db(exact, reference(one, fresh_images)) for one in (rounded, by_optq))
     assert after > before + (3.0 if granularity == "per_tensor" else 1.0)
@@ -139,7 +139,7 @@ def test_a_layer_makes_up_for_what_the_layers_before_it_lost(images):
     prepared = off_(calibrate(network, "per_tensor", CalibrateSpec(), images))
     weight = quant_convs(prepared)["second"]
     weight.weight_quantizer.set_range(torch.tensor([-2.0]), torch.tensor([2.0]))  # room for any weight
-    by_optq, layers = round_weights_optq(prepared, RoundingSpec(places=2048, damping=0.01), images, seed=0)
+    by_optq, layers, _ = round_weights_optq(prepared, RoundingSpec(places=2048, damping=0.01), images, seed=0)
     first, second = (conv.folded()[0].detach().flatten(1) for conv in quant_convs(by_optq).values())
     assert first[1, 2] == pytest.approx(1 / 127)
     assert second[0, 1] == pytest.approx(0.6 * float(network.second.weight[0, 1].detach()), abs=0.02)
@@ -150,7 +150,7 @@ def test_the_bias_keeps_the_mean_of_every_output(images):
     torch.manual_seed(0)
     network = fuse_bn(settled(ReluPair(), images))
     prepared = off_(calibrate(network, "per_tensor", CalibrateSpec(), images))
-    by_optq, _ = round_weights_optq(prepared, RoundingSpec(places=10**6), images, seed=0)
+    by_optq, _, _ = round_weights_optq(prepared, RoundingSpec(places=10**6), images, seed=0)
     means = [reference(one, images).mean((0, 2, 3)) for one in (network, prepared, by_optq)]
     errors = [(mean - means[0]).abs().max() for mean in means[1:]]
     assert errors[1] < 1e-5 < 1e-3 < errors[0]
@@ -161,7 +161,7 @@ def test_a_convolution_without_a_bias_gets_one_that_keeps_the_mean(images):
     network = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False)).eval()
     bright = images + 5.0
     prepared = off_(calibrate(network, "per_tensor", CalibrateSpec(), bright))
-    by_optq, _ = round_weights_optq(prepared, RoundingSpec(places=10**6), bright, seed=0)
+    by_optq, _, _ = round_weights_optq(prepared, RoundingSpec(places=10**6), bright, seed=0)
     means = [reference(one, bright).mean((0, 2, 3)) for one in (network, prepared, by_optq)]
     assert (means[2] - means[0]).abs().max() < 1e-4 < 1e-3 < (means[1] - means[0]).abs().max()
 
@@ -169,7 +169,7 @@ def test_a_convolution_without_a_bias_gets_one_that_keeps_the_mean(images):
 def test_a_convolution_that_stays_float_is_left_as_it_is(prepared, images):
     network = copy.deepcopy(prepared[True, "per_channel"])
     quant_convs(network)["project"].weight_quantizer.set_mode("off")
-    by_optq, layers = round_weights_optq(network, SPEC, images, seed=0)
+    by_optq, layers, _ = round_weights_optq(network, SPEC, images, seed=0)
     assert "project" not in {layer.name for layer in layers}
     before, after = (quant_convs(one)["project"].conv for one in (network, by_optq))
     assert torch.equal(before.weight, after.weight)
@@ -182,7 +182,7 @@ def test_inputs_that_say_nothing_leave_finite_weights(all_kinds, content, case):
     fused, granularity = case
     plain = torch.full((4, 3, 64, 64), content)
     network = calibrate(fuse_bn(all_kinds) if fused else all_kinds, granularity, CalibrateSpec(), plain)
-    by_optq, _ = round_weights_optq(network, SPEC, plain, seed=0)
+    by_optq, _, _ = round_weights_optq(network, SPEC, plain, seed=0)
     assert torch.isfinite(reference(by_optq, smooth_images(2, 64))).all()
 
 
@@ -198,9 +198,9 @@ def test_no_more_images_are_read_than_it_is_told(prepared, images):
             return images[where]
 
     case = (True, "per_tensor")
-    watched, _ = round_weights_optq(prepared[case], RoundingSpec(images=3), Watched(), seed=0)
+    watched, _, _ = round_weights_optq(prepared[case], RoundingSpec(images=3), Watched(), seed=0)
     assert max(reached) == 3
-    few, _ = round_weights_optq(prepared[case], RoundingSpec(), images[:3], seed=0)
+    few, _, _ = round_weights_optq(prepared[case], RoundingSpec(), images[:3], seed=0)
     assert same_tensors(integers(watched), integers(few))
 
 

@@ -1,11 +1,12 @@
-"""Adam (Kingma and Ba 2015, arXiv:1412.6980) that measures every parameter in units of the range it writes to.
+"""Adam (Kingma and Ba 2015, arXiv:1412.6980) that measures every parameter in steps of the integer grid it writes to.
 
 Adam moves each element by about the learning rate, however large the element is. After equalization neighbouring
 channels differ by orders of magnitude, and a step that one does not notice wipes out the other, although their
-function and their rounding noise are the same. Here a step of 1e-4 is 1e-4 of the range of the weight's quantizer (an
-eightieth of an int8 step) for a weight, of the range of the output's quantizer for a bias, of itself for a factor of
-BatchNorm. Then training does not depend on how the channels happen to be scaled, as in layer-wise adaptive rates (You
-et al. 2017, arXiv:1708.03888) but by quantizer.
+function and their rounding noise are the same. And whether a weight changes at all depends on its grid: what int8 does
+not notice is most of a step of 4 bits. Here a learning rate of 0.1 moves a weight by a tenth of a step of its own
+quantizer, whatever its bits. A bias moves in steps of the output's quantizer, a factor of BatchNorm in parts of itself.
+Then training does not depend on how the channels happen to be scaled, as in layer-wise adaptive rates (You et al. 2017,
+arXiv:1708.03888) but by quantizer.
 """
 
 from collections.abc import Mapping
@@ -21,15 +22,19 @@ from quant.prepare import QuantConv
 
 _BETAS = (0.9, 0.999)
 _EPS = 1e-12
-_CLIP = 1.0
+_OWN = 1.0 / 127.0
+"""Of itself: the unit of what has no grid of its own, as if it stood at the end of one of 8 bits."""
+_CLIP = _OWN
 """Largest norm of the whole gradient, by units: no batch counts more than another in the moments."""
+_BIAS_STEPS = 2.0
+"""Of the output's grid, which has as many on either side of a symmetric range as there are in that of a weight."""
 _RANGE_SPEED = 10.0
 """Of learned ranges: most weights are a fraction of their range, and a scale shall change as fast as they do."""
 _DEAD = 1e-9
 """Above what a BatchNorm factor of zero leaves (``bn_factor``)."""
 
 
-class RangeAdam(Optimizer):
+class GridAdam(Optimizer):
     """Adam with a unit for each parameter, a tensor that broadcasts to it; with decoupled weight decay."""
 
     def __init__(self, units: Mapping[Tensor, Tensor], learning_rate: float, weight_decay: float) -> None:
@@ -58,7 +63,7 @@ class RangeAdam(Optimizer):
 
 
 @torch.no_grad()
-def range_units(prepared: fx.GraphModule) -> dict[Tensor, Tensor]:
+def grid_units(prepared: fx.GraphModule) -> dict[Tensor, Tensor]:
     """The unit of every parameter that learns; the ranges of ``prepared`` are known.
 
     A parameter that belongs to no quantized convolution is measured by its own largest element.
@@ -72,33 +77,30 @@ def range_units(prepared: fx.GraphModule) -> dict[Tensor, Tensor]:
             units |= _conv_units(conv, output)
     for module in prepared.modules():
         if isinstance(module, LearnableFakeQuantize):
-            units[module.scale] = _RANGE_SPEED * module.scale
-            units[module.zero_point] = torch.full_like(module.zero_point, _RANGE_SPEED * module.quant_max)
-    named = {p: units.get(p, p.abs().amax()) for p in prepared.parameters() if p.requires_grad}
+            units[module.scale] = _RANGE_SPEED * _OWN * module.scale
+            units[module.zero_point] = torch.full_like(module.zero_point, _RANGE_SPEED * _OWN * module.quant_max)
+    named = {p: units.get(p, _OWN * p.abs().amax()) for p in prepared.parameters() if p.requires_grad}
     return {parameter: unit.detach().clone() for parameter, unit in named.items()}
 
 
 def _conv_units(conv: QuantConv, output: FakeQuantize) -> dict[Tensor, Tensor]:
     weight, bias = conv.folded()
-    written = _range(conv.weight_quantizer, weight)
-    shifted = _range(output, weight if bias is None else bias)
+    written = _step(conv.weight_quantizer, weight)
+    shifted = _BIAS_STEPS * _step(output, weight if bias is None else bias)
     bn = conv.bn
     units: dict[Tensor | None, Tensor] = {conv.conv.weight: written.reshape(-1, 1, 1, 1), conv.conv.bias: shifted}
     if bn is not None:
         factor = bn_factor(bn).abs()
         before = torch.where(factor > _DEAD, 1.0 / factor, 0.0)  # what a step of 1 behind BatchNorm is in front of it
         units = {conv.conv.weight: (written * before).reshape(-1, 1, 1, 1), conv.conv.bias: shifted * before}
-        units |= {bn.weight: bn.weight.abs(), bn.bias: shifted}
+        units |= {bn.weight: _OWN * bn.weight.abs(), bn.bias: shifted}
     return {parameter: unit for parameter, unit in units.items() if parameter is not None}
 
 
-def _range(quantizer: FakeQuantize, values: Tensor) -> Tensor:
-    """Length of one side of a symmetric range, or of a whole affine one; without one the largest of ``values``.
-
-    A quantizer that is off may have a range all the same.
-    """
-    if not torch.isfinite(quantizer.low).all() and not quantizer.fixed and quantizer.learned is None:
-        return values.abs().amax().reshape(1)
+def _step(quantizer: FakeQuantize, values: Tensor) -> Tensor:
+    """One step of the integer grid, which a quantizer that is off may have all the same; else one of 8 bits."""
     if quantizer.learned is not None:
-        return quantizer.learned.scale * quantizer.quant_max
-    return quantizer.scale * quantizer.quant_max
+        return quantizer.learned.scale
+    if not torch.isfinite(quantizer.low).all() and not quantizer.fixed:
+        return _OWN * values.abs().amax().reshape(1)
+    return quantizer.scale
