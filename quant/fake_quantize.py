@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from quant.learnable_fake_quantize import LearnableFakeQuantize
+from quant.qat.learnable_fake_quantize import LearnableFakeQuantize
 from quant.ranges import RangeObserver, affine_qparams, symmetric_qparams, weight_limits
 from quant.straight_through import straight_through
 

@@ -5,7 +5,6 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from model.errors import require_one_of
-from quant.batch_renorm import batch_renorm
 from quant.fake_quantize import FakeQuantize
 from quant.graph import (
     ConvBlock,
@@ -18,6 +17,7 @@ from quant.graph import (
     set_module,
     trace,
 )
+from quant.qat.batch_renorm import batch_renorm
 from quant.recipe import ALL_8BIT, GRANULARITIES, WeightBits
 from quant.scaled_silu import ScaledSiLU
 

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from quant.batch_renorm import batch_statistics
 from quant.graph import bn_factor
 from quant.prepare import QuantConv, quant_convs
+from quant.qat.batch_renorm import batch_statistics
 
 _MOMENTUM = 0.02
 """Small batches are poor statistics: a float network's own 0.1 would carry their noise into the folded weights."""

@@ -17,8 +17,8 @@ from torch.optim import Optimizer
 
 from quant.fake_quantize import FakeQuantize
 from quant.graph import bn_factor, module_of
-from quant.learnable_fake_quantize import LearnableFakeQuantize
 from quant.prepare import QuantConv
+from quant.qat.learnable_fake_quantize import LearnableFakeQuantize
 
 _BETAS = (0.9, 0.999)
 _EPS = 1e-12

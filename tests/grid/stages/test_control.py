@@ -16,7 +16,7 @@ from quant.prepare import quantizers
 from tests.grid.tiny import put, space_of, world
 
 AXES = "{method: [qat, fp32-finetuned], fuse_bn: [false, true]}"
-RATE = "qat.learning_rate"
+RATE = "qat.travel"
 MORE = ("qat.epochs=2", "qat.images_per_epoch=6")
 
 

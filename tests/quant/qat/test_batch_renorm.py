@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from quant.batch_renorm import batch_renorm, batch_statistics
 from quant.graph import bn_factor
 from quant.prepare import QuantConv
+from quant.qat.batch_renorm import batch_renorm, batch_statistics
 from tests.quant.networks import noise
 
 BATCH, CHANNELS = 6, 5

@@ -13,9 +13,9 @@ from model.training import validate
 from quant.calibrate import calibrate
 from quant.engines import qnnpack
 from quant.fake_quantize import FakeQuantize
-from quant.learnable_fake_quantize import LearnableFakeQuantize
 from quant.qat.finetune import finetune, prepare_for_qat
 from quant.qat.grid_adam import GridAdam
+from quant.qat.learnable_fake_quantize import LearnableFakeQuantize
 from quant.recipe import CalibrateSpec, QatSpec
 from tests.quant.networks import AllKinds, activation_quantizers, reference, settled, weight_quantizers, write_pack
 
