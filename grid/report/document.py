@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from grid.report.figures.forest import Forest
 from grid.report.figures.panels import TradeOff
 
 
@@ -115,10 +116,10 @@ class Picture:
 
 @dataclass(frozen=True)
 class Plot:
-    """The trade-off as interactive plots, with a picture of the same where scripts do not run."""
+    """The trade-off or differences as interactive plots, with a picture of the same where scripts do not run."""
 
     kind: ClassVar = "plot"
-    tradeoff: TradeOff
+    shown: TradeOff | Forest
     picture: Picture
 
 

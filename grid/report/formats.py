@@ -8,7 +8,8 @@ DASH = "–"
 DIGITS = {
     "test_mse": 5, "test_ssim": 4, "simulated_ssim": 4, "sqnr_db": 2, "size_mb": 3, "test_abs_rel": 4,
     "test_rmse_m": 3, "test_delta1": 4, "latency_ms_p50": 2, "latency_ms_p90": 2, "latency_ratio": 2,
-    "latency_ratio_low": 2, "latency_ratio_high": 2, "profiler_step_ms": 2, "train_s": 0,
+    "latency_ratio_low": 2, "latency_ratio_high": 2, "profiler_step_ms": 2, "train_s": 0, "val_ssim": 4,
+    "noise_rms_m": 4, "noise_to_error": 3,
 }  # fmt: skip
 
 

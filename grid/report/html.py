@@ -12,20 +12,20 @@ from markupsafe import Markup
 
 from grid.report.document import Block, Document, Plot, plain_text
 from grid.report.embedding import Embedder
-from grid.report.figures.interactive import key, plotly_js, plots, title
+from grid.report.figures.interactive import interactive, plotly_js
 
 PAGE = Path(__file__).parent / "page"
 _TEMPLATES = Environment(
     loader=FileSystemLoader(PAGE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
 )
-_TEMPLATES.globals |= {"plain_text": plain_text, "plot_key": key, "plot_title": title}
+_TEMPLATES.globals |= {"plain_text": plain_text, "interactive": interactive}
 
 
 def html_page(document: Document, folder: Path) -> str:
     """Return the page, with the pictures of ``folder`` in it.
 
-    Interactive plots take the place of the picture of a trade-off, which is there where scripts do not run and on
-    paper.
+    Interactive plots take the place of their pictures, which are there where scripts do not run and
+    on paper.
     """
     scripts = [_part("tables.js"), *_plot_scripts(document)]
     return _TEMPLATES.get_template("report.html").render(
@@ -39,10 +39,10 @@ def html_page(document: Document, folder: Path) -> str:
 
 def _plot_scripts(document: Document) -> list[str]:
     """The library, the data and the drawing of the plots; plotly.js is read last, when all text is there."""
-    tradeoffs = [block.tradeoff for block in _blocks(document.sections) if isinstance(block, Plot)]
-    if not tradeoffs:
+    shown = [block.shown for block in _blocks(document.sections) if isinstance(block, Plot)]
+    if not shown:
         return []
-    figures: list[dict[str, Any]] = [figure for tradeoff in tradeoffs for figure in plots(tradeoff)]
+    figures: list[dict[str, Any]] = [plot.figure for one in shown for plot in interactive(one).plots]
     library = plotly_js().replace("\r\n", "\n").replace("\r", "\n")  # as a browser reads, and hashes, it
     data = json.dumps(figures, separators=(",", ":")).replace("<", "\\u003c")  # else a name could end the script
     return [library.replace("</script", "<\\/script"), f"const PLOTS = {data};\n{_part('plots.js')}"]

@@ -61,7 +61,10 @@ class ReportInputs:
     @cached_property
     def fronts(self) -> Mapping[str, Sequence[str]]:
         """The cells on the Pareto front, by processor."""
-        return {name: front_of(view, self.evidence) for name, view in by_processor(self.rows).items()}
+        views = by_processor(self.rows)
+        if len(views) == 1:
+            return dict.fromkeys(views, self.answer.front)
+        return {name: front_of(view, self.evidence) for name, view in views.items()}
 
     @cached_property
     def shortlist(self) -> list[Row]:

@@ -9,6 +9,8 @@ from grid.report.document import Document, Section, pictures
 from grid.report.html import html_page
 from grid.report.inputs import ReportInputs
 from grid.report.markdown import markdown_text
+from grid.report.sections.against_float import against_float_network
+from grid.report.sections.cautions import cautions
 from grid.report.sections.effects import axis_effects
 from grid.report.sections.noise import noise
 from grid.report.sections.pictures import latencies, learning
@@ -22,6 +24,7 @@ from model.files import write_atomically
 
 SECTIONS: tuple[Callable[[ReportInputs], Section | None], ...] = (
     recommendation,
+    against_float_network,
     tradeoff,
     seeds,
     results,
@@ -44,7 +47,8 @@ def report(inputs: ReportInputs) -> Document:
     """Return what the report says; a section with nothing to say is left out."""
     sections = (section(inputs) for section in SECTIONS)
     title = f"Grid {inputs.context['run']}"
-    return Document(title, (opening(inputs.rows, inputs.context),), tuple(one for one in sections if one))
+    first = (opening(inputs.rows, inputs.context), *cautions(inputs))
+    return Document(title, first, tuple(one for one in sections if one))
 
 
 def write_report(folder: Path, inputs: ReportInputs) -> tuple[Path, Path]:

@@ -16,7 +16,7 @@ def shortlist(rows: Sequence[Row], recommended: Collection[str], front: Collecti
     worst by validation SSIM (by test SSIM where there are no validation figures), more of the best than of the worst.
     A float network that computes the same as the one that all start from is left out.
     """
-    once = list(_once(row for row in rows if row["status"] == "ok" and not row.get("same_as") and not _is_copy(row)))
+    once = networks(rows)
     ranked = sorted(once, key=lambda row: -_ssim(row))
     floats = [row for row in once if row["method"] == "fp32"]
     int8 = [row for row in ranked if row["method"] != "fp32"]
@@ -26,6 +26,11 @@ def shortlist(rows: Sequence[Row], recommended: Collection[str], front: Collecti
         ordered += [*(next(best, {}) for _ in range(3)), next(worst, {})]
     kept = list(dict.fromkeys(row["cell"] for row in ordered if row))[:most]
     return [row for row in once if row["cell"] in set(kept)]
+
+
+def networks(rows: Sequence[Row]) -> list[Row]:
+    """Return the measured rows among which ``shortlist`` chooses."""
+    return list(_once(row for row in rows if row["status"] == "ok" and not row.get("same_as") and not _is_copy(row)))
 
 
 def _once(rows: Iterable[Row]) -> Iterable[Row]:

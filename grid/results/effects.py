@@ -36,6 +36,7 @@ from grid.results.ranking import (
 )
 
 TESTED = (SSIM, MSE, SQNR)
+MOST_VALUES = 8
 Pair = tuple[Row, Row]
 
 
@@ -98,7 +99,7 @@ def _steps(rows: Sequence[Row]) -> list[tuple[str, Any, Any, list[Pair]]]:
     found = []
     for axis in axes:
         values = list(dict.fromkeys(row.get(axis) for row in cells))
-        for start, to in itertools.combinations(values, 2):
+        for start, to in compared_values(values):
             pairs = []
             for row in (row for row in cells if row.get(axis) == start):
                 partners = places.get(place_of({**row, axis: to}, axes), [])
@@ -108,6 +109,17 @@ def _steps(rows: Sequence[Row]) -> list[tuple[str, Any, Any, list[Pair]]]:
             if pairs:
                 found.append((axis, start, to, pairs))
     return found
+
+
+def compared_values(values: Sequence[Any]) -> list[tuple[Any, Any]]:
+    """Return which values of an axis are compared: all pairs of up to ``MOST_VALUES``.
+
+    Of more the first one with others evenly spread over the rest: all pairs of a thousand values are half a million.
+    """
+    if len(values) <= MOST_VALUES:
+        return list(itertools.combinations(values, 2))
+    places = np.linspace(1, len(values) - 1, MOST_VALUES).round().astype(int)
+    return [(values[0], values[place]) for place in places]
 
 
 def _effect(axis: str, start: Any, to: Any, pairs: list[Pair], tests: Mapping[str, StepTest]) -> Effect:

@@ -1,4 +1,4 @@
-"""The colours of methods, engines and the Pareto front, the same in all figures."""
+"""The colours of methods, engines, verdicts and the Pareto front, the same in all figures."""
 
 METHODS = {"fp32": "#555555", "ptq": "#d95f02", "qat": "#1f78b4", "ptq+qat": "#1b9e77"}
 ENGINES = {
@@ -7,3 +7,6 @@ ENGINES = {
 }  # fmt: skip
 FRONT = "#e7298a"
 OTHER = "#000000"
+VERDICTS = {"better": "#1b9e77", "equivalent": "#1f78b4", "undecided": "#888888", "worse": "#d95f02"}
+"""In the order of a key. Told apart without colours too: by their words and by where they lie."""
+MARGIN = "#e3edf5"

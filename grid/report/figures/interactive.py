@@ -1,12 +1,48 @@
-"""The trade-off as Plotly's figures, which the report's page draws in a browser."""
+"""Figures as Plotly reads them, which the report's page draws in a browser."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from grid.report.figures.colours import FRONT
+from grid.report.figures.colours import FRONT, MARGIN, VERDICTS
+from grid.report.figures.forest import Forest, Line
 from grid.report.figures.panels import FEW, FRONT_OF_ALL, FRONT_OF_PLOT, SSIM_LABEL, Panel, Point, TradeOff
 from grid.results.ranking import LATENCY
+
+HINT = (
+    "Point at a marker to see all figures of its cell; click a name to hide or show its markers. Filled: fuse_bn; "
+    "circle: per_channel, square: per_tensor, diamond: float."
+)
+FOREST_HINT = "Point at a marker to see its interval and its verdict; click a verdict to hide or show its lines."
+
+
+@dataclass(frozen=True)
+class InteractivePlot:
+    """A figure as Plotly reads it (``data`` and ``layout``), what it shows, and its height in pixels (0: the usual)."""
+
+    figure: dict[str, Any]
+    label: str
+    height: int = 0
+
+
+@dataclass(frozen=True)
+class Interactive:
+    """Plots with one key: the colour of each name, which the page switches in all of them; ``hint`` says how."""
+
+    plots: tuple[InteractivePlot, ...]
+    key: Mapping[str, str]
+    hint: str
+
+
+def interactive(shown: TradeOff | Forest) -> Interactive:
+    """Return what is shown as plots for a browser."""
+    if isinstance(shown, Forest):
+        plot = InteractivePlot(forest_plot(shown), shown.x_label, 90 + 24 * len(shown.lines))
+        return Interactive((plot,), {verdict: VERDICTS[verdict] for verdict in shown.verdicts}, FOREST_HINT)
+    drawn = zip(plots(shown), shown.panels, strict=True)
+    labelled = (InteractivePlot(plot, f"SSIM against {title(panel)}") for plot, panel in drawn)
+    return Interactive(tuple(labelled), key(shown), HINT)
 
 
 def plots(tradeoff: TradeOff) -> list[dict[str, Any]]:
@@ -25,6 +61,52 @@ def key(tradeoff: TradeOff) -> dict[str, str]:
 def title(panel: Panel) -> str:
     """Return the label of a panel's cost, which says on what processor it is."""
     return f"on {panel.processor}: {panel.x_label}" if panel.processor else panel.x_label
+
+
+def forest_plot(shown: Forest) -> dict[str, Any]:
+    """Return differences as Plotly reads them: a trace a verdict, the margin as a band."""
+    traces = []
+    for verdict in shown.verdicts:
+        lines = [(place, line) for place, line in enumerate(shown.lines) if line.verdict == verdict]
+        ends = [_ends(line) for _, line in lines]
+        bars = {
+            "type": "data",
+            "symmetric": False,
+            "array": [high - line.estimate for (_, line), (_, high) in zip(lines, ends, strict=True)],
+            "arrayminus": [line.estimate - low for (_, line), (low, _) in zip(lines, ends, strict=True)],
+            "thickness": 2,
+            "width": 0,
+        }
+        trace = _trace([(line.estimate, place) for place, line in lines], verdict, mode="markers", error_x=bars)
+        trace["marker"] = {"color": VERDICTS[verdict], "size": 9}
+        texts = [f"<b>{escape(line.name)}</b><br>{escape(line.words)}" for _, line in lines]
+        traces.append(trace | {"text": texts, "hovertemplate": "%{text}<extra></extra>"})
+    layout = _layout(shown.x_label)
+    places = list(range(len(shown.lines)))
+    names = [escape(line.name) for line in shown.lines]
+    layout["xaxis"]["range"] = list(shown.limits)
+    layout["yaxis"] |= {
+        "title": {"text": ""},
+        "tickvals": places,
+        "ticktext": names,
+        "range": [len(places) - 0.4, -0.6],
+    }
+    band = {"type": "rect", "yref": "paper", "y0": 0, "y1": 1, "x0": -shown.margin, "x1": shown.margin}
+    zero = {"type": "line", "yref": "paper", "y0": 0, "y1": 1, "x0": 0, "x1": 0}
+    aside = {"xref": "paper", "x": 1, "xanchor": "left", "xshift": 6, "showarrow": False, "font": {"size": 12}}
+    words = (escape(line.words) for line in shown.lines)
+    layout["annotations"] = [{**aside, "y": place, "text": text} for place, text in enumerate(words)]
+    layout["margin"] = {**layout["margin"], "r": 40 + 7 * max(len(line.words) for line in shown.lines)}
+    layout["shapes"] = [
+        {**band, "fillcolor": MARGIN, "line": {"width": 0}, "layer": "below"},
+        {**zero, "line": {"color": "#888888", "width": 1}, "layer": "below"},
+    ]
+    return {"data": traces, "layout": layout}
+
+
+def _ends(line: Line) -> tuple[float, float]:
+    """The interval; of one without, the estimate itself."""
+    return (line.estimate if line.low is None else line.low, line.estimate if line.high is None else line.high)
 
 
 def plotly_js() -> str:

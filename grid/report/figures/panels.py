@@ -14,7 +14,7 @@ from grid.results.ranking import LATENCY, SIZE, SSIM, Measure, Row, compared, pr
 Shape = Literal["circle", "square", "diamond"]
 SHAPES: Mapping[str, Shape] = {"per_channel": "circle", "per_tensor": "square", "float": "diamond"}
 FRONT_OF_ALL, FRONT_OF_PLOT = "on the front of all three", "front of this plot"
-COST_LABELS = {SIZE: "size of the state dict, MB", LATENCY: "latency, multiple of the float network"}
+COST_LABELS = {SIZE: "size, MB", LATENCY: "latency, multiple of the float network"}
 SSIM_LABEL = "test SSIM (up is better)"
 MOST_NUMBERED = 30
 FEW = 60

@@ -2,15 +2,18 @@
 
 import statistics
 from collections.abc import Sequence
+from functools import partial
 
 from grid.report.cells import count_cell, on_processor, text_cell
-from grid.report.document import Cell, Column, Paragraph, Section, Table, spans
+from grid.report.document import Cell, Column, Paragraph, Picture, Plot, Section, Table, spans
+from grid.report.figures.forest import Line, draw_forest, forest
 from grid.report.formats import DASH, setting_text
 from grid.report.inputs import ReportInputs
+from grid.results.comparisons.comparison import ESTIMATES
 from grid.results.comparisons.evidence import Evidence
-from grid.results.effects import Effect, effects, verdict
+from grid.results.effects import MOST_VALUES, Effect, StepTest, effects, verdict
 from grid.results.processors import by_processor
-from grid.results.ranking import SSIM, processors, several_seeds
+from grid.results.ranking import SSIM, Row, axes_of, is_int8, processors
 
 
 def axis_effects(inputs: ReportInputs) -> Section:
@@ -19,28 +22,53 @@ def axis_effects(inputs: ReportInputs) -> Section:
     text = (
         "Differences between int8 cells that are equal in every other axis. Pairs that turned out to be the same int8 "
         "network are counted as identical: there the axis has no effect at all. The mean difference of SSIM is paired "
-        "over images and resampled by scene; its interval is corrected for the number of lines (Holm)."
+        "over images and resampled by scene, with intervals corrected for the number of lines (Holm): the chance of "
+        "one false word among all of them is 5 %."
     )
-    if not several_seeds(rows):
-        text += (
-            " With one seed the noise between runs is unknown: treat small differences as undecided, "
-            "or repeat with `--seeds 0,1,2`."
-        )
+    if any(len(values) > MOST_VALUES for values in _values(rows)):
+        text += f" Of an axis with more than {MOST_VALUES} values the first is compared with {MOST_VALUES} others."
     if len(processors(rows)) > 1:
         text += " Latencies are compared on one processor: a pair that was timed on two has no difference there."
-    table = effects_table(inputs.evidence)
+    found = effects(rows, inputs.evidence)
+    table = effects_table(inputs.evidence, found)
     none = Paragraph(("No two int8 cells differ in one axis alone.",))
-    return Section(("What each axis does",), (Paragraph(spans(text)), table if table.rows else none))
+    plot = _plot(inputs, found)
+    blocks = (Paragraph(spans(text)), *([plot] if plot else []), table if table.rows else none)
+    return Section(("What each axis does",), blocks)
 
 
-def effects_table(evidence: Evidence) -> Table:
+def _values(rows: Sequence[Row]) -> list[set[str]]:
+    return [{str(row.get(axis)) for row in rows if is_int8(row)} for axis in axes_of(rows)]
+
+
+def _plot(inputs: ReportInputs, found: Sequence[Effect]) -> Plot | None:
+    """The mean differences of SSIM with their intervals."""
+    tested = [(effect, effect.tests[SSIM.key]) for effect in found if SSIM.key in effect.tests]
+    lines = [
+        Line(_step(effect), test.estimate, test.low, test.high, _colour(test), verdict(effect))
+        for effect, test in tested
+    ]
+    amount = max((test.margin for _, test in tested), default=0.0)
+    shown = forest(lines, amount, "mean difference of test SSIM (right: the second value is better)")
+    if shown is None:
+        return None
+    return Plot(shown, Picture("axes.png", "What each axis does to SSIM", partial(draw_forest, shown)))
+
+
+def _step(effect: Effect) -> str:
+    return f"{effect.axis}: {setting_text(effect.start)} → {setting_text(effect.to)}"
+
+
+def _colour(test: StepTest) -> str:
+    return "undecided" if test.depends or test.scope == ESTIMATES else test.verdict
+
+
+def effects_table(evidence: Evidence, on_all: Sequence[Effect]) -> Table:
     """Return what each axis does: paired differences between cells equal in all else.
 
-    SSIM with the interval of the mean difference, SQNR in dB, size in MB, latency in
-    float latencies, by processor.
+    SSIM with the interval of the mean difference, SQNR in dB, size in MB, latency in float latencies, by processor.
     """
     views = by_processor(evidence.rows)
-    on_all = effects(evidence.rows, evidence)
     timed = [effects(view) for view in views.values()] if len(views) > 1 else [on_all]
     lines = [_line(effect, there) for effect, *there in zip(on_all, *timed, strict=True)]
     wheres = [on_processor(name if len(views) > 1 else None) for name in views]

@@ -12,6 +12,7 @@ from grid.report.figures.noise_by_depth import draw_noise_by_depth
 from grid.report.figures.predictions import draw_predictions
 from grid.report.formats import DASH
 from grid.report.inputs import ReportInputs
+from grid.report.shortlist import networks
 from grid.report.shown_images import ShownImages, noise_by_image, shown_images, ssim_loss_by_image
 from grid.results.noise_by_depth import depth_edges, rms_by_depth
 from grid.results.ranking import Row
@@ -30,7 +31,7 @@ def predictions(inputs: ReportInputs) -> Section | None:
         "two cells compares by colour. Float networks have their absolute error instead."
     )
     blocks: list[Block] = [Paragraph((f"{text} {_which_images(shown)}",))]
-    left_out = sum(row["status"] == "ok" and not row.get("same_as") for row in inputs.rows) - len(rows)
+    left_out = len(networks(inputs.rows)) - len(rows)
     if left_out:
         blocks.append(Paragraph(_left_out(left_out)))
     picture = Picture("samples.png", "Predictions and differences to float", partial(draw_predictions, shown, rows))
@@ -89,9 +90,9 @@ def _which_images(shown: ShownImages) -> str:
 
 def _left_out(count: int) -> Spans:
     return (
-        f"{count} measured networks are not shown here: shown are the float baselines, the recommended one, the Pareto "
-        "front, and the best and the worst of the others on the validation images. The predictions of each are in the "
-        "folder of its stage ",
+        f"{count} of the measured networks {'is' if count == 1 else 'are'} not shown here. Shown are the float "
+        "baselines, the recommended one, the Pareto front, and the best and the worst of the others on the validation "
+        "images. The predictions of each are in the folder of its stage ",
         Code("evaluate"),
         "; a run of one cell alone (last section) shows it.",
     )

@@ -23,14 +23,14 @@ from grid.results.ranking import (
     recipe_of,
     value,
 )
-from grid.results.recommend import Recommendation, front_of, recommend
+from grid.results.recommend import Recommendation
 
 MOST_ON_FRONT = 12
 
 
 def recommendation(inputs: ReportInputs) -> Section:
     """Return the answer to the target; with a target on latency and several processors each of them has its own."""
-    answer, views = recommend(inputs.rows, inputs.target, inputs.evidence), by_processor(inputs.rows)
+    answer, views = inputs.answer, by_processor(inputs.rows)
     blocks: list[Block] = []
     if answer.by_processor:
         blocks += [Paragraph(spans(reason)) for reason in answer.reasons]
@@ -40,7 +40,7 @@ def recommendation(inputs: ReportInputs) -> Section:
     else:
         blocks += _answer(answer, inputs.rows)
         for name, view in views.items():
-            blocks += _front(front_of(view, inputs.evidence), view, on_processor(name if len(views) > 1 else None))
+            blocks += _front(inputs.fronts[name], view, on_processor(name if len(views) > 1 else None))
     if claims := _claims(inputs.evidence):
         title = "By one figure alone"
         items = Items(tuple(claims))
@@ -79,8 +79,8 @@ def _front(front: Sequence[str], rows: Sequence[Row], where: str = "") -> list[B
     if len(ordered) > MOST_ON_FRONT:
         lines.append((f"and {len(ordered) - MOST_ON_FRONT} more, ringed in the figure.",))
     text = (
-        f"On the Pareto front of SSIM, size and latency{where} (no other int8 cell is better by more than a tie in one "
-        "of them and worse in none):"
+        f"On the Pareto front of test SSIM, size and latency{where} (no other int8 cell is better by a test in one of "
+        "them and as good in the others):"
     )
     return [Paragraph((text,)), Items(tuple(lines))]
 
@@ -93,7 +93,7 @@ def _float_ssim(rows: Sequence[Row]) -> float | None:
 def _figures(row: Row, rows: Sequence[Row], float_ssim: float | None = None) -> str:
     """SSIM, size and latency of a row in words; the processor too, where latencies of ``rows`` are of several."""
     ours = value(row, SSIM.column)
-    text = f"SSIM {figure_text(row, SSIM.column)}"
+    text = f"test SSIM {figure_text(row, SSIM.column)}"
     if ours is not None and float_ssim is not None:
         text += f" (float {float_ssim:.4f}, {ours - float_ssim:+.4f})"
     text += f", {figure_text(row, SIZE.column)} MB"
@@ -123,6 +123,7 @@ def _best_line(measure: Measure, claim: str, evidence: Evidence, processor: str 
     # Among equally small or fast cells the interesting one is the most accurate.
     row = max(tied, key=lambda row: value(row, SSIM.column) or 0.0)
     figures = _figures(row, rows, _float_ssim(rows))
-    sentence: Spans = (f"{claim} int8{on_processor(processor)}: ", Code(row["cell"]), f", {figures}.")
     others = [Code(other["cell"]) for other in tied if other is not row]
-    return (*sentence, f" A tie in {measure.name} with ", *in_sentence(others), ".") if others else sentence
+    of_several = f" ({len(tied)} are not told apart; of these the one with the highest SSIM)" if others else ""
+    sentence: Spans = (f"{claim} int8{on_processor(processor)}{of_several}: ", Code(row["cell"]), f", {figures}.")
+    return (*sentence, " The others: ", *in_sentence(others), ".") if others else sentence

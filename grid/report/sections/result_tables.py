@@ -12,16 +12,21 @@ from grid.report.cells import (
     reason_of,
     same_as,
     setting_cell,
+    text_cell,
 )
 from grid.report.document import Cell, Column, Spans, Strong, Table, spans
 from grid.report.formats import DASH, DIGITS, figure_text
 from grid.results.comparisons.evidence import Evidence
-from grid.results.comparisons.groups import best
+from grid.results.comparisons.groups import best, rank_groups
+from grid.results.comparisons.image_tables import TEST
 from grid.results.processors import by_processor
 from grid.results.ranking import (
     LATENCY,
     MEASURES,
+    MSE,
     RECIPE,
+    SQNR,
+    SSIM,
     Measure,
     Row,
     axes_of,
@@ -32,6 +37,12 @@ from grid.results.ranking import (
 )
 
 MOST_OF_A_REASON = 120
+MOST_GROUPED = 100
+BESIDE: Mapping[Measure, Mapping[str, str]] = {
+    SSIM: {"val_ssim": "validation SSIM"},
+    SQNR: {"noise_rms_m": "noise rms m", "noise_to_error": "noise / float error"},
+}
+"""Further columns of the main table behind those of a measure, where a row has them."""
 ACCURACY_AND_SIZE = tuple(measure for measure in MEASURES if not measure.of_processor)
 Marks = Mapping[tuple[str, str], Mark]
 
@@ -48,14 +59,26 @@ def results_table(evidence: Evidence) -> Table:
     columns = [Column("#", "number"), Column("cell", "name")]
     columns += map(Column, ("fuse BN", "granularity", "method"))
     columns += [_setting_column(axis, rows) for axis in further]
-    columns += [Column(measure.title, "number") for measure in ACCURACY_AND_SIZE]
+    groups = ssim_groups(evidence) if marked else {}
     marks = _marks(contenders(rows), evidence, ACCURACY_AND_SIZE) if marked else {}
     lines = []
     for number, row in enumerate(rows, 1):
         cells = [count_cell(number), name_cell(row["cell"])]
         cells += [setting_cell(row.get(key)) for key in (*RECIPE, *further)]
-        cells += [figure_cell(row, one.column, _mark(marks, row, one)) for one in ACCURACY_AND_SIZE]
         lines.append(cells)
+    for measure in ACCURACY_AND_SIZE:
+        columns.append(_measured(measure))
+        for cells, row in zip(lines, rows, strict=True):
+            cells.append(figure_cell(row, measure.column, _mark(marks, row, measure)))
+        for name, title in BESIDE.get(measure, {}).items():
+            if any(value(row, name) is not None for row in rows):
+                columns.append(Column(title, "number"))
+                for cells, row in zip(lines, rows, strict=True):
+                    cells.append(figure_cell(row, name))
+        if measure is SSIM and groups:
+            columns.append(Column("SSIM group"))
+            for cells, row in zip(lines, rows, strict=True):
+                cells.append(text_cell(groups.get(row["cell"], DASH)))
     for where, view in processor_views(rows):
         columns += [Column(f"p50 ms{where}", "number"), Column(f"x float [95 % CI]{where}", "number")]
         marks = _marks(contenders(view), evidence.of(view), (LATENCY,)) if marked else {}
@@ -69,17 +92,46 @@ def seeds_table(evidence: Evidence) -> Table:
     """Return the table over seeds: mean and standard deviation of each recipe, best and ties marked."""
     rows = evidence.rows
     columns = [Column("#", "number"), Column("recipe", "name"), Column("seeds", "number")]
+    groups = ssim_groups(evidence)
+    columns += [Column("SSIM group")] if groups else []
     lines = [
-        [count_cell(number), name_cell(row["cell"]), _seeds_cell(row)] for number, row in enumerate(over_seeds(rows), 1)
+        [count_cell(number), name_cell(row["cell"]), _seeds_cell(row)]
+        + ([text_cell(groups.get(row["cell"], DASH))] if groups else [])
+        for number, row in enumerate(over_seeds(rows), 1)
     ]
     shares = [("", rows, ACCURACY_AND_SIZE), *((where, view, (LATENCY,)) for where, view in processor_views(rows))]
     for where, view, measures in shares:
-        columns += [Column(f"{measure.title}{where}", "number") for measure in measures]
+        columns += [_measured(measure, where) for measure in measures]
         merged = over_seeds(view)
         marks = _marks(contenders(merged), evidence.of(view), measures)
         for cells, row in zip(lines, merged, strict=True):
             cells += [_mean_cell(row, measure, _mark(marks, row, measure)) for measure in measures]
     return Table(tuple(columns), tuple(map(tuple, lines)))
+
+
+def _measured(measure: Measure, where: str = "") -> Column:
+    """The column of a measure; accuracy says of which images it is."""
+    return Column(f"{'test ' if measure in (MSE, SSIM) else ''}{measure.title}{where}", "number")
+
+
+def ssim_groups(evidence: Evidence) -> dict[str, str]:
+    """Return the letters of each int8 cell or recipe: those that share one are not told apart in SSIM.
+
+    Nothing where no pair can be tested, and with more than ``MOST_GROUPED`` cells.
+    """
+    candidates = contenders(over_seeds(evidence.rows) if several_seeds(evidence.rows) else evidence.rows)
+    if evidence.tables.sample(TEST).scenes < 2 or not 1 < len(candidates) <= MOST_GROUPED:
+        return {}
+    letters: dict[str, str] = {}
+    for number, group in enumerate(rank_groups(candidates, SSIM, evidence)):
+        letter = _letter(number)
+        letters |= {cell: letters.get(cell, "") + letter for cell in group}
+    return letters
+
+
+def _letter(number: int) -> str:
+    """a to z, then a1 to z1 and so on."""
+    return f"{chr(ord('a') + number % 26)}{number // 26 or ''}"
 
 
 def processor_views(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from functools import partial
 
 from grid.report.cells import engine_ratio_cell, figure_cell, name_cell, reason_of
-from grid.report.document import Code, Column, Items, Paragraph, Picture, Plot, Section, Strong, Table, spans
+from grid.report.document import Code, Column, Items, Paragraph, Picture, Plot, Section, Spans, Strong, Table, spans
 from grid.report.figures.panels import trade_off
 from grid.report.figures.tradeoff import draw_tradeoff
 from grid.report.formats import DASH
 from grid.report.inputs import ReportInputs
-from grid.report.sections.result_tables import processor_views, results_table, seeds_table
+from grid.report.sections.result_tables import processor_views, results_table, seeds_table, ssim_groups
 from grid.results.processors import APART
-from grid.results.ranking import MEASURES, UNKNOWN, Row, processors, several_seeds
+from grid.results.ranking import MEASURES, SQNR, UNKNOWN, Row, processors, several_seeds, value
 
 
 def tradeoff(inputs: ReportInputs) -> Section | None:
@@ -21,8 +21,9 @@ def tradeoff(inputs: ReportInputs) -> Section | None:
         return None
     picture = Picture("tradeoff.png", "SSIM against size and latency", partial(draw_tradeoff, plotted))
     text = (
-        "Each number is a line of the first results table; grey bars are 95 % intervals of the latency ratio. "
-        "A cell is on a front when no other beats it by more than a tie."
+        "Numbers of cells are lines of the first results table; grey bars are 95 % intervals of the latency ratio. "
+        "A cell is on the front of all three when no other is better by a test in one of them and as good in the "
+        "others."
     )
     if len(processors(inputs.rows)) > 1:
         text += " Each processor has its own latencies, plot and front; sizes are those of all cells."
@@ -73,21 +74,50 @@ def further_table(rows: Sequence[Row]) -> Table:
     return Table((*columns, Column("training s", "number")), tuple(rows_of_table))
 
 
-def _legend(inputs: ReportInputs) -> Paragraph:
+def _legend(inputs: ReportInputs) -> Items:
     """How to read the tables of results."""
     rows = inputs.rows
-    text = (
-        f": best int8 value of its column; ≈: not told apart from it (margins: {_margins(inputs)}). "
-        "x float: latency divided by that of the float network, measured alternately in several fresh processes, batch "
-        "1. Networks of the same operators have one latency, and its interval stands with the first of them; "
-        f"below 1 is faster. {_timed_on(rows)}{DASH}: no figure. MSE and SSIM on depth / 10 m."
-    )
-    return Paragraph((Strong(("Bold",)), text))
+    lines: list[Spans] = [
+        (
+            Strong(("Bold",)),
+            f": best int8 value of its column; ≈: not told apart from it (margins: {_margins(inputs)}).",
+        ),
+        (f"All figures are those of the test images{_validation(rows)}. MSE and SSIM are on depth / 10 m.",),
+    ]
+    if any(value(row, "noise_rms_m") is not None for row in rows):
+        lines.append(("Noise: rms difference to the float network that the cell was made from, and its share of that "
+                      "network's own rms error.",))  # fmt: skip
+    if ssim_groups(inputs.evidence):
+        lines.append(("SSIM group: cells that share a letter are not told apart in SSIM; all pairs are one family of "
+                      "tests. A cell of two letters lies between two groups.",))  # fmt: skip
+    lines.append((f"x float: {_latency(rows)}",))
+    lines.append((f"{DASH}: no figure.",))
+    return Items(tuple(lines))
+
+
+def _validation(rows: Sequence[Row]) -> str:
+    """Which column is of other images, where there is one."""
+    known = any(value(row, "val_ssim") is not None for row in rows)
+    return ", but for validation SSIM: the validation images choose the recommended cell" if known else ""
+
+
+def _latency(rows: Sequence[Row]) -> str:
+    """How the ratio of latencies was measured."""
+    loads = any(value(row, "latency_loads") is not None for row in rows)
+    where = "several fresh processes" if loads else "one process"
+    text = f"latency divided by that of the float network, measured in turns in {where}, batch 1; below 1 is faster."
+    if any(row.get("timing_class") for row in rows):
+        text += " Networks of the same operators have one latency, and its interval stands with the first of them."
+    return f"{text} {_timed_on(rows)}".strip()
 
 
 def _margins(inputs: ReportInputs) -> str:
     """Up to which difference two values are equivalent."""
-    return "; ".join(f"{measure.name}: {inputs.margins[measure.key]}" for measure in MEASURES)
+    units = {SQNR.key: " dB"}
+    margins = {measure: inputs.margins[measure.key] for measure in MEASURES}
+    return "; ".join(
+        f"{one.name}: {margin}{'' if margin.relative else units.get(one.key, '')}" for one, margin in margins.items()
+    )
 
 
 def _timed_on(rows: Sequence[Row]) -> str:

@@ -7,6 +7,7 @@ from grid.report.cells import figure_cell, name_cell, same_as, text_cell
 from grid.report.document import Cell, Column, Paragraph, Section, Table
 from grid.report.formats import DASH, setting_text
 from grid.report.inputs import ReportInputs
+from grid.report.sections.effects import signed
 from grid.results.ranking import Row, is_int8, value
 
 
@@ -38,7 +39,7 @@ def _line(row: Row) -> tuple[Cell, ...]:
         name_cell(row["cell"]),
         figure_cell(row, "simulated_ssim"),
         figure_cell(row, "test_ssim"),
-        Cell((DASH if gap is None else f"{gap:+.4f}",), gap),
+        Cell((DASH if gap is None else signed(gap, 4),), gap),
         text_cell(setting_text(row.get("graph_hash"))[:12]),
         Cell(same_as(row)),
     )

@@ -64,7 +64,8 @@ def test_the_name_of_a_cell_is_shown_and_never_obeyed(tmp_path, name):
 
 def test_every_picture_of_the_report_is_in_the_page(folder, page):
     names = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", (folder / "report.md").read_text())
-    assert names == ["tradeoff.png", "samples.png", "latency.png", "learning.png"]
+    drawn = ["against-float.png", "tradeoff.png", "axes.png", "samples.png", "latency.png", "learning.png"]
+    assert names == drawn
     inlined = [base64.b64decode(image["src"].removeprefix("data:image/png;base64,")) for image in page.of("img")]
     assert inlined == [(folder / name).read_bytes() for name in names]
 

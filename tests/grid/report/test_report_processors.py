@@ -1,5 +1,6 @@
 """A report of several processors: each has its own columns, plots, front and recommendation; one is named once."""
 
+import re
 from pathlib import Path
 
 from PIL import Image
@@ -16,6 +17,7 @@ from grid.report.sections.effects import effects_table
 from grid.report.sections.published import published_table
 from grid.report.terminal import summary
 from grid.results.comparisons.evidence import Evidence
+from grid.results.effects import effects
 from grid.results.ranking import SIZE, is_latency
 from grid.results.recommend import recommend
 from grid.results.target import parse_target
@@ -55,7 +57,7 @@ def test_one_processor_is_named_once_and_changes_nothing_else(tmp_path):
     rows = [{**line, "cpu_model": OLD} for line in grid_rows()]
     named = text_of(rows, target=TARGET)
     assert named.count(OLD) == 1
-    assert named.replace(f"Timed on: {OLD}. ", "") == unnamed
+    assert named.replace(f" Timed on: {OLD}.", "") == unnamed
     rows = changed(rows, "per_channel-ptq", status="failed", reason="no cores", cpu_model=None, latency_ratio=None)
     rows = changed(rows, "per_channel-ptq", latency_ms_p50=None)
     lost = text_of(rows, target=TARGET)
@@ -71,7 +73,7 @@ def test_each_processor_has_columns_with_a_best_value_of_its_own(tmp_path):
         assert {cell for cell, line in table.items() if line[column] != "–"} == timed
         assert sum(line[column].startswith("**") for line in table.values()) == 1
         assert all(line[f"p50 ms on {other}"] == "–" for cell, line in table.items() if cell in timed)
-    assert sum(line["SSIM"].startswith("**") for line in table.values()) == 1, "accuracies compare everywhere"
+    assert sum(line["test SSIM"].startswith("**") for line in table.values()) == 1, "accuracies compare everywhere"
     assert f"Timed on 2 processors: {OLD}; {NEW}." in text
     further = table_of(text, "Further figures")
     assert further["per_channel-ptq"][f"p90 ms on {NEW}"] == "–"
@@ -99,8 +101,8 @@ def test_the_recommendation_has_a_section_for_each_processor(tmp_path):
     assert old.startswith(f"On {OLD}\n\n**Take `per_channel-")
     assert new.startswith(f"On {NEW}\n\n**Take `fuse_bn-")
     assert "fuse_bn" not in old, "neither taken, nor on its front"
-    assert f"Fastest int8 on {OLD}: `per_" in alone
-    assert f"Fastest int8 on {NEW}: `fuse_bn-" in alone
+    assert re.search(f"Fastest int8 on {OLD}[^:]*: `per_", alone)
+    assert re.search(f"Fastest int8 on {NEW}[^:]*: `fuse_bn-", alone)
     assert alone.count("Most accurate") == 1
 
 
@@ -109,11 +111,11 @@ def test_without_a_latency_in_the_target_one_cell_is_taken_and_its_processor_is_
     assert text.count("**Take `") == 1
     assert f"the float latency on {NEW}." in next(line for line in text.splitlines() if line.startswith("**Take"))
     for name in (OLD, NEW):
-        assert f"On the Pareto front of SSIM, size and latency on {name} (" in text
+        assert f"On the Pareto front of test SSIM, size and latency on {name} (" in text
 
 
 def test_the_effect_of_an_axis_on_latency_stands_with_its_processor():
-    table = effects_table(Evidence(two_processors()))
+    table = effects_table(Evidence(two_processors()), effects(two_processors()))
     assert [column.title.partition("] on ")[2] for column in table.columns[-2:]] == [OLD, NEW]
     lines = {texts[0]: texts for texts in ([plain_text(cell.spans) for cell in row] for row in table.rows)}
     assert lines["fuse_bn"][-2:] == ["–", "–"], "no pair was timed on one processor"
@@ -165,7 +167,7 @@ def test_the_page_shows_the_name_of_a_processor_and_never_obeys_it(tmp_path):
     inputs = ReportInputs(rows, context(), TARGET, latencies=latency_files(tmp_path, rows))
     text, page = (path.read_text() for path in write_report(tmp_path, inputs))
     assert "<script>alert" not in page
-    assert page.count('class="plot"') == 3
+    assert page.count('class="plot"') == 5, "three of the trade-off, and a forest of cells and of axes"
     assert "&lt;script&gt;alert(1)" in page
     assert "<script" not in text
     header = next(line for line in text.splitlines() if line.startswith("| # |"))

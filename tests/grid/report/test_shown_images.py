@@ -135,7 +135,7 @@ def test_what_is_left_out_is_counted(inputs):
     more = [{**inputs.rows[1], "cell": f"more-{number}"} for number in range(40)]
     section = predictions(changed(inputs, rows=[*inputs.rows, *more]))
     text = " ".join(str(block.spans) for block in section.blocks if block.kind == "paragraph")
-    assert f"{44 - 24} measured networks are not shown here" in text
+    assert f"{44 - 24} of the measured networks are not shown here" in text
     assert "not shown here" not in str(predictions(inputs).blocks)
 
 

@@ -1,10 +1,12 @@
 """What an axis does is judged by cells that differ in it alone, by image and by scene, and by whether they agree."""
 
+import itertools
+
 import numpy as np
 import pytest
 
 from grid.results.comparisons.comparison import ESTIMATES, NETWORKS, RECIPES
-from grid.results.effects import Effect, effects, verdict
+from grid.results.effects import MOST_VALUES, Effect, compared_values, effects, verdict
 from tests.grid.report.report_rows import row
 from tests.grid.results.comparisons.made_up_images import evidence_of, scenes_of
 
@@ -121,3 +123,20 @@ def test_engines_run_one_draw_and_their_pairs_are_no_further_evidence_on_redraws
         return (test.high or 0.0) - test.estimate
 
     assert half(3) > 0.8 * half(1)
+
+
+def test_of_few_values_all_pairs_are_compared():
+    values = list(range(MOST_VALUES))
+    assert compared_values(values) == list(itertools.combinations(values, 2))
+
+
+def test_of_very_many_values_the_first_is_compared_with_others_spread_over_the_rest():
+    rows = [
+        row(f"c{number}", method="ptq", fuse_bn=True, test_ssim=0.9, graph_hash=str(number), **{"qat.epochs": number})
+        for number in range(1000)
+    ]
+    pairs = [(effect.start, effect.to) for effect in effects(rows)]
+    assert pairs == compared_values(list(range(1000)))
+    assert len(set(pairs)) == MOST_VALUES
+    assert {start for start, _ in pairs} == {0}
+    assert (pairs[0][1], pairs[-1][1]) == (1, 999)

@@ -1,0 +1,38 @@
+"""The main table: letters for what is not told apart, and figures that stand beside a measure."""
+
+from grid.report.sections.result_tables import MOST_GROUPED, results_table, ssim_groups
+from tests.grid.report.made_up_inputs import made_up_inputs
+
+
+def titles_of(inputs) -> list[str]:
+    return [column.title for column in results_table(inputs.evidence).columns]
+
+
+def test_cells_share_a_letter_where_no_test_tells_them_apart():
+    losses = {"one": 0.0, "two": 0.0, "low": 0.02, "lower": 0.02}
+    groups = ssim_groups(made_up_inputs(losses=losses).evidence)
+    assert groups["one"] == groups["two"] == "a"
+    assert groups["low"] == groups["lower"] == "b"
+
+
+def test_letters_stand_behind_ssim_and_float_networks_have_none():
+    inputs = made_up_inputs()
+    titles = titles_of(inputs)
+    place = titles.index("SSIM group")
+    assert titles[place - 2 : place] == ["test SSIM", "validation SSIM"]
+    letters = [line[place].spans[0] for line in results_table(inputs.evidence).rows]
+    assert letters == ["–", "a", "b", "c"]
+
+
+def test_where_nothing_can_be_tested_or_there_are_too_many_cells_there_are_no_letters():
+    assert ssim_groups(made_up_inputs(scenes=1).evidence) == {}
+    assert "SSIM group" not in titles_of(made_up_inputs(scenes=1))
+    many = {f"c{number}": 0.0001 * number for number in range(MOST_GROUPED + 1)}
+    assert ssim_groups(made_up_inputs(scenes=12, losses=many).evidence) == {}
+
+
+def test_noise_in_metres_stands_behind_the_decibels():
+    titles = titles_of(made_up_inputs(sqnr_db=30.0, noise_rms_m=0.0213, noise_to_error=0.06))
+    place = titles.index("SQNR dB")
+    assert titles[place + 1 : place + 3] == ["noise rms m", "noise / float error"]
+    assert "noise rms m" not in titles_of(made_up_inputs())
