@@ -1,6 +1,7 @@
 """All benchmarks, each in a process of its own: JSON lines, then all of them as a Markdown table.
 
-``engines`` and ``thousands`` run by their names only: they want packages of their own, or a quarter of an hour.
+``engines``, ``thousands`` and ``verdicts`` run by their names only: they want packages of their own, or a quarter of an
+hour.
 """
 
 import json
