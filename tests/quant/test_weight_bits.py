@@ -90,7 +90,7 @@ def test_fewer_bits_make_more_noise(all_kinds, images):
 def test_rounding_stays_on_the_narrow_grid_and_helps_there(all_kinds, images):
     widths = choose_widths(all_kinds, 3, first_last=False)
     prepared = calibrate(fuse_bn(all_kinds), "per_channel", MINMAX, images, weight_bits=widths)
-    rounded, layers = round_weights_optq(prepared, RoundingSpec(), images, seed=0)
+    rounded, layers, _ = round_weights_optq(prepared, RoundingSpec(), images, seed=0)
     for conv in quant_convs(rounded).values():
         weight = conv.folded()[0].detach()
         assert torch.allclose(weight, conv.weight_quantizer(weight), atol=1e-6 * float(weight.abs().max()))
