@@ -109,10 +109,10 @@ class MixedPrecisionSpec:
     """Sites that stay in float (Pandey et al. 2023, arXiv:2302.05397): those that alone make the most noise.
 
     The ``float_sites`` worst ones; where a target is set, as few of the worst as reach it instead: ``target_sqnr_db``
-    of the output, and ``max_ssim_loss`` against the float network. Ranked on ``images`` of the calibration
-    images; targets are measured on as many other training images, where there are so many. With ``activation_bits`` (9
-    to 16) only activations are chosen, and get so many bits in place of float; no engine here has such kernels, so that
-    these sites are simulated.
+    of the output, and ``max_ssim_loss`` against the float network. Targets are measured on ``images`` training images
+    that calibration did not look at, where there are so many; sites are ranked on at most 8 that it did. With
+    ``activation_bits`` (9 to 16) only activations are chosen, and get so many bits in place of float; no engine here
+    has such kernels, so that these sites are simulated.
     """
 
     float_sites: int = 3

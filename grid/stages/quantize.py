@@ -23,6 +23,9 @@ from quant.timing_class import file_structure
 from quant.weight_rounding.off_grid import lean_, load_off_grid, save_off_grid
 from quant.weight_rounding.rounding import round_weights_optq
 
+_RANKED_ON = 8
+"""Images: ranking runs the network once a site for each of them."""
+
 
 def calibrate_ranges(work: Work) -> Outcome:
     """The network with fake quantizers, calibrated on training images."""
@@ -64,9 +67,10 @@ def choose_float_sites(work: Work) -> Outcome:
     """The calibrated network with its worst sites left in float, or rounded to more bits."""
     prepared, form = load_prepared(work.inputs["network"]), read_form(work.inputs["network"])
     spec = work.group("mixed_precision")
-    images = CalibrationImages(work.pack, spec.images, int(work.node.settings["seed"] or 0))
+    seed = int(work.node.settings["seed"] or 0)
+    images = CalibrationImages(work.pack, min(spec.images, _RANKED_ON), seed)
     unseen = unseen_images(work, spec.images, "original")
-    measured_on = unseen or images
+    measured_on = unseen or CalibrationImages(work.pack, spec.images, seed)
     mixed, chosen = keep_worst_float(
         prepared,
         spec,
