@@ -248,11 +248,11 @@ def test_what_stages_really_report_adds_up_to_the_pictures_that_they_see(tmp_pat
         if total:
             last[f"{node.stage} of {len(node.inputs)}"] = (total[0], total[-1])
     assert last == {
-        "evaluate of 1": (4, 4),
+        "evaluate of 1": (4, 4 + 4),
         "calibrate of 1": (4, 4),
         "finetune of 2": (0, 2 * 3),
-        "evaluate of 3": (4, 2 * 4),
-    }, "the four test rooms, twice for an int8 network: itself and its simulation"
+        "evaluate of 3": (4, 2 * 4 + 4),
+    }, "four test rooms, twice for an int8 network (itself and its simulation), and four for validation"
 
 
 # ---- names
