@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from model.errors import InputError
-from model.files import write_atomically
+from model.files import replacing, write_atomically
 
 MEASURES = ("ssim", "mse", "abs_rel", "rmse_m", "delta1", "noise_mse")
 COLUMNS = ("split", "index", "scene", *MEASURES)
@@ -68,14 +68,19 @@ def write_cells_images(path: Path, files: Mapping[str, Path]) -> Path:
 
     Raises InputError, naming the file, where one has other columns than the first.
     """
-    head, parts = "", []
-    for cell, file in files.items():
-        own, _, lines = file.read_text(encoding="utf-8").partition("\n")
-        head = head or own
-        if own != head:
-            raise InputError(str(file), f"has the columns {own[:200]!r}", f"those of the run's other cells, {head!r}")
-        parts += [f"{cell},{line}\n" for line in lines.splitlines()]
-    return write_atomically(path, f"cell,{head}\n" + "".join(parts))
+    head = ""
+    with replacing(path) as aside, aside.open("w", encoding="utf-8", newline="") as whole:
+        for cell, file in files.items():  # one at a time: thousands of cells are a hundred megabytes
+            own, _, lines = file.read_text(encoding="utf-8").partition("\n")
+            if not head:
+                head = own
+                whole.write(f"cell,{head}\n")
+            if own != head:
+                raise InputError(
+                    str(file), f"has the columns {own[:200]!r}", f"those of the run's other cells, {head!r}"
+                )
+            whole.writelines(f"{cell},{line}\n" for line in lines.splitlines())
+    return path
 
 
 def _table(split: str, lines: list[list[str]], measures: list[str]) -> ImageFigures:

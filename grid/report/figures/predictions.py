@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -11,13 +12,16 @@ matplotlib.use("Agg")
 
 import numpy as np
 from matplotlib import pyplot
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, Normalize
+from PIL import Image
 
 from grid.report.shown_images import ShownImages
 from grid.results.ranking import Row
 
 TILE = 112  # pixels a picture
+MOST_IN_FULL_COLOUR = 180
 _GAP, _TITLE, _WIDE, _MARGIN, _HEAD, _FOOT, _DPI = 4, 16, 14, 170, 24, 90, 110
 Scale = tuple[Normalize, Colormap]
 
@@ -93,29 +97,40 @@ def _resized(image: np.ndarray) -> np.ndarray:
 
 
 def _sheet(path: Path, heads: Sequence[str], lines: Sequence[_Line], scales: Sequence[tuple[Scale, str]]) -> None:
-    """Lay the tiles out on one canvas of bytes: a line a network, a pair of columns an image."""
-    step_y, step_x = TILE + _TITLE + _GAP, 2 * TILE + _GAP + _WIDE
-    canvas = np.full((len(lines) * step_y, len(heads) * step_x - _WIDE, 3), 255, np.uint8)
-    width, height = canvas.shape[1] + _MARGIN, canvas.shape[0] + _HEAD + _FOOT
-    figure = pyplot.figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI)
+    """Lay the tiles out: a line a network, a pair of columns an image.
 
-    def write(x: float, y: float, text: str, **look: object) -> None:
-        figure.text((_MARGIN + x) / width, 1 - (_HEAD + y) / height, text, parse_math=False, **look)  # type: ignore[arg-type]
+    Matplotlib writes the text, and the tiles are copied into its pixels: it would resample each of them as floats.
+    """
+    step_y, step_x = TILE + _TITLE + _GAP, 2 * TILE + _GAP + _WIDE
+    width = _MARGIN + len(heads) * step_x - _WIDE
+    height = _HEAD + len(lines) * step_y + _FOOT
+    figure = pyplot.figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI)
+    tiles: list[tuple[int, int, np.ndarray]] = []
+
+    def write(x: float, y: float, text: str, **look: Any) -> None:
+        figure.text(x / width, 1 - y / height, text, parse_math=False, **look)
 
     for number, head in enumerate(heads):
-        write(number * step_x, -6, head, fontsize=8.5, va="bottom")
+        write(_MARGIN + number * step_x, _HEAD - 6, head, fontsize=8.5, va="bottom")
     for place, line in enumerate(lines):
-        top = place * step_y + _TITLE
-        write(-8, top + TILE / 2, line.label, fontsize=8.5, ha="right", va="center")
+        y = _HEAD + place * step_y + _TITLE
+        write(_MARGIN - 8, y + TILE / 2, line.label, fontsize=8.5, ha="right", va="center")
         for number, (left, right) in enumerate(zip(line.left, line.right, strict=True)):
             titles = (line.left_title, line.right_titles[number])
             for which, (tile, title) in enumerate(zip((left, right), titles, strict=True)):
-                x = number * step_x + which * (TILE + _GAP)
-                canvas[top : top + TILE, x : x + TILE] = tile
-                write(x, top - 3, title, fontsize=6.5, va="bottom")
-    figure.figimage(canvas, _MARGIN, _FOOT, origin="upper")  # pixel by pixel, without the copies of ``imshow``
+                x = _MARGIN + number * step_x + which * (TILE + _GAP)
+                tiles.append((x, y, tile))
+                write(x, y - 3, title, fontsize=6.5, va="bottom")
     for place, (scale, label) in enumerate(scales):
         bar = figure.add_axes(((place + 0.1) / len(scales), 48 / height, 0.8 / len(scales), 14 / height))
         figure.colorbar(ScalarMappable(*scale), cax=bar, orientation="horizontal").set_label(label, fontsize=9)
-    figure.savefig(path, dpi=_DPI)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    pixels = np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
     pyplot.close(figure)
+    for x, y, tile in tiles:
+        pixels[y : y + TILE, x : x + TILE] = tile
+    picture = Image.fromarray(pixels)
+    if len(tiles) > MOST_IN_FULL_COLOUR:  # of half the size, which a page has room for
+        picture = picture.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    picture.save(path, optimize=True)
