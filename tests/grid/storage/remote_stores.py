@@ -1,16 +1,7 @@
-"""Small results for the tests of storages by URI, and what is left behind where one failed."""
+"""Small results for the tests of storages by URI."""
 
 from grid.storage.result_store import StageStore, write_record
-
-RECORD = {
-    "stage": "calibrate",
-    "settings": {"calibrate.images": 4},
-    "inputs": [["network", "ef01"]],
-    "metrics": {"sqnr_db": 24.5},
-    "asserted": {"observers": 3},
-    "history": [],
-    "seconds": 1.5,
-}
+from tests.grid.storage.made_up_results import RECORD
 
 
 def put(store: StageStore, node_id: str, content: bytes = b"weights") -> None:
@@ -23,7 +14,3 @@ def put(store: StageStore, node_id: str, content: bytes = b"weights") -> None:
 
 def content(store: StageStore) -> bytes:
     return (store.path("ab12") / "network.pt").read_bytes()
-
-
-def leftovers(store: StageStore) -> list[str]:
-    return [path.name for path in (store.root / "stages").iterdir() if path.name.startswith(".tmp-")]

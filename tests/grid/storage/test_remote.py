@@ -14,7 +14,8 @@ from grid.storage import object_store as objects
 from grid.storage.object_store import Objects
 from grid.storage.remote import RESULT
 from grid.storage.result_store import StageStore, write_record
-from tests.grid.storage.remote_stores import RECORD, content, leftovers, put
+from tests.grid.storage.made_up_results import RECORD, leftovers
+from tests.grid.storage.remote_stores import content, put
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from model.data.pack import Pack
 from model.epochs import TrainingRun
 from model.images import normalize
 from model.training import validate
@@ -17,15 +16,10 @@ from quant.qat.finetune import finetune, prepare_for_qat
 from quant.qat.grid_adam import GridAdam
 from quant.qat.learnable_fake_quantize import LearnableFakeQuantize
 from quant.recipe import CalibrateSpec, QatSpec
-from tests.quant.networks import AllKinds, activation_quantizers, reference, settled, weight_quantizers, write_pack
+from tests.quant.networks import AllKinds, activation_quantizers, reference, settled, weight_quantizers
 
 CALIBRATE = CalibrateSpec(activation_range="minmax")
 SPEC = QatSpec(epochs=2, batch_size=4, travel=2.0, learned_scales=True)
-
-
-@pytest.fixture(scope="module")
-def pack(tmp_path_factory):
-    return Pack(write_pack(tmp_path_factory.mktemp("data") / "pack.h5", {"train": 16, "val": 8, "test": 4}))
 
 
 @pytest.fixture(scope="module")
