@@ -151,7 +151,8 @@ def test_the_trained_network_converts_with_batchnorm_live_or_folded(source, netw
     simulated, shipped = reference(prepared, images), reference(int8, images)
     assert simulated.std() > 0.02
     assert sqnr_db(simulated, shipped) > 20
-    assert (simulated - shipped).abs().max() <= 4 * prepared.get_submodule("quantizers.head").scale
+    levels = (simulated - shipped).abs() / prepared.get_submodule("quantizers.head").scale
+    assert levels.mean() < 0.3, "one rounding that falls the other way moves few pixels, a wrong scale moves all"
 
 
 def test_the_teacher_is_listened_to_and_left_alone(network, pack, monkeypatch):
