@@ -28,7 +28,7 @@ from grid.results.timing import between_measurements, pooled_interval
 from grid.scheduling.cores import own_cores, pinned
 from grid.space.settings import LatencySpec
 from grid.stages.fresh_loads import measure_fresh
-from model.network.depth_network import NetworkSpec
+from model.network.spec import NetworkSpec
 from quant.artifact import Form, load_network, save_network
 from quant.calibrate import calibrate
 from quant.engines.qnnpack import convert

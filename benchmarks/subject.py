@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from model.data.pack import Pack, PackSpec, prepare_pack
 from model.images import normalize
 from model.network.checkpoint import load_checkpoint, save_checkpoint
-from model.network.depth_network import NetworkSpec
+from model.network.spec import NetworkSpec
 from quant.calibrate import calibrate
 from quant.engines.qnnpack import convert
 from quant.graph import fuse_bn

@@ -15,8 +15,9 @@ from model.epochs import TrainingRun
 from model.errors import InputError
 from model.metrics import depth_metrics
 from model.network.checkpoint import load_checkpoint, save_checkpoint
-from model.network.depth_network import NetworkSpec, build_network
+from model.network.depth_network import build_network
 from model.network.pretrained import load_pretrained_
+from model.network.spec import NetworkSpec
 from model.network.user_network import register_network
 from model.training import TrainSpec, predict, train
 

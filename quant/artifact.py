@@ -17,7 +17,8 @@ from safetensors.torch import load_file, save_file
 from torch import fx, nn
 
 from model.errors import InputError
-from model.network.depth_network import NetworkSpec, build_network
+from model.network.depth_network import build_network
+from model.network.spec import NetworkSpec
 from quant.engines import qnnpack
 from quant.engines.catalog import is_exported
 from quant.engines.exported import ExportedNetwork, file_name

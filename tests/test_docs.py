@@ -110,7 +110,8 @@ def desk(tmp_path_factory) -> Path:
     for name in ("docs", "checkpoints"):
         (folder / name).symlink_to(ROOT / name)
     from model.network.checkpoint import save_checkpoint
-    from model.network.depth_network import NetworkSpec, build_network
+    from model.network.depth_network import build_network
+    from model.network.spec import NetworkSpec
     from model.network.user_network import register_network
 
     spec = NetworkSpec(register_network(ROOT / "docs" / "examples" / "small_depth.py"))

@@ -12,7 +12,7 @@ from grid.planning.stage import CPU, Chain, Stage
 from grid.space.search_space import Exclusion, SearchSpace
 from grid.space.settings import Flat, Scalar
 from model.errors import InputError
-from model.network.depth_network import NetworkSpec
+from model.network.spec import NetworkSpec
 from model.network.user_network import OWN, own_network
 from quant.engines.catalog import FLOAT_RUNTIMES, REVISIONS, TORCH, is_exported, missing, missing_runtime
 from quant.recipe import FINETUNED, FLOAT_METHODS

@@ -13,8 +13,10 @@ from grid.results.comparisons.steps import Step, pairs_disagree, step_of
 from grid.results.comparisons.verdicts import (
     BETTER,
     EQUIVALENT,
+    SEEDS,
     UNDECIDED,
     WORSE,
+    Needed,
     half_widths,
     holm_levels,
     needed,
@@ -158,13 +160,16 @@ def _tests(steps: Sequence[Sequence[Pair]], measure: Measure, evidence: Evidence
     margins = np.array([subjects.margin.of(figure) for figure in starts])
     halves = half_widths(variances, degrees, holm_levels(p_values(estimates, variances, degrees)))
     halves = np.where([step.same for step in made], 0.0, halves)
-    words = worded(subjects.sign * estimates, halves, margins)
+    known_draws = np.array([step.known for step in made])
+    words = worded(subjects.sign * estimates, halves, margins, known_draws)
     tests = {}
     for place, (number, (step, members)) in enumerate(found.items()):
         tested = step.degrees_of_freedom > 0 or step.same
         estimate, half, margin, word = step.estimate, float(halves[place]), float(margins[place]), str(words[place])
         wanted = ""
-        if tested and word == UNDECIDED:
+        if tested and word == UNDECIDED and not step.known and abs(estimate) > half:
+            wanted = str(Needed(seeds=SEEDS))
+        elif tested and word == UNDECIDED:
             quantile = half / float(np.sqrt(variances[place]))
             counts = subjects.images, int(max(subjects.seeds[members].max(), 1))
             wanted = str(needed(estimate, margin, step.by_scene, step.by_redraw, quantile, counts))

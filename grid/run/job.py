@@ -2,8 +2,10 @@
 
 import contextlib
 import dataclasses
+import multiprocessing
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +33,7 @@ from grid.storage.runs import checked_run_name
 from model.data.pack import Pack, prepare_pack
 from model.errors import InputError
 from model.network.checkpoint import checkpoint_sha256, load_checkpoint
-from model.network.depth_network import NetworkSpec
+from model.network.spec import NetworkSpec
 from model.network.user_network import register_network
 
 
@@ -167,8 +169,15 @@ def _checkpoint(options: Options, space: SearchSpace) -> tuple[Path | None, Netw
     if given == "none":
         return None, None
     bare = NetworkSpec(str(space.base["network.encoder"]), space.pack.input_size)
-    _, spec, _ = load_checkpoint(Path(given), bare)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as aside:  # a child that knows own networks too
+        spec = aside.submit(_network_of, Path(given), bare).result()
     return Path(given).absolute(), spec
+
+
+def _network_of(checkpoint: Path, bare: NetworkSpec) -> NetworkSpec:
+    """The spec of a checkpoint that was read whole; what this imports and allocates ends with the child."""
+    _, spec, _ = load_checkpoint(checkpoint, bare)
+    return spec
 
 
 def _pack_progress(console: Console) -> Callable[[int, int, str], None]:

@@ -4,10 +4,8 @@ from pathlib import Path
 
 from grid.storage.copies import kept_copy
 from model.errors import InputError
-from model.network.depth_network import NetworkSpec, build_network
+from model.network.spec import NetworkSpec
 from model.network.user_network import OWN, own_network, register_network
-from quant.graph import UnsupportedNetworkError
-from quant.quantizable import require_quantizable
 
 
 def take_network(name: str, input_size: int, storage: Path) -> Path:
@@ -15,6 +13,10 @@ def take_network(name: str, input_size: int, storage: Path) -> Path:
 
     The user's file may change while the grid runs. Raises InputError where the network cannot be built or quantized.
     """
+    from model.network.depth_network import build_network  # torchvision, timm and torch.fx: 0.2 GB, for this alone
+    from quant.graph import UnsupportedNetworkError
+    from quant.quantizable import require_quantizable
+
     own = own_network(name)
     try:
         require_quantizable(build_network(NetworkSpec(name, input_size)), input_size)

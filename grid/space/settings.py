@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from model.errors import require_one_of, require_range
-from model.network.depth_network import NetworkSpec
+from model.network.spec import NetworkSpec
 from model.training import TrainSpec
 from quant.engines.catalog import FLOAT_RUNTIMES
 from quant.recipe import (

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from grid.stages.calibration_images import CalibrationImages, check_images, drawn_images
 from grid.stages.work import Outcome, StageError, Work
 from model.network.checkpoint import checkpoint_sha256, load_checkpoint
-from model.network.depth_network import NetworkSpec, build_network
+from model.network.depth_network import build_network
 from model.network.pretrained import load_pretrained_
+from model.network.spec import NetworkSpec
 from model.network.user_network import OWN
 from model.training import TrainSpec, train
 from quant.analysis.weight_widths import choose_widths, widen_worst

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from model.errors import InputError
 from model.files import file_sha256, replacing
 from model.images import LARGEST_SIZE
-from model.network.depth_network import NetworkSpec, build_network
+from model.network.spec import NetworkSpec
 
 Metadata = dict[str, str | float | int]
 
@@ -55,6 +55,8 @@ def load_checkpoint(path: Path, bare: NetworkSpec | None = None) -> tuple[nn.Mod
     front or without, and no metadata.
     Raises InputError for a file that is missing, broken, not a checkpoint, or of another network.
     """
+    from model.network.depth_network import build_network  # torchvision and timm, of no use to those who only hash
+
     path = Path(path)
     if not os.path.isfile(path):  # unlike Path.is_file, also where no file system takes so long a name
         raise InputError(str(path), "there is no such file", f"a checkpoint ({', '.join(SUFFIXES)})")

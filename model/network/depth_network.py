@@ -5,50 +5,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from model.errors import InputError
 from model.network.decoder import ConvBNReLU, Decoder
 from model.network.encoder import build_encoder
+from model.network.spec import NetworkSpec
 from model.network.user_network import OWN, build_own
 
 BASE_CHANNELS = (128, 16, 16, 16)
 BRANCH_CHANNELS = (128, 16, 16, 16)
 HEAD_CHANNELS = 128
-SIZE_MULTIPLE = 32
-
-
-@dataclass(frozen=True)
-class NetworkSpec:
-    """Which network, and its input size in pixels.
-
-    ``encoder`` is torchvision's ``efficientnet_b0`` or ``timm/<name>``, to which decoder and head are added, or
-    ``own/<name>``, a whole network of the user's (see ``model.network.user_network``).
-    """
-
-    encoder: str = "efficientnet_b0"
-    input_size: int = 224
-
-    def __post_init__(self) -> None:
-        family, _, name = self.encoder.rpartition("/")
-        if self.encoder != "efficientnet_b0" and not (name and (family == "own" or self.encoder.startswith("timm/"))):
-            raise InputError(
-                "network.encoder",
-                "is unknown",
-                "efficientnet_b0, timm/<name of a timm model>, or own/<name> of a file given by --network",
-                value=repr(self.encoder),
-                options=("efficientnet_b0",),
-            )
-        if self.input_size < 32 or self.input_size % SIZE_MULTIPLE:
-            raise InputError(
-                "network.input_size",
-                "does not fit the strides",
-                "a multiple of 32, at least 32",
-                value=repr(self.input_size),
-            )
-
-    @property
-    def output_size(self) -> int:
-        """Height and width of the depth map in pixels: a quarter of the input."""
-        return self.input_size // 4
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,9 @@ from torchvision.ops import SqueezeExcitation
 
 from model.errors import InputError
 from model.images import IMAGENET_MEAN, IMAGENET_STD
-from model.network.depth_network import DepthNetwork, NetworkSpec
+from model.network.depth_network import DepthNetwork
 from model.network.encoder import TIMM, build_encoder
+from model.network.spec import NetworkSpec
 from model.network.user_network import OWN
 
 SOURCES = ("imagenet", "lite0", "random")

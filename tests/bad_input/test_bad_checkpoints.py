@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from model.network.checkpoint import SUFFIXES, load_checkpoint
-from model.network.depth_network import NetworkSpec, build_network
+from model.network.depth_network import build_network
+from model.network.spec import NetworkSpec
 from tests.bad_input.answers import handled, refusal
 from tests.generated import generated
 

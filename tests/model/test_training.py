@@ -11,7 +11,8 @@ from model.epochs import Steps, TrainingRun, shuffled_batches, train_epoch
 from model.errors import InputError
 from model.images import normalize
 from model.metrics import depth_metrics
-from model.network.depth_network import NetworkSpec, build_network
+from model.network.depth_network import build_network
+from model.network.spec import NetworkSpec
 from model.training import TrainSpec, predict, validate
 from tests.model.tiny_training import CPU, SPEC, run, same, tiny
 

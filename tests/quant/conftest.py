@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from model.network.depth_network import NetworkSpec, build_network
+from model.network.depth_network import build_network
+from model.network.spec import NetworkSpec
 from quant.calibrate import calibrate
 from quant.engines import qnnpack
 from quant.graph import fuse_bn, trace

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from model.errors import InputError
-from model.network.depth_network import NetworkSpec
+from model.network.spec import NetworkSpec
 from quant.analysis.weight_widths import choose_widths
 from quant.artifact import Form, load_network, load_prepared, read_form, save_network, size_mb
 from quant.calibrate import calibrate

@@ -60,6 +60,7 @@ def _counts(found: Sequence[Comparison]) -> str:
     if any(one.scope == NETWORKS for one in found):
         text += (
             " “These networks”: how much a recipe's network changes when it is made again is not known here, so the "
-            "verdict is about this network and not about its recipe; several seeds tell more."
+            "verdict is about this network and not about its recipe, and better or worse is said only where the whole "
+            "interval lies beyond the band; several seeds tell more."
         )
     return text

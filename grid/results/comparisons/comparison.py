@@ -12,6 +12,7 @@ from grid.results.comparisons.image_tables import TEST
 from grid.results.comparisons.roots import root_names
 from grid.results.comparisons.subjects import Differences, Subjects, differences
 from grid.results.comparisons.verdicts import (
+    SEEDS,
     UNDECIDED,
     Needed,
     half_widths,
@@ -99,7 +100,7 @@ def family(subjects: Subjects, pairs: Sequence[tuple[int, int]]) -> list[Compari
     margins = np.array([subjects.margin.of(figure) for figure in subjects.figures[others]])
     levels = holm_levels(p_values(found.estimates, found.variances, found.degrees))
     halves = np.where(found.same, 0.0, half_widths(found.variances, found.degrees, levels))
-    words = worded(subjects.sign * found.estimates, halves, margins)
+    words = worded(subjects.sign * found.estimates, halves, margins, found.known)
     tested = (found.degrees > 0) | found.same
     comparisons = []
     for place, (cell, other) in enumerate(pairs):
@@ -132,6 +133,8 @@ def _needed(
     subjects: Subjects, found: Differences, place: int, half: float, margin: float, pair: tuple[int, int]
 ) -> Needed:
     variance = float(found.variances[place])
+    if not found.known[place] and abs(found.estimates[place]) > half:
+        return Needed(seeds=SEEDS)
     quantile = half / math.sqrt(variance) if variance > 0 else math.inf
     parts = float(found.by_scene[place]), float(found.by_redraw[place])
     seeds = int(max(subjects.seeds[list(pair)]))

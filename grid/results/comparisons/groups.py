@@ -79,7 +79,7 @@ def _against(subjects: Subjects, cells: np.ndarray, other: int, margins: np.ndar
     estimates, variances, degrees = (part[:, 0] for part in (found.estimates, found.variances, found.degrees))
     levels = holm_levels(p_values(estimates, variances, degrees))
     gains = subjects.sign * estimates
-    words = worded(gains, half_widths(variances, degrees, levels), margins)
+    words = worded(gains, half_widths(variances, degrees, levels), margins, found.known[:, 0])
     return np.where(degrees > 0, words, worded(gains, 2.0 * np.sqrt(found.by_redraw[:, 0]), margins))
 
 
@@ -118,7 +118,7 @@ def _apart(rows: Sequence[Row], measure: Measure, evidence: Evidence) -> np.ndar
     levels.T[upper] = levels[upper]
     margins = np.maximum(*np.meshgrid(*2 * [[subjects.margin.of(figure) for figure in subjects.figures]]))
     halves = np.where(found.degrees > 0, half_widths(found.variances, found.degrees, levels), 0.0)
-    return _signs(worded(subjects.sign * found.estimates, halves, margins))
+    return _signs(worded(subjects.sign * found.estimates, halves, margins, found.known))
 
 
 def _signs(words: np.ndarray) -> np.ndarray:
@@ -177,4 +177,4 @@ def _rivals(
     found = differences(subjects, np.arange(len(rows)), block)
     halves = half_widths(found.variances, found.degrees, LEVEL / max(len(rows) - 1, 1))
     halves = np.where(found.degrees > 0, halves, 0.0)
-    return gains, _signs(worded(gains, halves, margins[None]))
+    return gains, _signs(worded(gains, halves, margins[None], found.known))

@@ -1,4 +1,4 @@
-"""The figures by image of all cells of a run, read once and resampled once for each measure."""
+"""The figures by image of all cells of a run, read once and resampled where they are asked for."""
 
 from collections.abc import Mapping
 from functools import cached_property
@@ -18,17 +18,20 @@ class ImageTables:
 
     def __init__(self, files: Mapping[str, Path] | None = None, samples: Mapping[str, Sample] | None = None) -> None:
         self.files, self.given = dict(files or {}), samples
-        self._resampled: dict[tuple[str, str], Resampled] = {}
+        self._last: tuple[tuple[str, str], Resampled] | None = None
 
     def sample(self, split: str) -> Sample:
         """The figures of one split; raises InputError, naming a file that cannot be read."""
         return self._samples[split]
 
     def resampled(self, measure: str, split: str) -> Resampled:
-        """The means of all cells in a measure, and how they move with other scenes."""
-        if (measure, split) not in self._resampled:
-            self._resampled[measure, split] = self._samples[split].resampled(measure)
-        return self._resampled[measure, split]
+        """The means of all cells in a measure, and how they move with other scenes.
+
+        Only the last answer is kept: of thousands of cells one is 32 MB, and to draw again takes tenths of a second.
+        """
+        if self._last is None or self._last[0] != (measure, split):
+            self._last = (measure, split), self._samples[split].resampled(measure)
+        return self._last[1]
 
     @cached_property
     def _samples(self) -> dict[str, Sample]:

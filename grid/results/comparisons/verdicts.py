@@ -10,6 +10,8 @@ LEVEL = 0.05
 """The chance of one false word in a family of comparisons."""
 BETTER, WORSE, EQUIVALENT, UNDECIDED = "better", "worse", "equivalent", "undecided"
 _MOST = 1_000_000
+SEEDS = 3
+"""With as many of a recipe it is known how far a redraw moves it."""
 
 
 @dataclass(frozen=True)
@@ -65,13 +67,17 @@ def _quantiles(degrees: np.ndarray, levels: np.ndarray) -> np.ndarray:
     return np.asarray(np.where(degrees > 0, stdtrit(np.maximum(degrees, 1e-9), 1.0 - levels / 2.0), np.inf))
 
 
-def worded(gains: np.ndarray, halves: np.ndarray, margins: np.ndarray | float) -> np.ndarray:
+def worded(
+    gains: np.ndarray, halves: np.ndarray, margins: np.ndarray | float, known: np.ndarray | bool = True
+) -> np.ndarray:
     """The word for each gain (positive is better) within its half width: an array of strings.
 
-    Equivalent: the interval lies within the margin, even where it excludes 0. Better, worse: it excludes 0.
+    Equivalent: the interval lies within the margin, even where it excludes 0. Better, worse: it excludes 0. Where it is
+    not ``known`` how far a redraw moves the figures, the interval holds other images alone, and making one recipe's
+    network again gives figures that differ: there all of it has to lie beyond the margin.
     """
-    low, high = gains - halves, gains + halves
-    words = np.where(low > 0, BETTER, np.where(high < 0, WORSE, UNDECIDED))
+    low, high, least = gains - halves, gains + halves, np.where(known, 0.0, margins)
+    words = np.where(low > least, BETTER, np.where(high < -least, WORSE, UNDECIDED))
     inside = ((low > -margins) & (high < margins)) | ((gains == 0) & (halves == 0))
     return np.asarray(np.where(inside, EQUIVALENT, words))
 

@@ -9,7 +9,7 @@ from grid.paths import SEARCH_SPACES
 from grid.planning.plan import make_plan
 from grid.space.search_space import load_space
 from model.errors import InputError
-from model.network.depth_network import NetworkSpec
+from model.network.spec import NetworkSpec
 from tests.grid.planning.plans import cell_of, counts, full
 
 

@@ -6,7 +6,7 @@ from grid.planning.plan import make_plan
 from grid.planning.void_init import require_init_used
 from grid.space.search_space import load_space
 from model.errors import InputError
-from model.network.depth_network import NetworkSpec
+from model.network.spec import NetworkSpec
 
 OWN_TOO = "axes: {network.encoder: [efficientnet_b0, timm/other]}"
 

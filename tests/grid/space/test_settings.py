@@ -19,7 +19,7 @@ from grid.space.settings import (
     resolve,
     setting_types,
 )
-from model.network.depth_network import NetworkSpec
+from model.network.spec import NetworkSpec
 from model.training import TrainSpec
 from quant.recipe import (
     ACTIVATION_RANGES,

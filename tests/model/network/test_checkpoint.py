@@ -8,7 +8,8 @@ from safetensors.torch import save_file
 
 from model.errors import InputError
 from model.network.checkpoint import checkpoint_sha256, load_checkpoint, save_checkpoint
-from model.network.depth_network import NetworkSpec, build_network
+from model.network.depth_network import build_network
+from model.network.spec import NetworkSpec
 
 SMALL = NetworkSpec(input_size=64)
 METADATA = {"command": "python -m model train", "test_ssim": 0.875, "epochs": 25}

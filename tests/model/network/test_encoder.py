@@ -4,8 +4,9 @@ import torch
 from torch import nn
 
 from model.errors import InputError
-from model.network.depth_network import NetworkSpec, build_network, probe_stages
+from model.network.depth_network import build_network, probe_stages
 from model.network.encoder import build_encoder
+from model.network.spec import NetworkSpec
 from tests.model.network.test_depth_network import trained_look_
 
 SIZE = 64

@@ -12,9 +12,10 @@ from torchvision.ops import SqueezeExcitation
 from model.errors import InputError
 from model.images import normalize
 from model.network import pretrained
-from model.network.depth_network import NetworkSpec, build_network
+from model.network.depth_network import build_network
 from model.network.encoder import torchvision_encoder
 from model.network.pretrained import load_pretrained_, require_answer
+from model.network.spec import NetworkSpec
 
 CLOSED_PORT = "http://127.0.0.1:9"
 

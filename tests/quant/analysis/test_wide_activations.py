@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from model.errors import InputError
-from model.network.depth_network import NetworkSpec
+from model.network.spec import NetworkSpec
 from quant.analysis.mixed_precision import keep_float, keep_worst_float, widen_activations
 from quant.analysis.site_errors import rank_sites
 from quant.artifact import Form, load_network, load_prepared, save_network

@@ -38,7 +38,7 @@ def test_torchs_other_kernels_compute_the_same_network(calibrated, fresh_images,
 
 
 def test_a_saved_network_selects_its_engine(calibrated, tmp_path):
-    from model.network.depth_network import NetworkSpec
+    from model.network.spec import NetworkSpec
 
     form = Form(NetworkSpec(input_size=SIZE), fused=True, form="int8", granularity="per_channel", engine="onednn")
     save_network(tmp_path, qnnpack.convert(calibrated[True, "per_channel"], "onednn"), form)

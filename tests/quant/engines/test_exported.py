@@ -99,7 +99,7 @@ def test_another_number_of_threads_gives_the_same_outputs(exported_files, fresh_
 
 @pytest.mark.parametrize("engine", INSTALLED)
 def test_an_exported_network_is_saved_and_loaded_as_others_are(exported_files, fresh_images, engine):
-    from model.network.depth_network import NetworkSpec
+    from model.network.spec import NetworkSpec
 
     path, _, _ = exported_files(engine, WHOLE[engine])
     form = Form(NetworkSpec(input_size=SIZE), fused=True, form="int8", granularity=WHOLE[engine], engine=engine)

@@ -9,7 +9,8 @@ from torch import Tensor, fx, nn
 from torch.ao.nn.quantized import Conv2d
 
 from model.metrics import sqnr_db
-from model.network.depth_network import NetworkSpec, build_network
+from model.network.depth_network import build_network
+from model.network.spec import NetworkSpec
 from quant.calibrate import calibrate
 from quant.engines import qnnpack
 from quant.fake_quantize import FakeQuantize

@@ -42,6 +42,15 @@ def test_a_word_says_where_the_interval_lies(gain, half, margin, word):
     assert worded(np.array([gain]), np.array([half]), margin).tolist() == [word]
 
 
+@pytest.mark.parametrize(
+    ("gain", "word"), [(0.0008, "undecided"), (0.0014, "undecided"), (0.0016, "better"), (-0.0016, "worse")]
+)
+def test_where_redraws_are_unknown_a_difference_lies_beyond_the_margin_as_a_whole(gain, word):
+    known = np.array([True, False])
+    told = worded(np.array([gain, gain]), np.array([0.0005, 0.0005]), 0.001, known).tolist()
+    assert told == ["better" if gain > 0 else "worse", word]
+
+
 def test_without_degrees_of_freedom_nothing_is_significant():
     p = p_values(np.array([1.0, 0.0, 1.0]), np.array([1e-9, 0.0, 0.0]), np.array([0.0, 5.0, 5.0]))
     assert p.tolist() == [1.0, 1.0, 0.0]
