@@ -24,6 +24,7 @@ import numpy as np
 from benchmarks.line import say
 
 SIZES = (100, 2000)
+IMAGES = 128
 SPACE = """
 name: thousands
 baselines: false
@@ -154,8 +155,9 @@ def memory_mb(when: str) -> dict[str, float]:
 
 def nothing(work: Any) -> Any:
     """The function of every stage: a made-up record, and the files that others read of it."""
-    from grid.planning.output_files import LATENCIES, OPERATORS, SAMPLES
+    from grid.planning.output_files import LATENCIES, OPERATORS, PER_IMAGE, SAMPLES
     from grid.stages.work import Outcome
+    from grid.storage.per_image import MEASURES, ImageFigures, write_image_figures
 
     (work.out / "network.json").write_text(json.dumps({"of": work.node.id}))
     number = int(work.node.id[:6], 16) / 16**6
@@ -163,6 +165,10 @@ def nothing(work: Any) -> Any:
         picture = np.zeros((4, 64, 64, 3), np.uint8)
         depth = np.full((4, 16, 16), 5.0, np.float32)
         np.savez(work.out / SAMPLES, image=picture, truth=depth, prediction=depth + np.float32(number))
+        noise, scene = np.random.default_rng(int(work.node.id[:6], 16)), np.arange(IMAGES) // 2
+        ssim = 0.9 + number / 100 + 0.01 * noise.standard_normal(IMAGES)
+        tables = {split: ImageFigures(scene, dict.fromkeys(MEASURES, ssim)) for split in ("val", "test")}
+        write_image_figures(work.out / PER_IMAGE, tables)
         figures = {"ssim": 0.9 + number / 100, "mse": 0.01, "abs_rel": 0.1, "rmse_m": 0.4, "delta1": 0.9}
         return Outcome({**figures, "sqnr_db": 30 + number, "simulated_ssim": 0.9, "size_mb": 1.5})
     if work.node.stage == "profile":

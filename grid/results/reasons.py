@@ -104,6 +104,8 @@ def _compared(found: Comparison) -> str:
     """One comparison in a sentence."""
     interval = "" if found.low is None or found.high is None else f" [{found.low:+.4g}, {found.high:+.4g}]"
     word = "by estimate" if found.scope == ESTIMATES else found.verdict
+    if needed := str(found.needed):
+        word += f" ({needed} would decide)"
     return (
         f"Against the best estimate in {found.measure.name}, `{found.other}`: {found.estimate:+.4g}{interval}, {word}."
     )

@@ -20,6 +20,8 @@ from grid.results.comparisons.verdicts import (
 from grid.results.ranking import Measure, Row, processor_of, processors, value
 
 _BLOCK = 256
+SURELY_WITHIN = 3.0
+"""Margins that a cell which may be taken for the best loses at the most, where its loss is beyond one by estimate."""
 Matrix = tuple[np.ndarray, np.ndarray]
 """Gains of cells over others (positive is better), and what is told apart (1 better, -1 worse, 0 not), [M, N]."""
 
@@ -38,9 +40,10 @@ def best(
 def as_good(
     rows: Sequence[Row], measure: Measure, evidence: Evidence | None = None, split: str = TEST
 ) -> tuple[str, list[str]] | None:
-    """Return the best cell and those that may be taken for it: in accuracy, what is undecided by the margin at most.
+    """Return the best cell and those that may be taken for it: in accuracy, not all that is undecided.
 
-    Where little was measured everything is undecided; that is no reason to take what looks worse.
+    Where little was measured everything is; that is no reason to take what looks worse. So the estimate lies within the
+    margin of the best, or the whole interval within three of them.
     """
     return _best(rows, measure, evidence, split, cautious=True)
 
@@ -64,23 +67,29 @@ def _best(
         return rows[first]["cell"], []
     margins = np.full(len(rest), evidence.margins[measure.key].of(abs(figures[first])))
     if measure.by_image:
-        words = _against(evidence.subjects([row["cell"] for row in rows], measure, split), rest, first, margins)
+        subjects = evidence.subjects([row["cell"] for row in rows], measure, split)
+        words, halves = _against(subjects, rest, first, margins)
+        losses = figures[first] - figures[rest]
+        close = (losses <= margins) | (losses + halves <= SURELY_WITHIN * margins)
+        kept = (words != WORSE) & (close | (not cautious))
     else:
-        words = cost_words([rows[place] for place in rest], [rows[first]], measure, margins[:1])[:, 0]
-    kept = words != WORSE
-    if cautious and measure.by_image:
-        kept &= figures[rest] >= figures[first] - margins
+        kept = cost_words([rows[place] for place in rest], [rows[first]], measure, margins[:1])[:, 0] != WORSE
     return rows[first]["cell"], [rows[place]["cell"] for place in rest[kept]]
 
 
-def _against(subjects: Subjects, cells: np.ndarray, other: int, margins: np.ndarray) -> np.ndarray:
-    """The words of cells against one other, [M]; where nothing is tested, by the margin and twice what redraws move."""
+def _against(subjects: Subjects, cells: np.ndarray, other: int, margins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The words of cells against one other and the half widths of their intervals, [M]; infinite where none is tested.
+
+    There the words are by the margin and twice what redraws move.
+    """
     found = differences(subjects, cells, np.array([other]))
     estimates, variances, degrees = (part[:, 0] for part in (found.estimates, found.variances, found.degrees))
     levels = holm_levels(p_values(estimates, variances, degrees))
     gains = subjects.sign * estimates
-    words = worded(gains, half_widths(variances, degrees, levels), margins, found.known[:, 0])
-    return np.where(degrees > 0, words, worded(gains, 2.0 * np.sqrt(found.by_redraw[:, 0]), margins))
+    halves = half_widths(variances, degrees, levels)
+    words = worded(gains, halves, margins, found.known[:, 0])
+    by_margin = worded(gains, 2.0 * np.sqrt(found.by_redraw[:, 0]), margins)
+    return np.where(degrees > 0, words, by_margin), halves
 
 
 def rank_groups(rows: Sequence[Row], measure: Measure, evidence: Evidence | None = None) -> list[tuple[str, ...]]:

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
+from grid.results.comparisons.comparison import compare
 from grid.results.comparisons.evidence import Evidence
+from grid.results.ranking import SSIM
 from grid.results.recommend import Recommendation, recommend
 from grid.results.target import METRICS, parse_target
 from model.errors import InputError
@@ -178,6 +180,14 @@ def test_what_is_undecided_but_looks_worse_by_more_than_the_margin_is_not_taken_
     assert answer(evidence).cell == "good"
     near = judged({"good": 0.0005, "small": 0.0}, spread=0.02, small={"size_mb": 1.0})
     assert answer(near).cell == "small"
+
+
+def test_an_undecided_loss_beyond_the_margin_is_taken_where_the_interval_bounds_it():
+    bounded = judged({"good": 0.0012, "small": 0.0}, spread=0.0015, small={"size_mb": 1.0})
+    (tested,) = compare(bounded, [("small", "good")], SSIM)
+    assert tested.verdict == "undecided"
+    assert -0.003 < (tested.low or -1.0) < tested.estimate < -0.001
+    assert answer(bounded).cell == "small"
 
 
 def test_a_bound_that_the_interval_keeps_goes_before_one_that_the_estimate_keeps():

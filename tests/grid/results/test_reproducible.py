@@ -120,7 +120,10 @@ class Again:
         return np.sqrt(total), total**2 / sum(variance**2 / degrees for variance, degrees in parts)
 
     def as_good(self, names: list[str], metric: str) -> list[str]:
-        """The best and those that lose no more than the margin to it and, by Holm's procedure, are not worse."""
+        """The best and those that by Holm's procedure are not worse, and lose at most the margin or surely three.
+
+        Where redraws are not known all of the interval has to lie beyond the margin to make it worse.
+        """
         sign, figures = (1 if metric in UP else -1), self.figures[COLUMNS[metric]]
         first = max(names, key=lambda name: sign * figures[name])
         losses = {name: sign * (figures[first] - figures[name]) for name in names if name != first}
@@ -132,11 +135,13 @@ class Again:
             moved = self.of_recipe(name, metric) - self.of_recipe(first, metric)
             error, degrees = self.spread(moved, (self.method[name], self.method[first]), metric)
             tests.append((2 * stats.t.sf(loss / error, degrees), name, loss, error, degrees))
-        return [first] + [
-            name
-            for name, loss, half in holm(tests)
-            if loss <= margin and (loss - half <= 0 or -margin < loss - half < loss + half < margin)
-        ]
+        found = [first]
+        for name, loss, half in holm(tests):
+            known = all(self.redraws(self.method[one], metric)[1] for one in (name, first))
+            worse = loss - half > (0.0 if known else margin) and loss + half >= margin
+            if not worse and (loss <= margin or loss + half <= 3 * margin):
+                found.append(name)
+        return found
 
     def keeps(self, name: str, bounds: dict[str, float]) -> int:
         """2 where all intervals keep the lower bounds, 1 where the estimates do, else 0."""
