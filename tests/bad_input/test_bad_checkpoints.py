@@ -282,7 +282,7 @@ def small(request, tmp_path_factory, state) -> Iterator[tuple[Path, bytes]]:
         save_file(tensors, path, metadata=header)
     network = build_network(SPEC)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("model.network.checkpoint.build_network", lambda spec: network)  # which takes most of the time
+        patch.setattr("model.network.depth_network.build_network", lambda spec: network)  # which takes most of the time
         yield path, path.read_bytes()
 
 
