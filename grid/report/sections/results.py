@@ -4,7 +4,20 @@ from collections.abc import Sequence
 from functools import partial
 
 from grid.report.cells import engine_ratio_cell, figure_cell, name_cell, reason_of
-from grid.report.document import Code, Column, Items, Paragraph, Picture, Plot, Section, Spans, Strong, Table, spans
+from grid.report.document import (
+    Cell,
+    Code,
+    Column,
+    Items,
+    Paragraph,
+    Picture,
+    Plot,
+    Section,
+    Spans,
+    Strong,
+    Table,
+    spans,
+)
 from grid.report.figures.panels import trade_off
 from grid.report.figures.tradeoff import draw_tradeoff
 from grid.report.formats import DASH
@@ -12,6 +25,8 @@ from grid.report.inputs import ReportInputs
 from grid.report.sections.result_tables import processor_views, results_table, seeds_table, ssim_groups
 from grid.results.processors import APART
 from grid.results.ranking import MEASURES, SQNR, UNKNOWN, Row, processors, several_seeds, value
+
+_TRAINING_COUNTS = ("best_epoch", "bn_live_steps")
 
 
 def tradeoff(inputs: ReportInputs) -> Section | None:
@@ -61,7 +76,7 @@ def further_figures(inputs: ReportInputs) -> Section | None:
 
 
 def further_table(rows: Sequence[Row]) -> Table:
-    """Return depth metrics and timings of measured rows."""
+    """Return depth metrics, timings and what training changed of measured rows."""
     columns = [Column("cell", "name"), *(Column(title, "number") for title in ("abs rel", "RMSE m", "δ1"))]
     depth = ("test_abs_rel", "test_rmse_m", "test_delta1")
     lines = [[name_cell(row["cell"]), *(figure_cell(row, name) for name in depth)] for row in rows]
@@ -70,8 +85,24 @@ def further_table(rows: Sequence[Row]) -> Table:
         columns += [Column(f"{title}{where}", "number") for title in titles]
         for cells, row in zip(lines, view, strict=True):
             cells += [figure_cell(row, "latency_ms_p90"), figure_cell(row, "profiler_step_ms"), engine_ratio_cell(row)]
-    rows_of_table = ((*cells, figure_cell(row, "train_s")) for cells, row in zip(lines, rows, strict=True))
-    return Table((*columns, Column("training s", "number")), tuple(rows_of_table))
+    columns.append(Column("training s", "number"))
+    for cells, row in zip(lines, rows, strict=True):
+        cells.append(figure_cell(row, "train_s"))
+    if any(value(row, "weights_changed") is not None for row in rows):
+        columns += [Column(title, "number") for title in ("weights changed", "best epoch", "live BatchNorm steps")]
+        for cells, row in zip(lines, rows, strict=True):
+            cells += [_share_cell(row, "weights_changed"), *(_count_cell(row, name) for name in _TRAINING_COUNTS)]
+    return Table(tuple(columns), tuple(map(tuple, lines)))
+
+
+def _share_cell(row: Row, column: str) -> Cell:
+    share = value(row, column)
+    return Cell((DASH if share is None else f"{100 * share:.2g} %",), share)
+
+
+def _count_cell(row: Row, column: str) -> Cell:
+    count = value(row, column)
+    return Cell((DASH if count is None else f"{count:.0f}",), count)
 
 
 def _legend(inputs: ReportInputs) -> Items:
@@ -85,8 +116,11 @@ def _legend(inputs: ReportInputs) -> Items:
         (f"All figures are those of the test images{_validation(rows)}. MSE and SSIM are on depth / 10 m.",),
     ]
     if any(value(row, "noise_rms_m") is not None for row in rows):
-        lines.append(("Noise: rms difference to the float network that the cell was made from, and its share of that "
-                      "network's own rms error.",))  # fmt: skip
+        text = (
+            "Noise: rms difference to the float network that the cell was made from, and its share of that network's "
+            "own rms error. Of a trained cell it holds what training changed as well."
+        )
+        lines.append((text,))
     if ssim_groups(inputs.evidence):
         lines.append(("SSIM group: cells that share a letter are not told apart in SSIM; all pairs are one family of "
                       "tests. A cell of two letters lies between two groups.",))  # fmt: skip

@@ -1,7 +1,9 @@
 """The main table: letters for what is not told apart, and figures that stand beside a measure."""
 
 from grid.report.sections.result_tables import MOST_GROUPED, results_table, ssim_groups
+from grid.report.sections.results import further_table
 from tests.grid.report.made_up_inputs import made_up_inputs
+from tests.grid.report.report_rows import row
 
 
 def titles_of(inputs) -> list[str]:
@@ -36,3 +38,11 @@ def test_noise_in_metres_stands_behind_the_decibels():
     place = titles.index("SQNR dB")
     assert titles[place + 1 : place + 3] == ["noise rms m", "noise / float error"]
     assert "noise rms m" not in titles_of(made_up_inputs())
+
+
+def test_what_training_changed_stands_in_the_further_figures_where_something_was_trained():
+    trained = row("tuned", method="qat", weights_changed=0.0163, best_epoch=2.0, bn_live_steps=16.0)
+    table = further_table([row("plain", method="ptq"), trained])
+    assert [column.title for column in table.columns[-3:]] == ["weights changed", "best epoch", "live BatchNorm steps"]
+    assert [[cell.spans[0] for cell in line[-3:]] for line in table.rows] == [["–"] * 3, ["1.6 %", "2", "16"]]
+    assert "weights changed" not in [column.title for column in further_table([row("plain", method="ptq")]).columns]
