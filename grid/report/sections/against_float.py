@@ -56,7 +56,7 @@ def words(found: Comparison) -> str:
 def _counts(found: Sequence[Comparison]) -> str:
     counts = Counter(map(word_of, found))
     told = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
-    text = f"Of {len(found)} networks: {told}."
+    text = f"Of {len(found)} comparisons: {told}."
     if any(one.scope == NETWORKS for one in found):
         text += (
             " “These networks”: how much a recipe's network changes when it is made again is not known here, so the "

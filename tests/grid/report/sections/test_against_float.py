@@ -20,7 +20,7 @@ def test_a_small_loss_is_equivalent_a_large_one_worse_and_the_band_is_the_margin
         assert line.low < line.estimate < line.high
     (plot,) = (block for block in section.blocks if block.kind == "plot")
     assert plot.shown.margin == 0.001
-    assert "Of 3 networks: 1 equivalent, 2 worse." in plain_text(section.blocks[0].spans)
+    assert "Of 3 comparisons: 1 equivalent, 2 worse." in plain_text(section.blocks[0].spans)
 
 
 def test_one_scene_gives_no_interval_and_no_verdict():
