@@ -149,13 +149,6 @@ def over_seeds(rows: Iterable[Row]) -> list[Row]:
     return merged
 
 
-def seed_spread(rows: Iterable[Row], column: str) -> float:
-    """Return the pooled standard deviation of a column over seeds; 0 with a single seed."""
-    deviations = [row.get(f"{column}_std") for row in over_seeds(rows) if is_int8(row)]
-    known = [deviation for deviation in deviations if deviation is not None]
-    return math.sqrt(statistics.fmean(deviation**2 for deviation in known)) if known else 0.0
-
-
 def place_of(row: Row, axes: Iterable[str]) -> tuple[str, ...]:
     """Return where a row stands on the axes, and its seed: what two rows have in common or not."""
     return tuple(str(row.get(name)) for name in (*axes, "seed"))

@@ -14,7 +14,6 @@ from grid.report.markdown import markdown_text
 from grid.report.report import SECTIONS, report, write_report
 from grid.report.sections.effects import span_cell
 from grid.report.sections.published import published_table
-from grid.results import ranking
 from grid.results.effects import effects
 from grid.results.target import parse_target
 from tests.grid.report.report_rows import (
@@ -80,7 +79,6 @@ def test_several_seeds_give_means_and_deviations_and_set_the_tie():
         for seed, shift in ((0, -0.02), (1, 0.0), (2, 0.02))
     ]
     text = text_of(seeds)
-    assert ranking.seed_spread(seeds, "test_ssim") == pytest.approx(0.02)
     line = line_of(text, "per_channel-ptq")
     assert line[2] == "3"
     assert line[4].endswith("± 0.0200")
