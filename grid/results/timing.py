@@ -13,6 +13,12 @@ from quant.engines.catalog import is_exported
 
 FEWEST_SESSIONS = 3
 """From so many measurements on, the interval of a class is over its own: loads of one measurement share its minute."""
+COMMON = 0.75
+"""What the measurements of a run have in common varies from run to run, by so much of the variance among them.
+
+What else goes on in a machine lasts for minutes. It was 0.2, 0.3, 0.5 and 1.7 in four sets of 5 runs
+(``latency_noise``).
+"""
 _GEOMETRIC = ("latency_ms_p50", "latency_ms_p90")
 Interval = tuple[float, float, float]
 Sessions = Sequence[Sequence[float]]
@@ -83,18 +89,18 @@ def pooled_interval(sessions: Sessions, between: Between | None = None) -> Inter
     the measurements from 3 on. Of fewer it is that over their loads, or, where that is wider, what ``between`` says
     about measurements of other classes. Of a single load alone it is unknown (0, infinity).
 
-    The measurements of a run resemble each other, because what else goes on in a machine lasts for minutes: n count as
-    sqrt(n). Means of 12 differed from run to run as those of 2.5 and 3.4 independent ones would (``latency_noise``).
+    To the variance of a mean of n comes that of what they have in common: ``COMMON`` of the variance of one.
     """
     means = _means(sessions)
     middle, count = statistics.fmean(means), len(means)
+    independent = 1.0 / (COMMON + 1.0 / count)
     if count >= FEWEST_SESSIONS:
-        half = _half_width(statistics.stdev(means), math.sqrt(count), count - 1)
+        half = _half_width(statistics.stdev(means), independent, count - 1)
     else:
         loads = [math.log(ratio) for ratios in sessions for ratio in ratios]
         half = _half_width(statistics.stdev(loads), len(loads), len(loads) - 1) if len(loads) > 1 else math.inf
         if between is not None:
-            borrowed = _half_width(between.deviation, math.sqrt(count), between.degrees)
+            borrowed = _half_width(between.deviation, independent, between.degrees)
             half = max(half, borrowed) if len(loads) > 1 else borrowed
     if half == math.inf:
         return math.exp(middle), 0.0, math.inf
