@@ -278,7 +278,7 @@ def small(request, tmp_path_factory, state) -> Iterator[tuple[Path, bytes]]:
     if request.param == ".ckpt":
         torch.save(tensors, path)
     else:
-        save_file(tensors, path, metadata={"format": "depth-network-1", "network": '{"input_size": 64}', "metadata": "{}"})
+        save_file(tensors, path, metadata={"format": "depth-network-1", "network": "{}", "metadata": "{}"})
     network = build_network(SPEC)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("model.network.depth_network.build_network", lambda spec: network)  # which takes most of the time
