@@ -82,7 +82,7 @@ def grid(folder: Path, cells: int) -> dict[str, float]:
     (folder / "space.yaml").write_text(SPACE.format(cells=cells, values=values))
     space = load_space(folder / "space.yaml")
     checkpoint = folder / "small.safetensors"
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as aside:  # as runner.py checks a checkpoint
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as aside:  # the driver imports no network
         aside.submit(make_checkpoint, checkpoint).result()
     pack = Pack(prepare_pack("rooms", folder / "packs", space.pack))
     began = time.monotonic()

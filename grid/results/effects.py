@@ -13,10 +13,8 @@ from grid.results.comparisons.steps import Step, pairs_disagree, step_of
 from grid.results.comparisons.verdicts import (
     BETTER,
     EQUIVALENT,
-    SEEDS,
     UNDECIDED,
     WORSE,
-    Needed,
     half_widths,
     holm_levels,
     needed,
@@ -167,12 +165,10 @@ def _tests(steps: Sequence[Sequence[Pair]], measure: Measure, evidence: Evidence
         tested = step.degrees_of_freedom > 0 or step.same
         estimate, half, margin, word = step.estimate, float(halves[place]), float(margins[place]), str(words[place])
         wanted = ""
-        if tested and word == UNDECIDED and not step.known and abs(estimate) > half:
-            wanted = str(Needed(seeds=SEEDS))
-        elif tested and word == UNDECIDED:
+        if tested and word == UNDECIDED:
             quantile = half / float(np.sqrt(variances[place]))
             counts = subjects.images, int(max(subjects.seeds[members].max(), 1))
-            wanted = str(needed(estimate, margin, step.by_scene, step.by_redraw, quantile, counts))
+            wanted = str(needed(estimate, margin, step.by_scene, step.by_redraw, quantile, counts, step.known))
         tests[number] = StepTest(
             measure,
             estimate,

@@ -37,9 +37,8 @@ def tradeoff(inputs: ReportInputs) -> Section | None:
     picture = Picture("tradeoff.png", "SSIM against size and latency", partial(draw_tradeoff, plotted))
     text = (
         "A number beside a cell is its line in the first results table; grey bars are 95 % intervals of the latency "
-        "ratio. "
-        "A cell is on the front of all three when no other is better by a test in one of them and as good in the "
-        "others."
+        "ratio. A cell is on the front of all three when no other is better by a test in one of them and as good in "
+        "the others."
     )
     if len(processors(inputs.rows)) > 1:
         text += " Each processor has its own latencies, plot and front; sizes are those of all cells."

@@ -12,7 +12,6 @@ from grid.results.comparisons.image_tables import TEST
 from grid.results.comparisons.roots import root_names
 from grid.results.comparisons.subjects import Differences, Subjects, differences
 from grid.results.comparisons.verdicts import (
-    SEEDS,
     UNDECIDED,
     Needed,
     half_widths,
@@ -133,12 +132,12 @@ def _needed(
     subjects: Subjects, found: Differences, place: int, half: float, margin: float, pair: tuple[int, int]
 ) -> Needed:
     variance = float(found.variances[place])
-    if not found.known[place] and abs(found.estimates[place]) > half:
-        return Needed(seeds=SEEDS)
     quantile = half / math.sqrt(variance) if variance > 0 else math.inf
     parts = float(found.by_scene[place]), float(found.by_redraw[place])
     seeds = int(max(subjects.seeds[list(pair)]))
-    return needed(float(found.estimates[place]), margin, *parts, quantile, (subjects.images, seeds))
+    return needed(
+        float(found.estimates[place]), margin, *parts, quantile, (subjects.images, seeds), bool(found.known[place])
+    )
 
 
 def _of_pairs(subjects: Subjects, cells: np.ndarray, others: np.ndarray) -> Differences:

@@ -83,14 +83,23 @@ def worded(
 
 
 def needed(
-    gain: float, margin: float, scenes: float, redraws: float, quantile: float, counts: tuple[int, int]
+    gain: float,
+    margin: float,
+    scenes: float,
+    redraws: float,
+    quantile: float,
+    counts: tuple[int, int],
+    known: bool = True,
 ) -> Needed:
     """What would make the interval exclude 0 or lie within the margin, if the estimate stayed as it is.
 
     ``scenes`` and ``redraws`` are the two parts of the variance, which fall with images and with seeds; ``counts`` are
-    the images and the seeds that there are.
+    the images and the seeds that there are. Where redraws are not ``known`` and the interval excludes 0 all the same,
+    it takes the seeds that make them known.
     """
     images, seeds = counts
+    if not known and abs(gain) > quantile * math.sqrt(scenes + redraws):
+        return Needed(seeds=SEEDS)
     goal = (max(abs(gain), margin - abs(gain)) / quantile) ** 2 if quantile < math.inf else 0.0
     if goal <= 0.0:
         return Needed()
