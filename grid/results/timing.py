@@ -13,10 +13,10 @@ from quant.engines.catalog import is_exported
 
 FEWEST_SESSIONS = 3
 """From so many measurements on, the interval of a class is over its own: loads of one measurement share its minute."""
-COMMON = 0.75
+COMMON = 2.0
 """What the measurements of a run have in common varies from run to run, by so much of the variance among them.
 
-What else goes on in a machine lasts for minutes. It was 0.2, 0.3, 0.5 and 1.7 in four sets of 5 runs
+What else goes on in a machine lasts for minutes. It was 0.2, 0.3, 0.5, 1.7 and 2.7 in five sets of 5 runs
 (``latency_noise``).
 """
 _GEOMETRIC = ("latency_ms_p50", "latency_ms_p90")
