@@ -1,7 +1,7 @@
 """All benchmarks, each in a process of its own: JSON lines, then all of them as a Markdown table.
 
-``engines``, ``thousands`` and ``verdicts`` run by their names only: they want packages of their own, or a quarter of an
-hour.
+``engines``, ``thousands``, ``thousands.report`` and ``verdicts`` run by their names only: they want packages of their
+own, or a quarter of an hour.
 """
 
 import json

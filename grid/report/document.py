@@ -4,13 +4,16 @@ No text in here is markup: the writers escape every string, wherever it comes fr
 """
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from grid.report.figures.forest import Forest
 from grid.report.figures.panels import TradeOff
+
+MOST_ROWS = 100
+"""Rows of a table that are seen at once."""
 
 
 @dataclass(frozen=True)
@@ -67,24 +70,36 @@ class CodeBlock:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table: of text, of figures (aligned right), or of the names that stay in sight."""
+    """A column of a table: of text, of figures (aligned right), or of the names that stay in sight.
+
+    ``filter`` is what a reader of a long table may choose rows by; empty where the column is not meant for it.
+    """
 
     title: str
     kind: Literal["text", "number", "name"] = "text"
+    filter: str = ""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """An entry of a table; ``figure`` is what a column of figures is sorted by, and None is sorted last."""
+    """An entry of a table; ``figure`` is what a column of figures is sorted by, and None is sorted last.
+
+    ``choice`` is what a filter calls it, where that is not its text.
+    """
 
     spans: Spans
     figure: float | None = None
     mark: Literal["", "best", "tie"] = ""
+    choice: str = ""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table; raises ValueError where a row has more or fewer cells than there are columns."""
+    """A table; raises ValueError where a row has more or fewer cells than there are columns.
+
+    Of one with more than ``MOST_ROWS`` rows the writers show the first ones: the page has the others behind them, on
+    pages that are turned, searched and filtered; Markdown says how many there are.
+    """
 
     kind: ClassVar = "table"
     columns: tuple[Column, ...]
@@ -94,6 +109,13 @@ class Table:
         for row in self.rows:
             if len(row) != len(self.columns):
                 raise ValueError(f"a row has {len(row)} cells; expected {len(self.columns)}, one for each column")
+
+    def ordered(self, names: Sequence[str]) -> "Table":
+        """Return it with its rows in the order of ``names``, which its column of names holds; others come last."""
+        (column,) = (place for place, one in enumerate(self.columns) if one.kind == "name")
+        places = {name: place for place, name in enumerate(names)}
+        rows = sorted(self.rows, key=lambda row: places.get(plain_text(row[column].spans), len(places)))
+        return replace(self, rows=tuple(rows))
 
 
 @dataclass(frozen=True)

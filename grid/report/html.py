@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from grid.report.document import Block, Document, Plot, plain_text
+from grid.report.document import MOST_ROWS, Block, Document, Plot, plain_text
 from grid.report.embedding import Embedder
 from grid.report.figures.interactive import interactive, plotly_js
 
@@ -18,7 +18,7 @@ PAGE = Path(__file__).parent / "page"
 _TEMPLATES = Environment(
     loader=FileSystemLoader(PAGE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
 )
-_TEMPLATES.globals |= {"plain_text": plain_text, "interactive": interactive}
+_TEMPLATES.globals |= {"plain_text": plain_text, "interactive": interactive, "most_rows": MOST_ROWS}
 
 
 def html_page(document: Document, folder: Path) -> str:

@@ -6,7 +6,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from grid.report.shortlist import shortlist
+from grid.report.document import MOST_ROWS, Table
+from grid.report.shortlist import reading_order, shortlist
 from grid.results.comparisons.evidence import Evidence
 from grid.results.comparisons.image_tables import ImageTables
 from grid.results.comparisons.margins import DEFAULTS, Margins
@@ -69,6 +70,24 @@ class ReportInputs:
     @cached_property
     def shortlist(self) -> list[Row]:
         """The cells that are drawn where there is no room for all."""
+        return shortlist(self.rows, self._recommended, self._front)
+
+    def in_order(self, table: Table, rows: Sequence[Row] | None = None) -> Table:
+        """Return a table of ``rows`` (None: all cells) with the most interesting first, if it is a long one."""
+        if len(table.rows) <= MOST_ROWS:
+            return table
+        return table.ordered(self.names if rows is None else reading_order(rows, self._recommended, self._front))
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The names of all cells, the most interesting first."""
+        return reading_order(self.rows, self._recommended, self._front)
+
+    @cached_property
+    def _recommended(self) -> set[str]:
         answers = self.answer.by_processor.values() or [self.answer]
-        front = {cell for cells in self.fronts.values() for cell in cells}
-        return shortlist(self.rows, {one.cell for one in answers if one.cell}, front)
+        return {one.cell for one in answers if one.cell}
+
+    @cached_property
+    def _front(self) -> set[str]:
+        return {cell for cells in self.fronts.values() for cell in cells}

@@ -10,6 +10,7 @@ from itertools import groupby
 from urllib.parse import quote
 
 from grid.report.document import (
+    MOST_ROWS,
     Block,
     Cell,
     Code,
@@ -27,6 +28,7 @@ from grid.report.document import (
     Table,
 )
 
+_MOST_LINES = 2 * MOST_ROWS
 _CHARACTER_REFERENCE = re.compile(r"&(?=#?\w+;)")
 _TAG = re.compile(r"<(?=[A-Za-z/!?])")
 _SPECIAL = re.compile(r"[\\`*~$|]|(?<![^\W_])_|_(?![^\W_])|!(?=\[)")  # an underscore within a word is no emphasis
@@ -55,8 +57,7 @@ def _block(block: Block, level: int) -> str:
         case Items():
             return "\n".join(f"- {_first_line(item)}" for item in block.items)
         case CodeBlock():
-            fence = "`" * max(3, _longest_run(block.text) + 1)
-            return f"{fence}sh\n{block.text}\n{fence}"
+            return _code_block(block.text)
         case Table():
             return _table(block)
         case Picture():
@@ -67,12 +68,24 @@ def _block(block: Block, level: int) -> str:
             return "\n\n".join(_section(block, level + 1))
 
 
+def _code_block(text: str) -> str:
+    """The lines of a block; of many the first ones."""
+    lines = text.splitlines()
+    if len(lines) > _MOST_LINES:
+        lines = [*lines[:_MOST_LINES], f"# and {len(lines) - _MOST_LINES:,} further lines, in report.html"]
+    text = "\n".join(lines)
+    fence = "`" * max(3, _longest_run(text) + 1)
+    return f"{fence}sh\n{text}\n{fence}"
+
+
 def _table(table: Table) -> str:
-    """A line a row; columns of figures are aligned right."""
+    """A line a row, of many the first ones; columns of figures are aligned right."""
     header = [_line((column.title,)) for column in table.columns]
     rule = ["--:" if column.kind == "number" else ":--" for column in table.columns]
-    lines = ([_cell(cell) for cell in row] for row in table.rows)
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, rule, *lines))
+    lines = ([_cell(cell) for cell in row] for row in table.rows[:MOST_ROWS])
+    text = "\n".join("| " + " | ".join(cells) + " |" for cells in (header, rule, *lines))
+    count = len(table.rows)
+    return text if count <= MOST_ROWS else f"{text}\n\nThe first {MOST_ROWS} of {count:,} rows; report.html has all."
 
 
 def _cell(cell: Cell) -> str:

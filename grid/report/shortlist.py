@@ -28,6 +28,23 @@ def shortlist(rows: Sequence[Row], recommended: Collection[str], front: Collecti
     return [row for row in once if row["cell"] in set(kept)]
 
 
+def reading_order(rows: Sequence[Row], recommended: Collection[str], front: Collection[str]) -> list[str]:
+    """Return the names of all rows as a long table lists them.
+
+    Float baselines, the recommended recipes, those on the Pareto front, the rest by test SSIM, and last what has no
+    figures.
+    """
+
+    def place(row: Row) -> tuple[int, float]:
+        figure, recipe = value(row, "test_ssim"), recipe_of(row["cell"])
+        if row["status"] != "ok":
+            return 4, 0.0
+        first = (row["method"] == "fp32", recipe in recommended, recipe in front, True).index(True)
+        return first, float("inf") if figure is None else -figure
+
+    return [row["cell"] for row in sorted(rows, key=place)]
+
+
 def networks(rows: Sequence[Row]) -> list[Row]:
     """Return the measured rows among which ``shortlist`` chooses."""
     return list(_once(row for row in rows if row["status"] == "ok" and not row.get("same_as") and not _is_copy(row)))

@@ -14,6 +14,8 @@ from matplotlib.axes import Axes
 from grid.report.figures.colours import MARGIN, VERDICTS
 
 MOST_LINES = 40
+USUAL_NAME, INCH_A_LETTER = 50, 0.075
+"""Longer names make the picture wider, so that the differences keep their room."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,9 @@ def forest(lines: Sequence[Line], margin: float, x_label: str, higher_is_better:
 
 def draw_forest(shown: Forest, path: Path) -> None:
     """Draw a line a difference: a point, its interval, and its verdict in words beside it."""
-    figure, axes = pyplot.subplots(figsize=(13, 1.5 + 0.3 * len(shown.lines)), layout="constrained")
+    further = max(max(len(line.name) for line in shown.lines) - USUAL_NAME, 0)
+    size = (13 + INCH_A_LETTER * further, 1.5 + 0.3 * len(shown.lines))
+    figure, axes = pyplot.subplots(figsize=size, layout="constrained")
     axes.axvspan(-shown.margin, shown.margin, color=MARGIN, zorder=0, label="within the margin")
     axes.axvline(0, color="#888888", linewidth=1, zorder=1)
     for verdict in shown.verdicts:

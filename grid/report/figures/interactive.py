@@ -50,7 +50,7 @@ def plots(tradeoff: TradeOff) -> list[dict[str, Any]]:
 
     A group without a cell in a panel has an empty trace: the page switches names in all plots alike.
     """
-    return [_plot(panel, tradeoff.colours) for panel in tradeoff.panels]
+    return [_plot(panel, tradeoff) for panel in tradeoff.panels]
 
 
 def key(tradeoff: TradeOff) -> dict[str, str]:
@@ -116,17 +116,21 @@ def plotly_js() -> str:
     return str(get_plotlyjs())
 
 
-def _plot(panel: Panel, colours: Mapping[str, str]) -> dict[str, Any]:
+def _plot(panel: Panel, tradeoff: TradeOff) -> dict[str, Any]:
+    few = len(panel.points) <= FEW
     line = {"color": FRONT, "width": 1.5, "shape": "hv"}
-    ring = {"symbol": "circle-open", "size": 19, "color": FRONT, "line": {"width": 1.5}}
+    ring = {"symbol": "circle-open", "size": 19 if few else 12, "color": FRONT, "line": {"width": 1.5 if few else 0.8}}
     rings = [(point.x, point.y) for point in panel.points if point.on_front]
     traces = [
         _trace(panel.steps, FRONT_OF_PLOT, mode="lines", line=line, opacity=0.4, hoverinfo="skip"),
         _trace(rings, FRONT_OF_ALL, mode="markers", marker=ring, hoverinfo="skip"),
     ]
-    size = 10 if len(panel.points) <= FEW else 7
-    for group, colour in colours.items():
-        traces.append(_group([point for point in panel.points if point.group == group], panel, group, colour, size))
+    size = 10 if few else 7
+    for group, colour in tradeoff.colours.items():
+        points = [point for point in panel.points if point.group == group]
+        traces.append(_group(points, group, colour, size))
+        if panel.measure is LATENCY:
+            traces[-1]["error_x"] = _bars(points, tradeoff)
     return {"data": traces, "layout": _layout(title(panel))}
 
 
@@ -134,19 +138,22 @@ def _trace(points: Sequence[tuple[float, float]], name: str, **look: Any) -> dic
     return {"type": "scatter", "name": name, "x": [x for x, _ in points], "y": [y for _, y in points], **look}
 
 
-def _group(points: Sequence[Point], panel: Panel, name: str, colour: str, size: int) -> dict[str, Any]:
-    """The cells of one method or engine: shape and filling say granularity and fuse_bn, bars the latency's interval."""
+def _group(points: Sequence[Point], name: str, colour: str, size: int) -> dict[str, Any]:
+    """The cells of one method or engine: shape and filling say granularity and fuse_bn."""
     symbols = [point.shape if point.filled else f"{point.shape}-open" for point in points]
     marker = {"symbol": symbols, "size": size, "color": colour, "line": {"width": 1.8, "color": colour}}
     trace = _trace([(point.x, point.y) for point in points], name, mode="markers", marker=marker)
     trace |= {"text": [_hover(point) for point in points], "hovertemplate": "%{text}<extra></extra>"}
-    if panel.measure is LATENCY:
-        bounds = [point.interval or (point.x, point.x) for point in points]
-        above = [high - point.x for point, (_, high) in zip(points, bounds, strict=True)]
-        below = [point.x - low for point, (low, _) in zip(points, bounds, strict=True)]
-        look = {"color": "#aaaaaa", "thickness": 1.5, "width": 0}
-        trace["error_x"] = {"type": "data", "symmetric": False, "array": above, "arrayminus": below, **look}
     return trace
+
+
+def _bars(points: Sequence[Point], tradeoff: TradeOff) -> dict[str, Any]:
+    """The intervals of latencies; of a point without one, its own place."""
+    bounds = [point.interval if point.interval and tradeoff.has_bar(point) else (point.x, point.x) for point in points]
+    above = [high - point.x for point, (_, high) in zip(points, bounds, strict=True)]
+    below = [point.x - low for point, (low, _) in zip(points, bounds, strict=True)]
+    look = {"color": "#aaaaaa", "thickness": 1.5, "width": 0}
+    return {"type": "data", "symmetric": False, "array": above, "arrayminus": below, **look}
 
 
 def _hover(point: Point) -> str:

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from grid.report.figures import colours
 from grid.report.formats import DASH, figure_text, ratio_text, setting_text
 from grid.results.comparisons.evidence import Evidence
@@ -18,7 +20,11 @@ COST_LABELS = {SIZE: "size, MB", LATENCY: "latency, multiple of the float networ
 SSIM_LABEL = "test SSIM (up is better)"
 MOST_NUMBERED = 30
 FEW = 60
-"""With more cells their marks are smaller."""
+"""With more cells their marks are smaller, and of numbered ones that lie together the best alone keeps its number."""
+TOGETHER = 0.04
+"""Up to this distance in all panels points lie together, in parts of what a panel shows."""
+MOST_BARS = 200
+"""With more cells those with a number alone have a bar for the interval of their latency."""
 _FACTS = (
     ("test_ssim", "SSIM"), ("test_mse", "MSE"), ("test_abs_rel", "abs rel"), ("test_rmse_m", "RMSE m"),
     ("test_delta1", "δ1"), ("sqnr_db", "SQNR dB"), ("simulated_ssim", "simulated SSIM"), ("size_mb", "size MB"),
@@ -71,13 +77,18 @@ class TradeOff:
     colours: Mapping[str, str]
     numbered: tuple[Point, ...]
 
+    def has_bar(self, point: Point) -> bool:
+        """Whether the interval of a point's latency is drawn."""
+        few = len(self.panels[0].points) <= MOST_BARS
+        return point.interval is not None and (few or any(point.number == one.number for one in self.numbered))
+
 
 def trade_off(rows: Sequence[Row], evidence: Evidence | None = None) -> TradeOff | None:
     """Return what the figure of accuracy against cost shows; None where nothing was measured.
 
     Rows of several seeds are recipes, as in the first results table. In the panel of sizes a point is on the front of
     SSIM, size and latency if it is on that of any processor. Of more than 30 cells those on the front and the best by
-    SSIM are numbered.
+    SSIM are numbered, of more than ``FEW`` at some distance from each other.
     """
     views = by_processor(rows)
     lines = {name: plotted(compared(view)) for name, view in views.items()}
@@ -94,7 +105,8 @@ def trade_off(rows: Sequence[Row], evidence: Evidence | None = None) -> TradeOff
         for name, there in lines.items()
         if there
     ]
-    return TradeOff((sizes, *latencies), dict(groups.values()), _numbered(sizes.points))
+    panels = (sizes, *latencies)
+    return TradeOff(panels, dict(groups.values()), _numbered(panels))
 
 
 def plotted(rows: Sequence[Row]) -> list[tuple[int, Row]]:
@@ -172,7 +184,31 @@ def _steps(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     return steps
 
 
-def _numbered(points: Sequence[Point]) -> tuple[Point, ...]:
-    """Those on the front first, then the best by SSIM, in the order of the table."""
+def _numbered(panels: Sequence[Panel]) -> tuple[Point, ...]:
+    """Those on the front first, then the best by SSIM, in the order of the table; of many, none beside another."""
+    points = panels[0].points
     ranked = sorted(points, key=lambda point: (not point.on_front, -point.y))
-    return tuple(sorted(ranked[:MOST_NUMBERED], key=lambda point: point.number))
+    kept = ranked if len(points) <= FEW else _apart(ranked, panels)
+    return tuple(sorted(kept[:MOST_NUMBERED], key=lambda point: point.number))
+
+
+def _apart(ranked: Sequence[Point], panels: Sequence[Panel]) -> list[Point]:
+    """Of points that lie together in all panels the first one."""
+    places: dict[int, list[float]] = {point.number: [] for point in ranked}
+    for panel in panels:
+        there = {point.number: (point.x, point.y) for point in panel.points}
+        for axis in (0, 1):
+            figures = [place[axis] for place in there.values()]
+            width = max(figures) - min(figures) or 1.0
+            for number, place in places.items():  # one that another processor timed is nowhere here
+                place.append(there[number][axis] / width if number in there else float("inf"))
+    kept: list[Point] = []
+    taken = np.empty((0, 2 * len(panels)))
+    for point in ranked:
+        own = np.array(places[point.number])
+        with np.errstate(invalid="ignore"):  # nowhere and nowhere is no distance
+            distances = np.nan_to_num(np.abs(taken - own), nan=0.0)
+        if not (distances <= TOGETHER).all(axis=1).any():
+            kept.append(point)
+            taken = np.vstack([taken, own])
+    return kept

@@ -51,7 +51,11 @@ def draw_tradeoff(tradeoff: TradeOff, path: Path) -> None:
 
 
 def _panel(axes: Axes, panel: Panel, tradeoff: TradeOff) -> None:
-    bars = [((point.interval[0], point.y), (point.interval[1], point.y)) for point in panel.points if point.interval]
+    bars = [
+        ((point.interval[0], point.y), (point.interval[1], point.y))
+        for point in panel.points
+        if point.interval and tradeoff.has_bar(point)
+    ]
     if bars:
         axes.add_collection(LineCollection(bars, colors="#bbbbbb", linewidths=1.5, zorder=1))
     looks: dict[tuple[Shape, str, bool], list[Point]] = {}
@@ -73,7 +77,8 @@ def _panel(axes: Axes, panel: Panel, tradeoff: TradeOff) -> None:
     axes.step(steps[:, 0], steps[:, 1], where="post", color=FRONT, alpha=0.35, linewidth=1.5, zorder=2)
     points = np.array([(point.x, point.y) for point in panel.points])
     rings = points[[point.on_front for point in panel.points]]
-    axes.scatter(rings[:, 0], rings[:, 1], s=190, facecolor="none", edgecolor=FRONT, linewidth=1.4, zorder=2)
+    size, width = (190, 1.4) if few else (90, 0.8)
+    axes.scatter(rings[:, 0], rings[:, 1], s=size, facecolor="none", edgecolor=FRONT, linewidth=width, zorder=2)
     axes.margins(0.12)
     axes.grid(alpha=0.25)
     in_key = {point.number for point in tradeoff.numbered}

@@ -32,5 +32,16 @@ function draw(frame, figures) {
   }
 }
 
+// A plot of thousands of cells takes half a second: it is drawn when the reader comes near.
 const figures = [...PLOTS];
-for (const frame of document.querySelectorAll("figure.plots")) draw(frame, figures);
+const undrawn = new Map();
+const near = new IntersectionObserver((entries) => {
+  for (const { target: frame } of entries.filter((entry) => entry.isIntersecting)) {
+    near.unobserve(frame);
+    draw(frame, undrawn.get(frame));
+  }
+}, { rootMargin: "800px" });
+for (const frame of document.querySelectorAll("figure.plots")) {
+  undrawn.set(frame, figures.splice(0, frame.querySelectorAll(".plot").length));
+  near.observe(frame);
+}

@@ -10,8 +10,10 @@ from grid.planning.output_files import ANALYSIS_CSV, ANALYSIS_ERRORS, ANALYSIS_R
 from grid.report.cells import name_cell, text_cell
 from grid.report.document import Cell, Code, Column, Emphasis, Paragraph, Picture, Section, Spans, Table
 from grid.report.inputs import ReportInputs
+from grid.report.shortlist import MOST
 
 MOST_SITES = 10
+SHORTLIST = "shown are the recommended one, the Pareto front, and the best and the worst of the others"
 LEGEND: Spans = (
     "A site is one quantizer: of a weight, or of an activation. ",
     Emphasis("Alone"),
@@ -34,8 +36,14 @@ def noise(inputs: ReportInputs) -> Section | None:
     """Return for each analyzed cell the worst sites and the pictures of its analysis."""
     if not inputs.analyses:
         return None
-    cells = (_cell(cell, folder) for cell, folder in inputs.analyses.items())
-    return Section(("Where the noise comes from",), (Paragraph(LEGEND), *cells))
+    shown = inputs.analyses
+    if len(shown) > MOST:
+        names = {row["cell"] for row in inputs.shortlist}
+        shown = {cell: folder for cell, folder in shown.items() if cell in names}
+    left_out = len(inputs.analyses) - len(shown)
+    more = (Paragraph((f"{left_out} of the analyzed cells are left out: {SHORTLIST}.",)),) if left_out else ()
+    cells = (_cell(cell, folder) for cell, folder in shown.items())
+    return Section(("Where the noise comes from",), (Paragraph(LEGEND), *more, *cells))
 
 
 def _cell(cell: str, folder: Path) -> Section:

@@ -57,7 +57,7 @@ def results_table(evidence: Evidence) -> Table:
     marked = not several_seeds(rows)
     further = [axis for axis in axes_of(rows) if axis not in RECIPE]
     columns = [Column("#", "number"), Column("cell", "name")]
-    columns += map(Column, ("fuse BN", "granularity", "method"))
+    columns += [Column(title, filter=title) for title in ("fuse BN", "granularity", "method")]
     columns += [_setting_column(axis, rows) for axis in further]
     groups = ssim_groups(evidence) if marked else {}
     marks = _marks(contenders(rows), evidence, ACCURACY_AND_SIZE) if marked else {}
@@ -84,8 +84,9 @@ def results_table(evidence: Evidence) -> Table:
         marks = _marks(contenders(view), evidence.of(view), (LATENCY,)) if marked else {}
         for cells, row in zip(lines, view, strict=True):
             cells += [figure_cell(row, "latency_ms_p50"), ratio_cell(row, _mark(marks, row, LATENCY))]
-    rows_of_table = ((*cells, Cell(_note(row))) for cells, row in zip(lines, rows, strict=True))
-    return Table((*columns, Column("note")), tuple(rows_of_table))
+    notes = (Cell(_note(row), choice=row["status"]) for row in rows)
+    rows_of_table = ((*cells, note) for cells, note in zip(lines, notes, strict=True))
+    return Table((*columns, Column("note", filter="status")), tuple(rows_of_table))
 
 
 def seeds_table(evidence: Evidence) -> Table:
@@ -143,7 +144,8 @@ def processor_views(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
 def _setting_column(axis: str, rows: Sequence[Row]) -> Column:
     """The column of a further axis: of figures, if all its values are numbers."""
     cells = [setting_cell(row.get(axis)) for row in rows]
-    return Column(axis, "number" if all(cell.figure is not None or cell.spans == (DASH,) for cell in cells) else "text")
+    numbers = all(cell.figure is not None or cell.spans == (DASH,) for cell in cells)
+    return Column(axis, "number" if numbers else "text", axis)
 
 
 def _seeds_cell(row: Row) -> Cell:

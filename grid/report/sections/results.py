@@ -1,10 +1,13 @@
 """The figures of all cells: plotted, over seeds, cell by cell, and the reasons of those without figures."""
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 
-from grid.report.cells import engine_ratio_cell, figure_cell, name_cell, reason_of
+from grid.report.cells import engine_ratio_cell, figure_cell, name_cell, reason_of, text_cell
 from grid.report.document import (
+    MOST_ROWS,
+    Block,
     Cell,
     Code,
     Column,
@@ -18,14 +21,16 @@ from grid.report.document import (
     Table,
     spans,
 )
-from grid.report.figures.panels import trade_off
+from grid.report.figures.panels import FEW, MOST_BARS, trade_off
 from grid.report.figures.tradeoff import draw_tradeoff
 from grid.report.formats import DASH
 from grid.report.inputs import ReportInputs
 from grid.report.sections.result_tables import processor_views, results_table, seeds_table, ssim_groups
 from grid.results.processors import APART
-from grid.results.ranking import MEASURES, SQNR, UNKNOWN, Row, processors, several_seeds, value
+from grid.results.ranking import MEASURES, SQNR, UNKNOWN, Row, over_seeds, processors, several_seeds, value
 
+FEW_REASONS = 12
+"""With more cells without figures their kinds are counted first."""
 _TRAINING_COUNTS = ("best_epoch", "bn_live_steps")
 
 
@@ -40,6 +45,11 @@ def tradeoff(inputs: ReportInputs) -> Section | None:
         "ratio. A cell is on the front of all three when no other is better by a test in one of them and as good in "
         "the others."
     )
+    count = len(plotted.panels[0].points)
+    if count > FEW:
+        text += " Of cells that lie together only the best has a number, of those on the front first."
+    if count > MOST_BARS:
+        text += " Cells without a number have no bar."
     if len(processors(inputs.rows)) > 1:
         text += " Each processor has its own latencies, plot and front; sizes are those of all cells."
     return Section(("Accuracy against size and latency",), (Plot(plotted, picture), Paragraph((text,))))
@@ -49,30 +59,59 @@ def seeds(inputs: ReportInputs) -> Section | None:
     """Return the table of recipes, where there are several seeds."""
     if not several_seeds(inputs.rows):
         return None
-    return Section(("Results over seeds",), (seeds_table(inputs.evidence), _legend(inputs)))
+    table = inputs.in_order(seeds_table(inputs.evidence), over_seeds(inputs.rows))
+    return Section(("Results over seeds",), (*_which_first(table), table, _legend(inputs)))
 
 
 def results(inputs: ReportInputs) -> Section:
     """Return the table of cells."""
     if several_seeds(inputs.rows):
-        return Section(("Results, cell by cell",), (results_table(inputs.evidence),))
-    return Section(("Results",), (results_table(inputs.evidence), _legend(inputs)))
+        return Section(("Results, cell by cell",), (inputs.in_order(results_table(inputs.evidence)),))
+    table = inputs.in_order(results_table(inputs.evidence))
+    return Section(("Results",), (*_which_first(table), table, _legend(inputs)))
+
+
+def _which_first(table: Table) -> tuple[Paragraph, ...]:
+    """What a long table begins with."""
+    if len(table.rows) <= MOST_ROWS:
+        return ()
+    text = (
+        "First the float baselines, then the recommended recipe, the Pareto front, the others by test SSIM, and last "
+        "what has no figures. On the page, the search finds rows with all of the words that are typed, in any order; a "
+        "click on a title sorts."
+    )
+    return (Paragraph((text,)),)
 
 
 def without_figures(inputs: ReportInputs) -> Section | None:
     """Return the full reasons, which the table shortens; nothing where every cell is ok."""
-    lines = tuple(
-        (Code(str(row["cell"])), f" {row['status']}: ", *spans(reason_of(row)))
-        for row in inputs.rows
-        if row["status"] != "ok"
-    )
-    return Section(("Cells without figures",), (Items(lines),)) if lines else None
+    rows = [row for row in inputs.rows if row["status"] != "ok"]
+    if not rows:
+        return None
+    blocks: list[Block] = []
+    if len(rows) > FEW_REASONS:
+        counts = Counter((str(row["status"]), _beginning(reason_of(row))) for row in rows)
+        kinds = tuple((f"{count} {status}: {what}",) for (status, what), count in counts.most_common(FEW_REASONS))
+        more = len(counts) - len(kinds)
+        blocks.append(Items((*kinds, (f"and {more} further kinds of reasons",)) if more else kinds))
+    if len(rows) > MOST_ROWS:
+        lines = tuple((name_cell(row["cell"]), text_cell(row["status"]), Cell(spans(reason_of(row)))) for row in rows)
+        blocks.append(Table((Column("cell", "name"), Column("status", filter="status"), Column("reason")), lines))
+    else:
+        items = ((Code(str(row["cell"])), f" {row['status']}: ", *spans(reason_of(row))) for row in rows)
+        blocks.append(Items(tuple(items)))
+    return Section(("Cells without figures",), tuple(blocks))
+
+
+def _beginning(reason: str) -> str:
+    """The stage and the kind of error, which cells have in common."""
+    return ": ".join(part.strip() for part in " ".join(reason.split()).split(":")[:2])[:80]
 
 
 def further_figures(inputs: ReportInputs) -> Section | None:
     """Return the metrics and timings that the main table has no room for."""
     measured = [row for row in inputs.rows if row["status"] == "ok"]
-    return Section(("Further figures",), (further_table(measured),)) if measured else None
+    return Section(("Further figures",), (inputs.in_order(further_table(measured)),)) if measured else None
 
 
 def further_table(rows: Sequence[Row]) -> Table:

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from grid.report.document import Code, CodeBlock, Items, Paragraph, Section
+from grid.report.document import MOST_ROWS, Code, CodeBlock, Items, Paragraph, Section
 from grid.report.inputs import ReportInputs
 from grid.results.ranking import Row
 from grid.secrets import masked
@@ -32,6 +32,8 @@ def commands(inputs: ReportInputs) -> Section | None:
     """Return the command of each cell as one block to copy from, without passwords."""
     if not inputs.commands:
         return None
-    lines = (f"# {' '.join(cell.split())}\n{masked(command)}" for cell, command in inputs.commands.items())
     text = "Each command runs one cell of this grid; results that are already in the store are not computed again."
+    cells = inputs.names if len(inputs.commands) > MOST_ROWS else list(inputs.commands)
+    shown = [(cell, inputs.commands[cell]) for cell in cells if cell in inputs.commands]
+    lines = (f"# {' '.join(cell.split())}\n{masked(command)}" for cell, command in shown)
     return Section(("Repeat a single cell",), (Paragraph((text,)), CodeBlock("\n".join(lines))))

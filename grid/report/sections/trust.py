@@ -23,7 +23,7 @@ def trust(inputs: ReportInputs) -> Section | None:
         f"SSIM of the fake-quantized simulation against the int8 network on its engine: {largest}. "
         f"Cells that turned out to be the same int8 network as another cell: {twins}."
     )
-    return Section(("Can the int8 figures be trusted?",), (Paragraph((text,)), trust_table(int8)))
+    return Section(("Can the int8 figures be trusted?",), (Paragraph((text,)), inputs.in_order(trust_table(int8))))
 
 
 def trust_table(rows: Sequence[Row]) -> Table:

@@ -125,3 +125,4 @@ def test_a_page_of_200_cells_stays_below_10_mb(tmp_path):
     page = Page(path.read_text())
     assert page.of("img")[0]["alt"].startswith("Differences"), "the most important picture is in it"
     assert all(line["cell"] in page.text for line in rows)
+    assert page.elements.count(("table", {"class": "sortable paged"})) == page.text.count("The first 100 of 20") == 3

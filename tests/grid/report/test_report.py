@@ -220,5 +220,5 @@ def test_the_text_of_2000_cells_takes_seconds(tmp_path):
     document = report(ReportInputs(rows, context(), commands={row["cell"]: "python runner.py" for row in rows}))
     text, page = markdown_text(document), html_page(document, tmp_path)
     assert time.process_time() - start < 30, "4 s on a machine that does nothing else"
-    assert text.count("`") > 6 * 2000
-    assert page.count("<tr>") > 3 * 2000
+    assert len(text) < 250_000, "Markdown shows the first hundred rows of each table"
+    assert page.count("<tr>") > 3 * 2000, "the page has all of them"

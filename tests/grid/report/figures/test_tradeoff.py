@@ -132,3 +132,30 @@ def test_engines_have_the_colours_where_there_are_several():
     rows = [{**line, "engine": None if line["method"] == "fp32" else "x86"} for line in grid_rows()]
     rows = changed(rows, "per_channel-ptq", engine="qnnpack")
     assert list(trade_off(rows).colours) == ["PyTorch, float", "qnnpack", "x86"]
+
+
+def together(count: int) -> list[dict]:
+    """Cells in three heaps that no eye tells apart, one of them better than the others."""
+    heaps = ((0.80, 1.4, 1.5), (0.85, 1.6, 1.6), (0.90, 2.0, 1.4))
+    return [
+        row(
+            f"cell-{number}", method="ptq", granularity="per_channel", fuse_bn=True, graph_hash=str(number),
+            test_ssim=ssim + 1e-6 * number, size_mb=size, latency_ratio=ratio + 1e-5 * number,
+            latency_ratio_low=ratio - 0.1, latency_ratio_high=ratio + 0.1, rounding=number,
+        )
+        for number, (ssim, size, ratio) in ((number, heaps[number % 3]) for number in range(count))
+    ]  # fmt: skip
+
+
+def test_of_many_cells_that_lie_together_one_has_a_number():
+    few, many = trade_off(together(30)), trade_off(together(240))
+    assert len(few.numbered) == 30
+    assert [round(point.y, 2) for point in sorted(many.numbered, key=lambda point: point.y)] == [0.80, 0.85, 0.90]
+    assert len(many.panels[0].points) == 240, "all of them are drawn"
+
+
+@pytest.mark.parametrize(("count", "bars"), [(120, 120), (240, 3)])
+def test_of_many_cells_those_with_a_number_alone_have_a_bar(count, bars):
+    whole = trade_off(together(count))
+    assert sum(map(whole.has_bar, whole.panels[1].points)) == bars
+    assert sum(len(bars_of(trace)) for trace in plots(whole)[1]["data"]) == bars
