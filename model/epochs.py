@@ -1,7 +1,9 @@
 """The epoch loop that float training and quantization-aware training share: what a step sees, and what is kept."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -9,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from model.data.augment import augment
+from model.data.batches import Batch, Feed
 from model.data.pack import Pack
 from model.files import replacing
 from model.images import normalize
@@ -26,6 +29,7 @@ class TrainingRun:
 
     ``pack``: train images are augmented; the validation images choose the best epoch. ``scratch``: folder in which
     every finished epoch is kept, so that a rerun with the same arguments resumes behind it (None: nothing is kept).
+    ``cache``: where the train images are kept meanwhile, ``auto``, ``gpu``, ``memory`` or ``disk``.
     """
 
     pack: Pack
@@ -33,6 +37,12 @@ class TrainingRun:
     device: torch.device
     scratch: Path | None = None
     progress: Progress = ignore_progress
+    cache: str = "auto"
+
+    @cached_property
+    def feed(self) -> Feed:
+        """The train images on the device, the same ones in all epochs."""
+        return Feed(self.pack, "train", self.device, self.cache)
 
 
 @dataclass(frozen=True)
@@ -87,6 +97,11 @@ def epoch_batches(run: TrainingRun, spec: EpochSpec, number: int) -> list[Tensor
     return shuffled_batches(run.pack.size("train"), spec.images_per_epoch, spec.batch_size, seed)
 
 
+def epoch_pictures(run: TrainingRun, spec: EpochSpec, order: Sequence[Tensor]) -> Generator[Batch]:
+    """The train images of these index batches, read ahead; close it where it is left early."""
+    return run.feed.batches(order, passes=spec.epochs)
+
+
 def shuffled_batches(size: int, images_per_epoch: int, batch_size: int, seed: int) -> list[Tensor]:
     """Shuffled index batches of one epoch; a last batch of one image is dropped (BatchNorm needs two)."""
     order = torch.randperm(size, generator=torch.Generator().manual_seed(seed))
@@ -103,25 +118,23 @@ def train_epoch(network: nn.Module, number: int, spec: EpochSpec, steps: Steps, 
     batches = epoch_batches(run, spec, number)
     torch.manual_seed(epoch_seed(run.seed, number))
     total = 0.0
-    for step, batch in enumerate(batches):
-        steps.before(step)
-        indices = batch.tolist()
-        images = run.pack.images("train", indices).to(run.device, non_blocking=True)
-        target = run.pack.depth("train", indices).to(run.device, non_blocking=True)
-        images, target = augment(images, target)
-        inputs = normalize(images)
-        with torch.autocast("cuda", torch.bfloat16, enabled=steps.bfloat16 and run.device.type == "cuda"):
-            prediction = network(inputs)
-        value = steps.loss(inputs, prediction.float(), target)
-        if not torch.isfinite(value):
-            raise FloatingPointError(f"loss became {float(value.detach())} at step {step + 1} of {len(batches)}")
-        steps.optimizer.zero_grad(set_to_none=True)
-        value.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), steps.gradient_clip)
-        steps.optimizer.step()
-        total += float(value.detach())
-        figures = {"step": step + 1, "steps": len(batches), "loss": total / (step + 1)}
-        run.progress({"epoch": number, "epochs": spec.epochs, **figures})
+    with closing(epoch_pictures(run, spec, batches)) as pictures:
+        for step, (images, target) in enumerate(pictures):
+            steps.before(step)
+            images, target = augment(images, target)
+            inputs = normalize(images)
+            with torch.autocast("cuda", torch.bfloat16, enabled=steps.bfloat16 and run.device.type == "cuda"):
+                prediction = network(inputs)
+            value = steps.loss(inputs, prediction.float(), target)
+            if not torch.isfinite(value):
+                raise FloatingPointError(f"loss became {float(value.detach())} at step {step + 1} of {len(batches)}")
+            steps.optimizer.zero_grad(set_to_none=True)
+            value.backward()
+            nn.utils.clip_grad_norm_(network.parameters(), steps.gradient_clip)
+            steps.optimizer.step()
+            total += float(value.detach())
+            figures = {"step": step + 1, "steps": len(batches), "loss": total / (step + 1)}
+            run.progress({"epoch": number, "epochs": spec.epochs, **figures})
     return total / max(len(batches), 1)
 
 

@@ -115,7 +115,7 @@ def prepare(options: Options) -> Job:
     given = options.resume or options.run_name
     name = given or f"{space.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     stall_s = options.stall_minutes * 60 if options.stall_minutes > 0 else None
-    context = Context(storage, pack.path, checkpoint, network=network, stall_s=stall_s, remote=remote)
+    context = Context(storage, pack.path, checkpoint, network=network, stall_s=stall_s, remote=remote, cache=spec.cache)
     return Job(
         options=options,
         target=target,

@@ -26,7 +26,7 @@ class Context:
 
     ``network`` is the file of the user's own network, where the grid has one. ``stall_s``: a stage that makes no
     progress for so many seconds ends its process (None: never). With a ``remote`` the paths are those of the driver's
-    copy of it, and every machine has its own.
+    copy of it, and every machine has its own. ``cache`` is where training keeps its images.
     """
 
     storage: Path
@@ -36,6 +36,7 @@ class Context:
     network: Path | None = None
     stall_s: float | None = None
     remote: Remote | None = None
+    cache: str = "auto"
 
     def stages(self) -> StageStore:
         """The store of finished stages."""
@@ -90,7 +91,7 @@ class Work:
     def training_run(self) -> TrainingRun:
         """What a training stage has beside its network and its spec."""
         seed = int(self.node.settings["seed"] or 0)
-        return TrainingRun(self.pack, seed, self.device, self.scratch, self.progress)
+        return TrainingRun(self.pack, seed, self.device, self.scratch, self.progress, self.context.cache)
 
     def record(self, role: str) -> dict[str, Any]:
         """The record of the input in this role."""

@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 from model.data import nyu
+from model.data.cache import CACHES
 from model.data.frame import SPLITS, Frame
 from model.data.rooms import render as rooms
-from model.errors import InputError, require_range
+from model.errors import InputError, require_one_of, require_range
 from model.files import replacing
 from model.images import LARGEST_SIZE, MAX_DEPTH_M, MAX_DEPTH_MM
 
@@ -34,7 +35,10 @@ PackProgress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True)
 class PackSpec:
-    """What a pack holds: input size in pixels, rooms to render, how NYUv2 is split, what to skip."""
+    """What a pack holds: input size in pixels, rooms to render, how NYUv2 is split, what to skip.
+
+    ``cache`` is where training keeps its pictures, which changes none of them.
+    """
 
     input_size: int = 224
     rooms_train: int = 512
@@ -42,8 +46,10 @@ class PackSpec:
     rooms_test: int = 128
     val_fraction: float = 0.1
     skip_bad: bool = False
+    cache: str = "auto"
 
     def __post_init__(self) -> None:
+        require_one_of("data.cache", self.cache, CACHES)
         require_range("data.input_size", self.input_size, 32, LARGEST_SIZE)
         if self.input_size % 32:
             value = repr(self.input_size)
@@ -252,8 +258,12 @@ class Pack:
 
     def depth(self, split: str, indices: Sequence[int] | None = None) -> Tensor:
         """Depth as a fraction of 10 m, float32 in [0, 1], N x 1 x S/4 x S/4."""
-        millimetres = self._read(split, "depth", indices)
+        millimetres = self.millimetres(split, indices)
         return torch.from_numpy(millimetres.astype(np.float32) / np.float32(MAX_DEPTH_MM))[:, None]
+
+    def millimetres(self, split: str, indices: Sequence[int] | None = None) -> np.ndarray:
+        """Depth as it is stored, uint16, N x S/4 x S/4."""
+        return self._read(split, "depth", indices)
 
     def scenes(self, split: str) -> Tensor:
         """The scene number of every picture, int32 [N]."""

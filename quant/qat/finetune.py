@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +18,7 @@ from model.epochs import (
     TrainingRun,
     best_epoch,
     epoch_batches,
+    epoch_pictures,
     epoch_seed,
     run_epochs,
     train_epoch,
@@ -188,9 +189,9 @@ def _observe_(prepared: fx.GraphModule, spec: QatSpec, run: TrainingRun) -> None
 def _first_batches(spec: QatSpec, run: TrainingRun) -> Iterator[Tensor]:
     """What the first steps of training will see."""
     torch.manual_seed(epoch_seed(run.seed, 1))
-    for batch in epoch_batches(run, spec, 1)[: spec.observe_batches]:
-        images, depth = run.pack.images("train", batch.tolist()), run.pack.depth("train", batch.tolist())
-        yield normalize(augment(images.to(run.device), depth.to(run.device))[0])
+    with closing(epoch_pictures(run, spec, epoch_batches(run, spec, 1)[: spec.observe_batches])) as pictures:
+        for images, depth in pictures:
+            yield normalize(augment(images, depth)[0])
 
 
 def _project_(prepared: nn.Module) -> None:

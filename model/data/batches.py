@@ -1,0 +1,180 @@
+"""Batches of a pack for a consumer that is faster than a file: gathered in threads, ahead of the training step.
+
+Random access goes through the system's cache of the file, which all trials of a machine share: the pack is in memory
+once, not once a process, and what other programs need they get. ``memory`` fills that cache in the order of the file
+while the first batches are already there; ``disk`` relies on it for nothing, and asks for each batch well ahead. On
+a GPU the pictures can stay as bytes, and a batch is then one gather there.
+"""
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.data.cache import chosen_cache
+from model.data.pack import Pack
+from model.data.rows import Rows, hint_all, hint_rows, read_rows, rows_of
+from model.images import MAX_DEPTH_MM
+
+Batch = tuple[Tensor, Tensor]
+"""Images uint8 N x 3 x S x S, depth as a fraction of 10 m, float32 N x 1 x S/4 x S/4."""
+_READERS = {"memory": 1, "disk": 4}
+_AHEAD = {"memory": 4, "disk": 8}
+"""Batches that are ready or being read."""
+_FILLED_BY = 256
+"""Pictures that go to the GPU at a time."""
+
+
+@dataclass(frozen=True)
+class _Split:
+    """How to read a split: its rows in the file, or None where HDF5 has to read them."""
+
+    images: Rows | None
+    depth: Rows | None
+
+
+class Feed:
+    """The batches of one split of a pack on a device, equal and in equal order whatever the ``cache``.
+
+    ``kept`` says which cache it is once batches were asked for. The file is open only while there are batches.
+    """
+
+    def __init__(self, pack: Pack, split: str, device: torch.device, cache: str = "auto") -> None:
+        self.pack, self.split, self.device, self.cache = pack, split, device, cache
+        self.kept: str | None = None
+        self._rows: _Split | None = None
+        self._whole: Batch | None = None
+        self._filled = False
+
+    def batches(self, order: Sequence[Tensor], passes: int = 1) -> Generator[Batch]:
+        """The pictures at the indices of each item of ``order`` (int64 [N]); close it where it is left early.
+
+        ``passes``: how often so many are read in the whole training, which decides whether it pays to keep them.
+        What goes wrong in a thread is raised here: OSError of the file, IndexError of an index.
+        """
+        self._choose(passes * sum(map(len, order)))
+        if self.kept == "gpu":
+            images, depth = self._on_device()
+            for indices in order:
+                here = indices.to(self.device)
+                yield images.index_select(0, here), _fraction(depth.index_select(0, here))
+            return
+        with closing(self._read_ahead(order)) as ahead:
+            for images, depth in ahead:
+                there = depth.to(self.device, non_blocking=True)
+                yield images.to(self.device, non_blocking=True), _fraction(there)
+
+    def _choose(self, reads: int) -> None:
+        if self.kept is None:
+            count, side = self.pack.size(self.split), self.pack.input_size
+            size = count * (3 * side**2 + 2 * (side // 4) ** 2)
+            self.kept = chosen_cache(self.cache, size, reads / max(count, 1), self.device)
+
+    def _on_device(self) -> Batch:
+        """The whole split on the device, as bytes and millimetres."""
+        if self._whole is None:
+            count, side = self.pack.size(self.split), self.pack.input_size
+            images = torch.empty((count, 3, side, side), dtype=torch.uint8, device=self.device)
+            depth = torch.empty((count, side // 4, side // 4), dtype=torch.int16, device=self.device)
+            with closing(self._read_ahead(torch.arange(count).split(_FILLED_BY))) as parts:
+                for number, part in enumerate(parts):
+                    for whole, piece in zip((images, depth), part, strict=True):
+                        whole[number * _FILLED_BY :][: len(piece)].copy_(piece, non_blocking=True)
+            self._whole = images, depth
+        return self._whole
+
+    def _read_ahead(self, order: Sequence[Tensor]) -> Generator[Batch]:
+        """The batches in main memory, as bytes and millimetres (int16 of the same bits), read in threads."""
+        kind = "memory" if self.kept == "memory" else "disk"
+        waiting: deque[Future[Batch]] = deque()
+        with self._reader() as read, _threads(_READERS[kind] + 1) as (pool, ended):
+            if kind == "memory" and not self._filled:
+                pool.submit(self._fill, ended)
+            for indices in order:
+                waiting.append(pool.submit(read, indices.numpy()))
+                if len(waiting) > _AHEAD[kind]:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+
+    @contextmanager
+    def _reader(self) -> Generator[Callable[[np.ndarray], Batch]]:
+        """What reads a batch, from a file that is open meanwhile."""
+        rows = self._split_rows()
+        if rows.images is None or rows.depth is None:
+            yield self._read_hdf5
+            return
+        file = os.open(self.pack.path, os.O_RDONLY)
+        try:
+            yield lambda indices: self._read_rows(file, indices)
+        finally:
+            os.close(file)
+
+    def _split_rows(self) -> _Split:
+        if self._rows is None:
+            with h5py.File(self.pack.path, "r") as file:
+                group = file[self.split]
+                self._rows = _Split(rows_of(group["image"]), rows_of(group["depth"]))
+        return self._rows
+
+    def _read_rows(self, file: int, indices: np.ndarray) -> Batch:
+        parts = []
+        for rows in (self._split_rows().images, self._split_rows().depth):
+            assert rows is not None
+            if self.kept != "memory":
+                hint_rows(file, rows, indices)
+            dtype = torch.uint8 if rows.dtype == np.uint8 else torch.int16
+            part = self._empty((len(indices), *rows.shape), dtype)
+            read_rows(file, rows, indices, part.numpy())
+            parts.append(part)
+        return parts[0], parts[1]
+
+    def _read_hdf5(self, indices: np.ndarray) -> Batch:
+        images = self.pack.images(self.split, indices.tolist())
+        return images, torch.from_numpy(self.pack.millimetres(self.split, indices.tolist()).view(np.int16))
+
+    def _empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """Memory to read into, pinned where a GPU copies from it; of NumPy, which never fills it beforehand."""
+        if self.device.type == "cuda":
+            return torch.empty(shape, dtype=dtype, pin_memory=True)
+        return torch.from_numpy(np.empty(shape, np.uint8 if dtype == torch.uint8 else np.int16))
+
+    def _fill(self, ended: threading.Event) -> None:
+        """Have the system read the whole split into its cache."""
+        rows = self._split_rows()
+        if rows.images is None:
+            return
+        file = os.open(self.pack.path, os.O_RDONLY)
+        try:
+            for _ in hint_all(file, rows.images):
+                if ended.is_set():
+                    return
+            self._filled = True
+        finally:
+            os.close(file)
+
+
+@contextmanager
+def _threads(count: int) -> Generator[tuple[ThreadPoolExecutor, threading.Event]]:
+    """Threads that have ended when this ends: nothing that waits is begun, and the event is set."""
+    pool, ended = ThreadPoolExecutor(count, "pictures"), threading.Event()
+    try:
+        yield pool, ended
+    finally:
+        ended.set()
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _fraction(millimetres: Tensor) -> Tensor:
+    """Depth N x 1 x h x h as ``Pack.depth`` gives it, from the bits of its uint16 millimetres."""
+    whole = (millimetres.to(torch.int32) & 0xFFFF).to(torch.float32)
+    # A tensor: by a number a GPU would multiply with its reciprocal.
+    return (whole / torch.full((), float(MAX_DEPTH_MM), device=whole.device))[:, None]
