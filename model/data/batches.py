@@ -65,25 +65,24 @@ class Feed:
             images, depth = self._on_device()
             for indices in order:
                 here = indices.to(self.device)
-                yield images.index_select(0, here), _fraction(depth.index_select(0, here))
+                yield images.index_select(0, here), depth.index_select(0, here)
             return
         with closing(self._read_ahead(order)) as ahead:
             for images, depth in ahead:
-                there = depth.to(self.device, non_blocking=True)
-                yield images.to(self.device, non_blocking=True), _fraction(there)
+                yield images.to(self.device, non_blocking=True), depth.to(self.device, non_blocking=True)
 
     def _choose(self, reads: int) -> None:
         if self.kept is None:
             count, side = self.pack.size(self.split), self.pack.input_size
-            size = count * (3 * side**2 + 2 * (side // 4) ** 2)
+            size = count * (3 * side**2 + 4 * (side // 4) ** 2)
             self.kept = chosen_cache(self.cache, size, reads / max(count, 1), self.device)
 
     def _on_device(self) -> Batch:
-        """The whole split on the device, as bytes and millimetres."""
+        """The whole split on the device."""
         if self._whole is None:
             count, side = self.pack.size(self.split), self.pack.input_size
             images = torch.empty((count, 3, side, side), dtype=torch.uint8, device=self.device)
-            depth = torch.empty((count, side // 4, side // 4), dtype=torch.int16, device=self.device)
+            depth = torch.empty((count, 1, side // 4, side // 4), device=self.device)
             with closing(self._read_ahead(torch.arange(count).split(_FILLED_BY))) as parts:
                 for number, part in enumerate(parts):
                     for whole, piece in zip((images, depth), part, strict=True):
@@ -92,7 +91,7 @@ class Feed:
         return self._whole
 
     def _read_ahead(self, order: Sequence[Tensor]) -> Generator[Batch]:
-        """The batches in main memory, as bytes and millimetres (int16 of the same bits), read in threads."""
+        """The batches in main memory, read in threads."""
         kind = "memory" if self.kept == "memory" else "disk"
         waiting: deque[Future[Batch]] = deque()
         with self._reader() as read, _threads(_READERS[kind] + 1) as (pool, ended):
@@ -126,26 +125,27 @@ class Feed:
         return self._rows
 
     def _read_rows(self, file: int, indices: np.ndarray) -> Batch:
-        parts = []
-        for rows in (self._split_rows().images, self._split_rows().depth):
-            assert rows is not None
-            if self.kept != "memory":
-                hint_rows(file, rows, indices)
-            dtype = torch.uint8 if rows.dtype == np.uint8 else torch.int16
-            part = self._empty((len(indices), *rows.shape), dtype)
-            read_rows(file, rows, indices, part.numpy())
-            parts.append(part)
-        return parts[0], parts[1]
+        rows, count, side = self._split_rows(), len(indices), self.pack.input_size
+        assert rows.images is not None
+        assert rows.depth is not None
+        if self.kept != "memory":
+            hint_rows(file, rows.images, indices)
+            hint_rows(file, rows.depth, indices)
+        images, depth = self._empty((count, 3, side, side), np.uint8), self._empty((count, 1, side // 4, side // 4))
+        millimetres = np.empty((count, side // 4, side // 4), np.uint16)
+        read_rows(file, rows.images, indices, images.numpy())
+        read_rows(file, rows.depth, indices, millimetres)
+        # By NumPy: a thread is not to start threads of its own, as PyTorch's operators do.
+        np.divide(millimetres[:, None], np.float32(MAX_DEPTH_MM), out=depth.numpy())
+        return images, depth
 
     def _read_hdf5(self, indices: np.ndarray) -> Batch:
-        images = self.pack.images(self.split, indices.tolist())
-        return images, torch.from_numpy(self.pack.millimetres(self.split, indices.tolist()).view(np.int16))
+        return self.pack.images(self.split, indices.tolist()), self.pack.depth(self.split, indices.tolist())
 
-    def _empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """Memory to read into, pinned where a GPU copies from it; of NumPy, which never fills it beforehand."""
-        if self.device.type == "cuda":
-            return torch.empty(shape, dtype=dtype, pin_memory=True)
-        return torch.from_numpy(np.empty(shape, np.uint8 if dtype == torch.uint8 else np.int16))
+    def _empty(self, shape: tuple[int, ...], dtype: type = np.float32) -> Tensor:
+        """Memory to read into, pinned where a GPU copies from it; that of NumPy is never filled beforehand."""
+        empty = torch.from_numpy(np.empty(shape, dtype))
+        return torch.empty_like(empty, pin_memory=True) if self.device.type == "cuda" else empty
 
     def _fill(self, ended: threading.Event) -> None:
         """Have the system read the whole split into its cache."""
@@ -171,10 +171,3 @@ def _threads(count: int) -> Generator[tuple[ThreadPoolExecutor, threading.Event]
     finally:
         ended.set()
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _fraction(millimetres: Tensor) -> Tensor:
-    """Depth N x 1 x h x h as ``Pack.depth`` gives it, from the bits of its uint16 millimetres."""
-    whole = (millimetres.to(torch.int32) & 0xFFFF).to(torch.float32)
-    # A tensor: by a number a GPU would multiply with its reciprocal.
-    return (whole / torch.full((), float(MAX_DEPTH_MM), device=whole.device))[:, None]

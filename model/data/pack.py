@@ -258,12 +258,8 @@ class Pack:
 
     def depth(self, split: str, indices: Sequence[int] | None = None) -> Tensor:
         """Depth as a fraction of 10 m, float32 in [0, 1], N x 1 x S/4 x S/4."""
-        millimetres = self.millimetres(split, indices)
+        millimetres = self._read(split, "depth", indices)
         return torch.from_numpy(millimetres.astype(np.float32) / np.float32(MAX_DEPTH_MM))[:, None]
-
-    def millimetres(self, split: str, indices: Sequence[int] | None = None) -> np.ndarray:
-        """Depth as it is stored, uint16, N x S/4 x S/4."""
-        return self._read(split, "depth", indices)
 
     def scenes(self, split: str) -> Tensor:
         """The scene number of every picture, int32 [N]."""
