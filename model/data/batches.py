@@ -6,13 +6,12 @@ while the first batches are already there; ``disk`` relies on it for nothing, an
 a GPU the pictures can stay as bytes, and a batch is then one gather there.
 """
 
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from functools import partial
 
 import h5py
 import numpy as np
@@ -21,7 +20,7 @@ from torch import Tensor
 
 from model.data.cache import chosen_cache
 from model.data.pack import Pack
-from model.data.rows import Rows, hint_all, hint_rows, read_rows, rows_of
+from model.data.rows import Rows, hint_all, hint_rows, mapped, read_rows, rows_of
 from model.images import MAX_DEPTH_MM
 
 Batch = tuple[Tensor, Tensor]
@@ -33,24 +32,17 @@ _FILLED_BY = 256
 """Pictures that go to the GPU at a time."""
 
 
-@dataclass(frozen=True)
-class _Split:
-    """How to read a split: its rows in the file, or None where HDF5 has to read them."""
-
-    images: Rows | None
-    depth: Rows | None
-
-
 class Feed:
     """The batches of one split of a pack on a device, equal and in equal order whatever the ``cache``.
 
-    ``kept`` says which cache it is once batches were asked for. The file is open only while there are batches.
+    ``kept`` says which cache it is once batches were asked for. The file stays mapped as long as this lives.
     """
 
     def __init__(self, pack: Pack, split: str, device: torch.device, cache: str = "auto") -> None:
         self.pack, self.split, self.device, self.cache = pack, split, device, cache
         self.kept: str | None = None
-        self._rows: _Split | None = None
+        self._rows: tuple[Rows | None, Rows | None] | None = None
+        self._file: Tensor | None = None
         self._whole: Batch | None = None
         self._filled = False
 
@@ -58,7 +50,7 @@ class Feed:
         """The pictures at the indices of each item of ``order`` (int64 [N]); close it where it is left early.
 
         ``passes``: how often so many are read in the whole training, which decides whether it pays to keep them.
-        What goes wrong in a thread is raised here: OSError of the file, IndexError of an index.
+        What goes wrong in a thread is raised here: IndexError of an index, OSError of the file.
         """
         self._choose(passes * sum(map(len, order)))
         if self.kept == "gpu":
@@ -94,7 +86,8 @@ class Feed:
         """The batches in main memory, read in threads."""
         kind = "memory" if self.kept == "memory" else "disk"
         waiting: deque[Future[Batch]] = deque()
-        with self._reader() as read, _threads(_READERS[kind] + 1) as (pool, ended):
+        read = self._reader()
+        with _threads(_READERS[kind] + 1) as (pool, ended):
             if kind == "memory" and not self._filled:
                 pool.submit(self._fill, ended)
             for indices in order:
@@ -104,40 +97,31 @@ class Feed:
             while waiting:
                 yield waiting.popleft().result()
 
-    @contextmanager
-    def _reader(self) -> Generator[Callable[[np.ndarray], Batch]]:
-        """What reads a batch, from a file that is open meanwhile."""
-        rows = self._split_rows()
-        if rows.images is None or rows.depth is None:
-            yield self._read_hdf5
-            return
-        file = os.open(self.pack.path, os.O_RDONLY)
-        try:
-            yield lambda indices: self._read_rows(file, indices)
-        finally:
-            os.close(file)
+    def _reader(self) -> Callable[[np.ndarray], Batch]:
+        """What reads a batch: copies from the mapped file, or HDF5 where pictures do not lie in one piece."""
+        images, depth = self._split_rows()
+        if images is None or depth is None:
+            return self._read_hdf5
+        if self._file is None:
+            self._file = mapped(self.pack.path, (images, depth))
+        return partial(self._read_rows, images, depth, self._file)
 
-    def _split_rows(self) -> _Split:
+    def _split_rows(self) -> tuple[Rows | None, Rows | None]:
         if self._rows is None:
             with h5py.File(self.pack.path, "r") as file:
-                group = file[self.split]
-                self._rows = _Split(rows_of(group["image"]), rows_of(group["depth"]))
+                self._rows = rows_of(file[self.split]["image"]), rows_of(file[self.split]["depth"])
         return self._rows
 
-    def _read_rows(self, file: int, indices: np.ndarray) -> Batch:
-        rows, count, side = self._split_rows(), len(indices), self.pack.input_size
-        assert rows.images is not None
-        assert rows.depth is not None
+    def _read_rows(self, images: Rows, depth: Rows, file: Tensor, indices: np.ndarray) -> Batch:
+        count, side = len(indices), self.pack.input_size
         if self.kept != "memory":
-            hint_rows(file, rows.images, indices)
-            hint_rows(file, rows.depth, indices)
-        images, depth = self._empty((count, 3, side, side), np.uint8), self._empty((count, 1, side // 4, side // 4))
-        millimetres = np.empty((count, side // 4, side // 4), np.uint16)
-        read_rows(file, rows.images, indices, images.numpy())
-        read_rows(file, rows.depth, indices, millimetres)
-        # By NumPy: a thread is not to start threads of its own, as PyTorch's operators do.
-        np.divide(millimetres[:, None], np.float32(MAX_DEPTH_MM), out=depth.numpy())
-        return images, depth
+            hint_rows(self.pack.path, (images, depth), indices)
+        pictures, fractions = self._empty((count, 3, side, side), np.uint8), self._empty((count, 1, *depth.shape))
+        millimetres = np.empty((count, 1, *depth.shape), np.uint16)
+        read_rows(file, images, indices, pictures)
+        read_rows(file, depth, indices, torch.from_numpy(millimetres))
+        np.divide(millimetres, np.float32(MAX_DEPTH_MM), out=fractions.numpy())
+        return pictures, fractions
 
     def _read_hdf5(self, indices: np.ndarray) -> Batch:
         return self.pack.images(self.split, indices.tolist()), self.pack.depth(self.split, indices.tolist())
@@ -149,23 +133,21 @@ class Feed:
 
     def _fill(self, ended: threading.Event) -> None:
         """Have the system read the whole split into its cache."""
-        rows = self._split_rows()
-        if rows.images is None:
-            return
-        file = os.open(self.pack.path, os.O_RDONLY)
-        try:
-            for _ in hint_all(file, rows.images):
+        images, _ = self._split_rows()
+        if images is not None:
+            for _ in hint_all(self.pack.path, images):
                 if ended.is_set():
                     return
-            self._filled = True
-        finally:
-            os.close(file)
+        self._filled = True
 
 
 @contextmanager
 def _threads(count: int) -> Generator[tuple[ThreadPoolExecutor, threading.Event]]:
-    """Threads that have ended when this ends: nothing that waits is begun, and the event is set."""
-    pool, ended = ThreadPoolExecutor(count, "pictures"), threading.Event()
+    """Threads that have ended when this ends: nothing that waits is begun, and the event is set.
+
+    PyTorch's operators start no threads in them (a setting of the thread alone, as in its DataLoader).
+    """
+    pool, ended = ThreadPoolExecutor(count, "pictures", torch.set_num_threads, (1,)), threading.Event()
     try:
         yield pool, ended
     finally:

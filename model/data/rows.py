@@ -1,16 +1,20 @@
 """The rows of an HDF5 dataset as ranges of bytes of its file, and reading them without HDF5.
 
 HDF5 reads one row at a time under a lock and keeps Python's while it does. Packs are not compressed, so each picture
-lies in the file in one piece: a copy by the kernel, in a thread that keeps nobody waiting.
+lies in the file in one piece, and a batch is one call that copies all of its pieces without Python's lock. A call for
+each piece would take the lock so often that the thread of the training, which wants it too, waits for all of them.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
+import torch
+from torch import Tensor
 
 _HINT_BYTES = 128 * 1024
 """The least that Linux reads ahead at a hint, whatever the disk."""
@@ -62,40 +66,37 @@ def rows_of(dataset: h5py.Dataset) -> Rows | None:
     return Rows(chunks[index // each] + row_bytes * (index % each), shape, dataset.dtype)
 
 
-def read_rows(file: int, rows: Rows, indices: np.ndarray, out: np.ndarray) -> None:
-    """Read the rows at ``indices`` of an open file into ``out`` (contiguous), in the order of their places.
-
-    Raises IndexError for an index outside, and OSError where the file ends within a row.
-    """
-    starts, target = rows.starts(indices), out.reshape(-1).view(np.uint8).data
-    for place in np.argsort(starts, kind="stable").tolist():
-        _read(file, target[place * rows.row_bytes : (place + 1) * rows.row_bytes], int(starts[place]))
+def mapped(path: Path, datasets: Sequence[Rows]) -> Tensor:
+    """The bytes of a file in memory of the system's cache, uint8; raises OSError where the rows go beyond its end."""
+    if any(len(rows.offsets) and rows.offsets.max() + rows.row_bytes > path.stat().st_size for rows in datasets):
+        raise OSError(f"{path} ends within a picture: it was cut off after it was opened")
+    return torch.from_numpy(np.memmap(path, np.uint8, "c"))
 
 
-def _read(file: int, target: memoryview, start: int) -> None:
-    while target:
-        count = os.preadv(file, [target], start)
-        if not count:
-            raise OSError(f"ends at byte {start}, within a picture")
-        target, start = target[count:], start + count
+def read_rows(file: Tensor, rows: Rows, indices: np.ndarray, out: Tensor) -> None:
+    """Copy the rows at ``indices`` of a ``mapped`` file into ``out`` (contiguous); raises IndexError."""
+    pieces = [file[start : start + rows.row_bytes] for start in rows.starts(indices).tolist()]
+    torch.cat(pieces, out=out.view(torch.uint8).view(-1))
 
 
-def hint_rows(file: int, rows: Rows, indices: np.ndarray) -> None:
-    """Let the system begin to read the rows at ``indices``, all at the same time."""
-    for start in np.sort(rows.starts(indices)).tolist():
-        for _ in _hints(file, start, rows.row_bytes):
-            pass
+def hint_rows(path: Path, datasets: Sequence[Rows], indices: np.ndarray) -> None:
+    """Let the system begin to read the rows at ``indices``, all at the same time; raises IndexError."""
+    pieces = [(start, rows.row_bytes) for rows in datasets for start in rows.starts(indices).tolist()]
+    for _ in _hints(path, sorted(pieces)):
+        pass
 
 
-def hint_all(file: int, rows: Rows) -> Iterator[int]:
-    """Let the system read all rows, in the order of the file; yields the bytes it has come by, again and again."""
+def hint_all(path: Path, rows: Rows) -> Iterator[None]:
+    """Let the system read all rows, in the order of the file; yields now and then."""
     if len(rows.offsets):
         start = int(rows.offsets.min())
-        yield from _hints(file, start, int(rows.offsets.max()) + rows.row_bytes - start)
+        yield from _hints(path, [(start, int(rows.offsets.max()) + rows.row_bytes - start)])
 
 
-def _hints(file: int, start: int, length: int) -> Iterator[int]:
+def _hints(path: Path, pieces: Sequence[tuple[int, int]]) -> Iterator[None]:
     if hasattr(os, "posix_fadvise"):
-        for done in range(0, length, _HINT_BYTES):
-            os.posix_fadvise(file, start + done, min(_HINT_BYTES, length - done), os.POSIX_FADV_WILLNEED)
-            yield done
+        with open(path, "rb", buffering=0) as file:
+            for start, length in pieces:
+                for at in range(start, start + length, _HINT_BYTES):
+                    os.posix_fadvise(file.fileno(), at, min(_HINT_BYTES, start + length - at), os.POSIX_FADV_WILLNEED)
+                    yield

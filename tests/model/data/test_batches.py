@@ -103,6 +103,7 @@ def test_threads_and_the_file_are_gone_when_an_epoch_is_left_early(pack):
         next(batches)
         assert readers()
     assert not readers()
+    del feed
     assert files is None or len(os.listdir("/proc/self/fd")) == files
 
 
@@ -120,9 +121,9 @@ def test_a_file_that_ends_within_a_picture_is_an_error_of_the_file(pack, tmp_pat
     short = tmp_path / "short.h5"
     short.write_bytes(pack.path.read_bytes())
     feed = Feed(Pack(short), "train", CPU, "disk")
-    list(feed.batches([torch.tensor([0])]))
+    feed._split_rows()  # HDF5 finds no fault yet
     os.truncate(short, 2000)
-    with pytest.raises(OSError, match="within a picture"):
+    with pytest.raises(OSError, match=r"short\.h5 ends within a picture"):
         list(feed.batches([torch.arange(COUNT)]))
     assert not readers()
 
