@@ -1,8 +1,9 @@
-"""How fast the pack feeds the training step, beside a loader that reads and transforms every picture on its own."""
+"""How fast the pack feeds a consumer and a training step, beside copies and a loader that reads every picture alone."""
 
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from functools import partial
 from itertools import chain, repeat
 from pathlib import Path
@@ -16,9 +17,11 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from benchmarks.line import say
+from benchmarks.loading import consumer
 from benchmarks.subject import float_network, rendered
 from grid.scheduling.cores import own_cores, pin_process
 from model.data.augment import augment
+from model.data.batches import Feed
 from model.data.pack import Pack
 from model.epochs import shuffled_batches
 from model.images import IMAGENET_MEAN, IMAGENET_STD, MAX_DEPTH_MM, normalize
@@ -27,7 +30,8 @@ from model.metrics import depth_loss
 ROOMS = 64
 BATCH = 16
 EPOCHS = 4  # passes over the rooms that are timed
-STEPS = {"cpu": 3, "cuda": 200}
+STEPS = 3
+CPU = torch.device("cpu")
 KAGGLE_SIZE = (640, 480)  # width, height of its files
 AUGMENT = v2.Compose(
     [
@@ -74,17 +78,9 @@ def main() -> None:
             say(f"data_pack_{what}", ours, "samples/s", f"the pack, {len(cores)} cores")
             say(f"data_files_{what}", per_sample, "samples/s", f"PIL + torchvision, DataLoader of {len(cores)} workers")
             say(f"data_ratio_{what}", ours / per_sample, "x", f"pack / files on the same cores; {goal}")
-        waiting, _ = _train(pack, "cpu")
+        waiting = _waiting(pack)
         say("data_wait_cpu", 100 * waiting, "%", f"share of a training step on {len(cores)} cores spent on its data")
-        if torch.cuda.is_available():
-            _, with_data = _train(pack, "cuda")
-            _, constant = _train(pack, "cuda", constant=True)
-            say(
-                "data_gpu",
-                100 * constant / with_data,
-                "%",
-                "throughput of training against a constant batch; goal > 95",
-            )
+        consumer.measure(pack, Path(name), len(cores))
 
 
 def _write_files(pack: Pack, folder: Path) -> None:
@@ -95,15 +91,13 @@ def _write_files(pack: Pack, folder: Path) -> None:
         Image.fromarray(depth).resize(KAGGLE_SIZE, Image.Resampling.NEAREST).save(folder / f"{index}.png")
 
 
-def _from_pack(pack: Pack, augmented: bool = True, device: str = "cpu") -> Iterator[Batch]:
+def _from_pack(pack: Pack, augmented: bool = True) -> Iterator[Batch]:
     """The batches of an epoch, as ``model.epochs.train_epoch`` makes them."""
-    for batch in shuffled_batches(ROOMS, 0, BATCH, seed=0):
-        indices = batch.tolist()
-        images = pack.images("train", indices).to(device, non_blocking=True)
-        target = pack.depth("train", indices).to(device, non_blocking=True)
-        if augmented:
-            images, target = augment(images, target)
-        yield normalize(images), target
+    with closing(Feed(pack, "train", CPU).batches(shuffled_batches(ROOMS, 0, BATCH, seed=0))) as batches:
+        for images, target in batches:
+            if augmented:
+                images, target = augment(images, target)
+            yield normalize(images), target
 
 
 def _rate(epoch: Callable[[], Iterator[Batch]]) -> float:
@@ -114,28 +108,22 @@ def _rate(epoch: Callable[[], Iterator[Batch]]) -> float:
     return count / (time.perf_counter() - start)
 
 
-def _train(pack: Pack, device: str, constant: bool = False) -> tuple[float, float]:
-    """Training steps: the share of their time that is spent on data, and seconds a step."""
-    network = float_network().train().to(device)
+def _waiting(pack: Pack) -> float:
+    """The share of the time of training steps on the CPU that is spent on data."""
+    network = float_network().train()
     optimizer = torch.optim.AdamW(network.parameters())
-    epochs = chain.from_iterable(_from_pack(pack, device=device) for _ in repeat(None))
-    batches: Iterator[Batch] = repeat(next(epochs)) if constant else epochs
+    batches = chain.from_iterable(_from_pack(pack) for _ in repeat(None))
     ends, waited = [], []
-    for _ in range(1 + STEPS[device]):  # the first one warms up
+    for _ in range(1 + STEPS):  # the first one warms up
         before = time.perf_counter()
         inputs, target = next(batches)
         waited.append(time.perf_counter() - before)
-        with torch.autocast("cuda", torch.bfloat16, enabled=device == "cuda"):
-            prediction = network(inputs)
         optimizer.zero_grad(set_to_none=True)
-        loss = depth_loss(prediction.float(), target)
-        loss.backward()
+        depth_loss(network(inputs), target).backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
-        float(loss.detach())  # waits for the device, as train_epoch does
         ends.append(time.perf_counter())
-    seconds = ends[-1] - ends[0]
-    return sum(waited[1:]) / seconds, seconds / STEPS[device]
+    return sum(waited[1:]) / (ends[-1] - ends[0])
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def measure(pack: Pack, folder: Path, cores: int) -> None:
     pack = repeated(pack, folder / "many.h5", PICTURES)
     size = PICTURES * 3 * pack.input_size**2
     about = f"{PICTURES} pictures of {pack.input_size}, {size / 1e6:.0f} MB, batches of {BATCH}, {cores} cores"
-    memory, disk = (Feed(pack, "train", _CPU, cache) for cache in ("memory", "disk"))
+    memory = Feed(pack, "train", _CPU, "memory")
     consume(memory, 0)  # once over: all of it is in the system's cache
     for rate, goal in RATES.items():
         waited = 100 * sum(consume(memory, epoch, rate) for epoch in range(EPOCHS)) / EPOCHS
@@ -38,10 +38,11 @@ def measure(pack: Pack, folder: Path, cores: int) -> None:
     say("data_memory", _rate(memory), "pictures/s", "a consumer that takes them at once, pages of the file in memory")
     say("data_copy", _copies(pack), "pictures/s", "limit: one core copies one batch after another from an array")
     say("data_hdf5", _by_hdf5(pack), "pictures/s", "read in the step, one by one through HDF5")
+    del memory  # the system keeps the pages that somebody has mapped
     read = _forget(pack.path)
-    rate = _rate(disk)
-    from_disk = 100 * (_read_bytes() - read) / size if read else float("nan")
-    say("data_disk", rate, "pictures/s", f"pages of the file dropped before, {from_disk:.0f} % read anew; goal >= 1000")
+    rate = _rate(Feed(pack, "train", _CPU, "disk"))
+    anew = 100 * (_read_bytes() - read) / size
+    say("data_disk", rate, "pictures/s", f"pages of the file dropped before, {anew:.0f} % read anew; goal >= 1000")
     _forget(pack.path)
     say("data_disk_limit", _in_order(pack), "pictures/s", "limit: the file read in its order, dropped before")
 
@@ -94,9 +95,10 @@ def _seconds(work: Iterable[object]) -> float:
 
 def _copies(pack: Pack) -> float:
     images, into = pack.images("train"), torch.empty((BATCH, 3, pack.input_size, pack.input_size), dtype=torch.uint8)
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    order = _order(0)
-    seconds = _seconds(torch.index_select(images, 0, batch, out=into[: len(batch)]) for batch in order)
+    seconds = _seconds(torch.index_select(images, 0, batch, out=into[: len(batch)]) for batch in _order(0))
+    torch.set_num_threads(threads)
     return PICTURES / seconds
 
 
