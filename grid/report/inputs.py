@@ -11,6 +11,7 @@ from grid.report.shortlist import reading_order, shortlist
 from grid.results.comparisons.evidence import Evidence
 from grid.results.comparisons.image_tables import ImageTables
 from grid.results.comparisons.margins import DEFAULTS, Margins
+from grid.results.effects import Effect, effects
 from grid.results.processors import by_processor
 from grid.results.ranking import Row
 from grid.results.recommend import Recommendation, front_of, recommend
@@ -58,6 +59,11 @@ class ReportInputs:
     def answer(self) -> Recommendation:
         """Which cell to take."""
         return recommend(self.rows, self.target, self.evidence)
+
+    @cached_property
+    def effects(self) -> Sequence[Effect]:
+        """What each step along each axis does."""
+        return effects(self.rows, self.evidence)
 
     @cached_property
     def fronts(self) -> Mapping[str, Sequence[str]]:

@@ -10,6 +10,7 @@ from grid.report.html import html_page
 from grid.report.inputs import ReportInputs
 from grid.report.markdown import markdown_text
 from grid.report.sections.against_float import against_float_network
+from grid.report.sections.axes import which_axis_matters
 from grid.report.sections.cautions import cautions
 from grid.report.sections.effects import axis_effects
 from grid.report.sections.noise import noise
@@ -24,6 +25,7 @@ from model.files import write_atomically
 
 SECTIONS: tuple[Callable[[ReportInputs], Section | None], ...] = (
     recommendation,
+    which_axis_matters,
     against_float_network,
     tradeoff,
     seeds,

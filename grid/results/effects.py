@@ -64,7 +64,7 @@ class Effect:
 
     ``identical`` counts the pairs whose two cells are one and the same int8 network. ``size_mb`` is in MB,
     ``latency_ratio`` in float latencies; a pair on two processors has no difference of latencies. ``tests`` are by the
-    key of a measure; those of one measure over all steps are one family.
+    key of a measure; those of one measure over all steps are one family. ``members`` are the rows of the pairs.
     """
 
     axis: str
@@ -77,6 +77,7 @@ class Effect:
     size_mb: tuple[float, ...] = ()
     latency_ratio: tuple[float, ...] = ()
     tests: Mapping[str, StepTest] = field(default_factory=dict)
+    members: tuple[Pair, ...] = field(default=(), repr=False, compare=False)
 
 
 def effects(rows: Sequence[Row], evidence: Evidence | None = None) -> list[Effect]:
@@ -131,7 +132,7 @@ def _effect(axis: str, start: Any, to: Any, pairs: list[Pair], tests: Mapping[st
     same = sum(bool(a.get("graph_hash")) and a.get("graph_hash") == b.get("graph_hash") for a, b in pairs)
     ssim, sqnr_db = differences("test_ssim"), differences("sqnr_db")
     costs = differences("size_mb"), differences("latency_ratio")
-    return Effect(axis, start, to, ssim, sqnr_db, len(pairs), same, *costs, tests)
+    return Effect(axis, start, to, ssim, sqnr_db, len(pairs), same, *costs, tests, tuple(pairs))
 
 
 def _tests(steps: Sequence[Sequence[Pair]], measure: Measure, evidence: Evidence) -> dict[int, StepTest]:

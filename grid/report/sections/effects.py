@@ -6,7 +6,7 @@ from functools import partial
 
 from grid.report.cells import count_cell, on_processor, text_cell
 from grid.report.document import Cell, Column, Paragraph, Picture, Plot, Section, Table, spans
-from grid.report.figures.forest import Line, draw_forest, forest
+from grid.report.figures.forest import MOST_LINES, Line, draw_forest, forest
 from grid.report.formats import DASH, setting_text
 from grid.report.inputs import ReportInputs
 from grid.results.comparisons.comparison import ESTIMATES
@@ -29,10 +29,13 @@ def axis_effects(inputs: ReportInputs) -> Section:
         text += f" Of an axis with more than {MOST_VALUES} values the first is compared with {MOST_VALUES} others."
     if len(processors(rows)) > 1:
         text += " Latencies are compared on one processor: a pair that was timed on two has no difference there."
-    found = effects(rows, inputs.evidence)
+    found = inputs.effects
     table = effects_table(inputs.evidence, found)
     none = Paragraph(("No two int8 cells differ in one axis alone.",))
     plot = _plot(inputs, found)
+    tested = sum(SSIM.key in effect.tests for effect in found)
+    if tested > MOST_LINES:
+        text += f" Of {tested} steps the {MOST_LINES * 3 // 4} best and the {MOST_LINES // 4} worst are drawn."
     blocks = (Paragraph(spans(text)), *([plot] if plot else []), table if table.rows else none)
     return Section(("What each axis does",), blocks)
 
@@ -72,7 +75,7 @@ def effects_table(evidence: Evidence, on_all: Sequence[Effect]) -> Table:
     timed = [effects(view) for view in views.values()] if len(views) > 1 else [on_all]
     lines = [_line(effect, there) for effect, *there in zip(on_all, *timed, strict=True)]
     wheres = [on_processor(name if len(views) > 1 else None) for name in views]
-    columns = [Column("axis", "name"), Column("step"), Column("pairs", "number"), Column("SSIM shows")]
+    columns = [Column("axis", "name", "axis"), Column("step"), Column("pairs", "number"), Column("SSIM shows")]
     columns += [Column("Δ SSIM mean [min, max]", "number"), Column("interval of its mean", "number")]
     columns += [Column(f"Δ {title} mean [min, max]", "number") for title in ("SQNR dB", "size MB")]
     columns += [Column(f"Δ x float latency mean [min, max]{where}", "number") for where in wheres]

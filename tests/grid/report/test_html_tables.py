@@ -14,7 +14,7 @@ from grid.report.html import html_page
 from grid.report.inputs import ReportInputs
 from grid.report.report import write_report
 from grid.results.ranking import compared
-from tests.grid.report.html_page import Page, is_safe, page_of
+from tests.grid.report.html_page import Entry, Page, is_safe, page_of
 from tests.grid.report.report_rows import (
     changed,
     context,
@@ -56,9 +56,14 @@ def test_a_column_of_figures_is_sorted_by_what_they_are_and_not_by_what_is_shown
     assert cells["fp32"]["x float [95 % CI]"] == ("1.00x [0.99, 1.01]", "1")
 
 
+def table_of_results(page: Page) -> list[list[Entry]]:
+    """Its lines, the header first."""
+    return next(lines for lines in page.tables if [entry.text for entry in lines[0][:2]] == ["#", "cell"])
+
+
 def results_of(page: Page) -> dict[str, dict[str, tuple[str, str | None]]]:
-    """Text and sorted figure of the first table, by cell and title."""
-    header, *lines = page.tables[0]
+    """Text and sorted figure of the table of results, by cell and title."""
+    header, *lines = table_of_results(page)
     titles = [entry.text for entry in header]
     return {
         line[1].text: {
@@ -78,7 +83,7 @@ def test_a_further_axis_of_numbers_is_sorted_as_numbers_and_another_one_as_text(
     assert cells["fp32-fuse_bn"]["qat.epochs"] == ("1", "1")
     assert cells["fp32-fuse_bn"]["equalize.objective"] == ("noise", None)
     assert cells["fp32"]["qat.epochs"] == ("–", None)
-    classes = {entry.text: entry.attributes.get("class") for entry in page.tables[0][0]}
+    classes = {entry.text: entry.attributes.get("class") for entry in table_of_results(page)[0]}
     assert (classes["qat.epochs"], classes["equalize.objective"]) == ("number", None)
 
 

@@ -170,7 +170,7 @@ def test_the_page_shows_the_name_of_a_processor_and_never_obeys_it(tmp_path):
     assert page.count('class="plot"') == 5, "three of the trade-off, and a forest of cells and of axes"
     assert "&lt;script&gt;alert(1)" in page
     assert "<script" not in text
-    header = next(line for line in text.splitlines() if line.startswith("| # |"))
+    header = next(line for line in text.splitlines() if line.startswith("| # | cell"))
     assert header.count(r"\|") == 2, "one in each column of that processor"
 
 
