@@ -65,5 +65,5 @@ def scale_silus(graph_module: fx.GraphModule) -> fx.GraphModule:
                 source = source.args[0]
             conv = module_of(graph_module, source)
             if isinstance(conv, nn.Conv2d):
-                set_module(graph_module, str(node.target), ScaledSiLU(conv.out_channels))
+                set_module(graph_module, str(node.target), ScaledSiLU(conv.out_channels).to(conv.weight.device))
     return finish(graph_module)

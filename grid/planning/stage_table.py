@@ -107,6 +107,7 @@ STAGES: tuple[Stage, ...] = (
         # The objective ``weights`` needs neither images nor granularity; one list for all objectives is simpler.
         settings=("granularity", "equalize", "calibrate.images", "calibrate.outlier_ratio", "seed"),
         inputs=lambda chain: {"network": chain.network},
+        device=GPU,
         version=2,
         seconds=30.0,
     ),

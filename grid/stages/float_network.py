@@ -1,5 +1,6 @@
 """The stages that make the float network: load or train, fuse BatchNorm, choose widths, equalize, fine-tune."""
 
+import copy
 import dataclasses
 
 import torch
@@ -83,9 +84,10 @@ def choose_weight_widths(work: Work) -> Outcome:
 def equalize_channels(work: Work) -> Outcome:
     """The network with scaled channels; the float function stays."""
     network, form = load_network(work.inputs["network"]), read_form(work.inputs["network"])
-    images, chosen = drawn_images(work, network)
+    on_device = copy.deepcopy(network).to(work.device)
+    images, chosen = drawn_images(work, on_device)
     spec = work.group("equalize")
-    equalized = equalize(network, spec, images, str(work.node.settings["granularity"]), form.weight_bits)
+    equalized = equalize(on_device, spec, images, str(work.node.settings["granularity"]), form.weight_bits)
     change = _float_change(network, equalized, check_images(work), "equalize")
     save_network(work.out, equalized, dataclasses.replace(form, scaled_silu=spec.silu))
     return Outcome(asserted={"float_change": change, **chosen})

@@ -47,7 +47,8 @@ def equalize(
         images: normalized calibration images Nx3xHxW (only the objective ``weights`` ignores them).
         granularity, weight_bits: of the weight quantizers to come (only the objective ``noise`` uses them).
 
-    Channels that are dead on either side keep their scale.
+    The images pass on the network's device; the rest is done on the CPU, and so is what is returned. Channels that
+    are dead on either side keep their scale.
     """
     graph_module = trace(network).eval()
     if spec.silu:
@@ -56,13 +57,14 @@ def equalize(
         absorb_high_biases_(graph_module, images)
     classes = channel_classes(graph_module)
     if classes.count == 0:
-        return finish(graph_module)
+        return finish(graph_module.cpu())
     if spec.objective == "noise":
         model = noise_model(graph_module, classes, images, spec.images, granularity, weight_bits)
         factor = np.exp(model.solve().numpy())
         _scale_(graph_module, classes, _bounded(factor, factor != 1.0, classes))
         return finish(graph_module)
     seen = _activation_ranges(graph_module, classes, images) if spec.objective == "activations" else None
+    graph_module.cpu()
     for _ in range(spec.sweeps):
         read = _largest(graph_module, classes.consumers, classes.count, _input_ranges)
         written = seen if seen is not None else _largest(graph_module, classes.producers, classes.count, _output_ranges)
@@ -86,9 +88,13 @@ def noise_model(
     granularity: str,
     weight_bits: WeightBits = ALL_8BIT,
 ) -> NoiseModel:
-    """The predicted output noise over the scales of the classes, from the first ``count`` images."""
+    """The predicted output noise over the scales of the classes, from the first ``count`` images.
+
+    Leaves ``graph_module`` on the CPU, where the model is.
+    """
     inside = _inside(classes)
     derivatives = sensitivity(graph_module, [node for node in classes.values if node not in inside], images, count)
+    graph_module.cpu()
     for node, stats in derivatives.values.items():
         silu = module_of(graph_module, next(iter(node.users)))
         if len(node.users) == 1 and isinstance(silu, ScaledSiLU):
@@ -222,7 +228,7 @@ class _RangeRecorder(fx.Interpreter):
         value = super().run_node(n)
         classes = self.classes.values.get(n)
         if classes is not None and n not in self.skipped and isinstance(value, Tensor):
-            largest = value.abs().amax((0, 2, 3)).double().numpy()
+            largest = value.abs().amax((0, 2, 3)).double().cpu().numpy()
             known = classes >= 0
             np.maximum.at(self.ranges, classes[known], largest[known])
         return value
@@ -233,6 +239,7 @@ def _activation_ranges(
 ) -> np.ndarray:
     """Largest magnitude of each class over the images (count,)."""
     recorder = _RangeRecorder(graph_module, classes)
+    device = next(graph_module.parameters()).device
     for start in range(0, len(images), batch_size):
-        recorder.run(images[start : start + batch_size])
+        recorder.run(images[start : start + batch_size].to(device))
     return recorder.ranges

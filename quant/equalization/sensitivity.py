@@ -42,6 +42,8 @@ def sensitivity(
         nodes: values NxCxHxW to look at.
         images: normalized, Nx3xHxW.
 
+    The network may be on any device; what is returned is on the CPU.
+
     The derivatives by weights are taken with the mean of their inputs held fixed: an error of a weight times the mean
     input is a constant, which bias correction or training removes.
     """
@@ -67,7 +69,10 @@ def sensitivity(
         bn = module_of(graph_module, block.bn)
         if isinstance(bn, nn.BatchNorm2d):  # what is quantized is the folded weight
             squared[block.conv] /= bn_factor(bn).detach().reshape(-1, 1, 1, 1) ** 2
-    return Sensitivity(recorder.stats, squared)
+    return Sensitivity(
+        {n: ChannelStats(s.low.cpu(), s.high.cpu(), s.squared.cpu()) for n, s in recorder.stats.items()},
+        {node: total.cpu() for node, total in squared.items()},
+    )
 
 
 @torch.no_grad()
