@@ -82,7 +82,7 @@ def _start(options: argparse.Namespace, spec: TrainSpec) -> tuple[nn.Module, Net
 
 
 def _pack_progress(done: int, total: int, text: str) -> None:
-    print(f"\r{text}: {done}/{total}", end="" if done < total else "\n", flush=True)
+    print(f"\r\x1b[K{text}: {done}/{total}", end="" if done < total else "\n", flush=True)
 
 
 class _Bar:

@@ -47,10 +47,3 @@ class Costs:
             behind[node.id] = own + max([behind[one] for _, one in node.inputs], default=0.0)
             total += own
         return max(total / max(trials, 1), max(behind.values(), default=0.0))
-
-
-def duration(seconds: float) -> str:
-    """``40 s``, ``12 min`` or ``3.5 h``."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -16,7 +16,7 @@ from grid.planning.plan import Plan, make_plan
 from grid.planning.void_init import require_init_used
 from grid.results.comparisons.margins import Margins, parse_margins
 from grid.results.target import Target, parse_target
-from grid.run.costs import Costs, duration
+from grid.run.costs import Costs
 from grid.run.options import Options, read_seeds
 from grid.run.plan_text import describe
 from grid.run.progress import say
@@ -35,6 +35,9 @@ from model.errors import InputError
 from model.network.checkpoint import checkpoint_sha256, load_checkpoint
 from model.network.spec import NetworkSpec
 from model.network.user_network import register_network
+from model.progress import duration
+
+_REWRITTEN_S = 0.1  # between two states of a line on a terminal
 
 
 @dataclass(frozen=True)
@@ -182,11 +185,15 @@ def _network_of(checkpoint: Path, bare: NetworkSpec) -> NetworkSpec:
 
 def _pack_progress(console: Console) -> Callable[[int, int, str], None]:
     """Prints packing progress: a rewritten line on a terminal, every tenth of the way elsewhere."""
+    shown = 0.0
 
     def report(done: int, total: int, text: str) -> None:
-        if console.is_terminal:
-            print(f"\r{text}: {done}/{total} ", end="" if done < total else "\n", flush=True)
-        elif done == total or done % max(total // 10, 1) == 0:
+        nonlocal shown
+        now = time.monotonic()
+        if console.is_terminal and (done == total or now - shown > _REWRITTEN_S):
+            shown = now
+            print(f"\r\x1b[K{text}: {done}/{total} ", end="" if done < total else "\n", flush=True)
+        elif not console.is_terminal and (done == total or done % max(total // 10, 1) == 0):
             print(f"{text}: {done}/{total}", flush=True)
 
     return report

@@ -13,8 +13,9 @@ from rich.text import Text
 
 from grid.planning.plan import Cell, Node, Plan
 from grid.planning.users import users_by_node, users_named
-from grid.run.costs import Costs, duration
+from grid.run.costs import Costs
 from grid.storage.result_store import StageStore
+from model.progress import duration
 
 _PLAIN_EVERY_S = 15.0
 _LOOK_EVERY_S = 2.0

@@ -12,9 +12,9 @@ import csv
 import hashlib
 import os
 import re
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Generator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,7 @@ _TEST_SHARE_OF_MAT = 0.2
 _SHOWN_ERRORS = 10
 _SHOWN = 300  # characters of a name
 _MOST_FRAMES = 1_000_000
+_MOST_AHEAD = 256 * 2**20  # bytes of frames that wait for their turn
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,12 @@ def list_frames(data: Path, val_fraction: float, skip_bad: bool) -> Listing:
     raise InputError(str(data), "has no known layout", layouts)
 
 
-def read_frames(listing: Listing, split: str, size: int) -> Generator[Frame | InputError]:
-    """The frames of a split in order, ``size`` x ``size`` (depth a quarter), or what is wrong with each."""
+def read_frames(listing: Listing, split: str, size: int, first: int = 0) -> Generator[Frame | InputError]:
+    """The frames of a split from ``first`` on, in order, ``size`` x ``size`` (depth a quarter), or what is wrong.
+
+    Decoders keep no lock of Python's, so threads use all cores. They are a few frames ahead of the reader, or fewer
+    where frames are large.
+    """
 
     def read(entry: Entry) -> Frame | InputError:
         try:
@@ -72,10 +77,19 @@ def read_frames(listing: Listing, split: str, size: int) -> Generator[Frame | In
         except InputError as error:
             return error
 
-    entries = listing.frames[split]
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        for start in range(0, len(entries), 64):
-            yield from pool.map(read, entries[start : start + 64])
+    threads = len(os.sched_getaffinity(0))
+    ahead = max(2 * threads, min(16 * threads, _MOST_AHEAD // (4 * size**2)))
+    waiting: deque[Future[Frame | InputError]] = deque()
+    pool = ThreadPoolExecutor(threads)
+    try:
+        for entry in listing.frames[split][first:]:
+            waiting.append(pool.submit(read, entry))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _list_csv(root: Path, lists: Path, val_fraction: float, skip_bad: bool) -> Listing:

@@ -42,25 +42,25 @@ def read_frame(origin: str, entry: Entry, size: int) -> Frame:
     """The frame at ``size`` x ``size``, its depth at a quarter; raises InputError where a file is broken."""
     try:
         colour, depth_m = _read_csv(entry) if origin == "nyu-csv" else _read_hdf5(origin, entry)
+        shrunk = colour.resize((size, size), Image.Resampling.BILINEAR)
     except InputError:
         raise
     except Exception as error:  # decoders raise anything on broken bytes
         raise InputError(
             entry.where, f"{entry.name} cannot be read ({error})", "a whole file", "See --skip-bad."
         ) from None
-    missing = 1 - float(np.mean(np.isfinite(depth_m) & (depth_m > 0)))
+    missing = 1 - np.count_nonzero(_valid(depth_m)) / depth_m.size
     if missing > MOST_MISSING:
         raise InputError(
             entry.where,
             f"{entry.name} has no depth in {missing:.0%} of its pixels",
             f"at most {MOST_MISSING:.0%}",
         )
-    shrunk = Image.fromarray(colour).resize((size, size), Image.Resampling.BILINEAR)
     image = np.ascontiguousarray(np.asarray(shrunk).transpose(2, 0, 1))
     return Frame(image, shrink_depth(depth_m, size // 4), entry.scene, entry.name)
 
 
-def _read_csv(entry: Entry) -> tuple[NDArray[np.uint8], NDArray[np.floating]]:
+def _read_csv(entry: Entry) -> tuple[Image.Image, NDArray[np.floating]]:
     with Image.open(entry.image, formats=FORMATS) as picture, Image.open(entry.depth, formats=FORMATS) as depth:
         if picture.mode not in ("RGB", "RGBA", "P") or depth.mode not in ("L", "I;16", "I;16B", "I"):
             problem = f"{entry.image.name} is {picture.mode} and {entry.depth.name} is {depth.mode}"
@@ -68,10 +68,10 @@ def _read_csv(entry: Entry) -> tuple[NDArray[np.uint8], NDArray[np.floating]]:
             raise InputError(entry.where, problem, "a colour picture, then a grey depth map of 8 or 16 bits", hint)
         _require_fit(entry, (picture.height, picture.width, 3), (depth.height, depth.width))
         scale = MAX_DEPTH_M / 255 if depth.mode == "L" else 1e-3
-        return np.asarray(picture.convert("RGB")), np.asarray(depth).astype(np.float32) * np.float32(scale)
+        return picture.convert("RGB"), np.asarray(depth).astype(np.float32) * np.float32(scale)
 
 
-def _read_hdf5(origin: str, entry: Entry) -> tuple[NDArray[np.uint8], NDArray[np.floating]]:
+def _read_hdf5(origin: str, entry: Entry) -> tuple[Image.Image, NDArray[np.floating]]:
     with h5py.File(entry.image, "r") as file:
         names = ("images", "depths") if origin == "nyu-mat" else ("rgb", "depth")
         pictures, depths = (file[name] for name in names)
@@ -80,9 +80,9 @@ def _read_hdf5(origin: str, entry: Entry) -> tuple[NDArray[np.uint8], NDArray[np
             raise InputError(entry.where, problem, "uint8, and metres as floating point numbers")
         if origin == "nyu-mat":
             _require_fit(entry, pictures.shape[:0:-1], depths.shape[:0:-1])
-            return pictures[entry.number].transpose(2, 1, 0), depths[entry.number].T
+            return Image.fromarray(pictures[entry.number].transpose(2, 1, 0)), depths[entry.number].T
         _require_fit(entry, (*pictures.shape[1:], *pictures.shape[:1]), depths.shape)
-        return pictures[:].transpose(1, 2, 0), depths[:]
+        return Image.fromarray(pictures[:].transpose(1, 2, 0)), depths[:]
 
 
 def _require_fit(entry: Entry, colour: tuple[int, ...], depth: tuple[int, ...]) -> None:
@@ -97,17 +97,32 @@ def _require_fit(entry: Entry, colour: tuple[int, ...], depth: tuple[int, ...]) 
 
 def shrink_depth(depth_m: NDArray[np.floating], size: int) -> NDArray[np.float32]:
     """Depth H x W (metres) to size x size: clipped to 10 m, mean of the valid area, holes filled."""
-    valid = np.isfinite(depth_m) & (depth_m > 0)
-    metres = np.where(valid, np.minimum(depth_m, MAX_DEPTH_M), 0).astype(np.float32)
+    valid = _valid(depth_m)
     down, across = _areas(depth_m.shape[0], size), _areas(depth_m.shape[1], size)
-    share = down @ valid.astype(np.float32) @ across.T
-    shrunk = down @ metres @ across.T / np.maximum(share, 1e-9)
+    near = np.minimum(depth_m, MAX_DEPTH_M)
+    if valid.all():
+        share = _whole_share(*depth_m.shape, size)
+    else:
+        near, share = np.where(valid, near, 0), down @ valid.astype(np.float32) @ across.T
+    shrunk = down @ near.astype(np.float32, copy=False) @ across.T / np.maximum(share, 1e-9)
     rows, columns = np.nonzero(share > 1e-6)
     for row, column in zip(*np.nonzero(share <= 1e-6), strict=True):
         nearest = np.argmin((rows - row) ** 2 + (columns - column) ** 2)
         shrunk[row, column] = shrunk[rows[nearest], columns[nearest]]
     result: NDArray[np.float32] = shrunk.astype(np.float32)
     return result
+
+
+def _valid(depth_m: NDArray[np.floating]) -> NDArray[np.bool_]:
+    valid: NDArray[np.bool_] = np.isfinite(depth_m) & (depth_m > 0)
+    return valid
+
+
+@functools.lru_cache(maxsize=8)
+def _whole_share(height: int, width: int, size: int) -> NDArray[np.float32]:
+    """The valid share of target pixels where all is valid: about 1, and the last bits are those of the same sums."""
+    share: NDArray[np.float32] = _areas(height, size) @ np.ones((height, width), np.float32) @ _areas(width, size).T
+    return share
 
 
 @functools.lru_cache(maxsize=8)

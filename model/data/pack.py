@@ -4,11 +4,9 @@ Groups ``train``, ``val``, ``test``; in each ``image`` uint8 [N, 3, S, S], ``dep
 millimetres (clipped at 10 m), ``scene`` int32 [N], ``source`` utf-8 [N].
 """
 
-import contextlib
 import hashlib
 import json
-import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,17 +18,15 @@ from torch import Tensor
 from model.data import nyu
 from model.data.cache import CACHES
 from model.data.frame import SPLITS, Frame
+from model.data.packing import PackProgress, Source, write_pack
 from model.data.rooms import render as rooms
 from model.errors import InputError, require_one_of, require_range
-from model.files import replacing
-from model.images import LARGEST_SIZE, MAX_DEPTH_M, MAX_DEPTH_MM
+from model.images import LARGEST_SIZE, MAX_DEPTH_MM
 
 FORMAT = "depth-pack-1"
 MOST_ROOMS = 1_000_000
 _LAYOUT = {"image": "uint8", "depth": "uint16", "scene": "int32", "source": "object"}
 _ATTRIBUTES = {"fingerprint", "origin", "origin_detail", "input_size", "skipped"}
-PackProgress = Callable[[int, int, str], None]
-"""(pictures done, pictures in all, what is being done)"""
 
 
 @dataclass(frozen=True)
@@ -61,20 +57,6 @@ class PackSpec:
             raise InputError("data.val_fraction", "is out of range", "above 0, below 1", value=value)
 
 
-@dataclass(frozen=True)
-class _Source:
-    """Where the pictures come from: what they are called, what they are known by, and the frames of each split."""
-
-    origin: str
-    name: str
-    detail: Mapping[str, object]
-    identity: list[object]
-    counts: dict[str, int]
-    frames: Callable[[str], Generator[Frame | InputError]]
-    note: str = ""
-    skipped: int = 0
-
-
 def prepare_pack(
     data: str,
     folder: Path,
@@ -84,9 +66,9 @@ def prepare_pack(
 ) -> Path:
     """The pack of ``data`` ("rooms" or a path in an NYUv2 layout) in ``folder``, which is written where it is missing.
 
-    ``fetch`` may bring it from elsewhere first: its name is the same everywhere, but another processor may render a
-    value differently in its last bit, and then the fingerprint is another one. Raises InputError where the source is
-    missing, is none of the known layouts, or holds broken frames.
+    What a killed run has packed stays packed. ``fetch`` may bring the pack from elsewhere first: its name is the same
+    everywhere, but another processor may render a value differently in its last bit, and then the fingerprint is
+    another one. Raises InputError where the source is missing, is none of the known layouts, or holds broken frames.
     """
     source = _rooms(spec) if data == "rooms" else _nyu(Path(data), spec)
     key = json.dumps([FORMAT, spec.input_size, source.origin, source.identity])
@@ -95,47 +77,44 @@ def prepare_pack(
         fetch(path)
     if _is_pack(path):
         return path
+    attributes = {
+        "format": FORMAT,
+        "input_size": spec.input_size,
+        "output_size": spec.input_size // 4,
+        "origin": source.origin,
+        "origin_detail": json.dumps(source.detail, sort_keys=True),
+    }
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _sweep(folder)
-        with replacing(path) as aside, h5py.File(aside, "w") as file:
-            file.attrs.update(format=FORMAT, input_size=spec.input_size, output_size=spec.input_size // 4)
-            file.attrs.update(origin=source.origin, origin_detail=json.dumps(source.detail, sort_keys=True))
-            file.attrs["fingerprint"], file.attrs["skipped"] = _write(file, source, spec, progress)
+        write_pack(path, source, spec.input_size, attributes, progress, _is_pack)
     except OSError as error:
         raise InputError(str(folder), f"cannot be written to ({error})", "a folder for packed data") from error
     return path
 
 
-def _rooms(spec: PackSpec) -> _Source:
+def _rooms(spec: PackSpec) -> Source:
     counts = {"train": spec.rooms_train, "val": spec.rooms_val, "test": spec.rooms_test}
 
-    def frames(split: str) -> Generator[Frame | InputError]:
-        yield from rooms.render_split(split, counts[split], spec.input_size)
+    def frames(split: str, first: int) -> Generator[Frame | InputError]:
+        yield from rooms.render_split(split, counts[split], spec.input_size, first=first)
 
     detail = {"seed": rooms.SEED, "version": rooms.VERSION}
-    return _Source("rooms", "rooms", detail, [rooms.VERSION, rooms.SEED, counts], counts, frames)
+    return Source("rooms", "rooms", detail, [rooms.VERSION, rooms.SEED, counts], counts, frames)
 
 
-def _nyu(data: Path, spec: PackSpec) -> _Source:
+def _nyu(data: Path, spec: PackSpec) -> Source:
     listing = nyu.list_frames(data, spec.val_fraction, spec.skip_bad)
-    return _Source(
+    return Source(
         listing.origin,
         data.resolve().stem[:40],
         listing.detail,
         [nyu.VERSION, listing.identity, spec.val_fraction, spec.skip_bad],
         {split: len(listing.frames[split]) for split in SPLITS},
-        lambda split: nyu.read_frames(listing, split, spec.input_size),
+        lambda split, first: nyu.read_frames(listing, split, spec.input_size, first),
         listing.note,
         listing.skipped,
+        spec.skip_bad,
     )
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what a killed run left half written, a day later."""
-    for left in folder.glob(".*.h5.*"):
-        if time.time() - left.stat().st_mtime > 86_400:
-            left.unlink(missing_ok=True)
 
 
 def _is_pack(path: Path) -> bool:
@@ -144,52 +123,6 @@ def _is_pack(path: Path) -> bool:
     except InputError:
         return False
     return True
-
-
-def _write(file: h5py.File, source: _Source, spec: PackSpec, progress: PackProgress | None) -> tuple[str, int]:
-    """Write all splits; the SHA-256 of what they hold, and how many bad frames were left out."""
-    digest, scenes, total, done, skipped = hashlib.sha256(), dict[str, int](), sum(source.counts.values()), 0, 0
-    note = f" ({source.note})" if source.note else ""
-    for split in SPLITS:
-        group, kept = _empty_group(file, split, source.counts[split], spec.input_size), 0
-        digest.update(split.encode())
-        # Closed here and now: its threads, left to the garbage collector, once waited for each other for ever.
-        with contextlib.closing(source.frames(split)) as frames:
-            for frame in frames:
-                done += 1
-                if not isinstance(frame, InputError):
-                    for part in _put(group, kept, frame, scenes.setdefault(frame.scene, len(scenes))):
-                        digest.update(np.ascontiguousarray(part).tobytes())
-                    kept += 1
-                elif spec.skip_bad:
-                    skipped += 1
-                else:
-                    raise frame
-                if progress:
-                    bad = f", {skipped} bad ones skipped" if skipped else ""
-                    progress(done, total, f"packing {split} pictures{bad}{note}")
-        if not kept:
-            raise InputError(f"{split} split", "holds no usable frame", "at least one", "Check the data folder.")
-        for name in _LAYOUT:
-            group[name].resize(kept, axis=0)
-    return digest.hexdigest(), skipped + source.skipped
-
-
-def _put(group: h5py.Group, index: int, frame: Frame, scene: int) -> tuple[object, ...]:
-    """Write a frame; what of it counts for the fingerprint."""
-    depth = np.rint(np.clip(frame.depth_m, 0, MAX_DEPTH_M) * 1000).astype(np.uint16)
-    group["image"][index], group["depth"][index] = frame.image, depth
-    group["scene"][index], group["source"][index] = scene, frame.source
-    return frame.image, depth, np.int32(scene)
-
-
-def _empty_group(file: h5py.File, split: str, count: int, size: int) -> h5py.Group:
-    group = file.create_group(split)
-    group.create_dataset("image", (count, 3, size, size), "uint8", chunks=(1, 3, size, size))
-    group.create_dataset("depth", (count, size // 4, size // 4), "uint16", chunks=(1, size // 4, size // 4))
-    group.create_dataset("scene", (count,), "int32", chunks=(min(count, 4096),))
-    group.create_dataset("source", (count,), h5py.string_dtype("utf-8"), chunks=(min(count, 4096),))
-    return group
 
 
 def _size(group: h5py.Group, input_size: int) -> int:

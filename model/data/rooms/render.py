@@ -48,15 +48,15 @@ def render_scene(
     return frames
 
 
-def render_split(split: str, count: int, size: int = 224, seed: int = SEED) -> Generator[Frame]:
-    """The first ``count`` pictures of a split in order, on all the cores of this process when that pays."""
-    full, rest = divmod(count, VIEWS_PER_SCENE)
-    jobs: list[_Job] = [(split, number, size, seed, tuple(range(VIEWS_PER_SCENE))) for number in range(full)]
-    if rest:
-        jobs.append((split, full, size, seed, tuple(range(rest))))
+def render_split(split: str, count: int, size: int = 224, seed: int = SEED, first: int = 0) -> Generator[Frame]:
+    """Pictures ``first`` to ``count`` of a split in order, on all the cores of this process when that pays."""
+    jobs: list[_Job] = []
+    for start in range(first - first % VIEWS_PER_SCENE, count, VIEWS_PER_SCENE):
+        views = range(max(first - start, 0), min(count - start, VIEWS_PER_SCENE))
+        jobs.append((split, start // VIEWS_PER_SCENE, size, seed, tuple(views)))
     done = 0
     workers = min(len(os.sched_getaffinity(0)), len(jobs))
-    if workers > 1 and count >= _WORTH_PROCESSES and _can_spawn():
+    if workers > 1 and count - first >= _WORTH_PROCESSES and _can_spawn():
         try:
             for frames in _spawned(jobs, workers):
                 done += 1

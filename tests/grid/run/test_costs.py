@@ -4,8 +4,9 @@ import pytest
 
 from grid.planning.plan import Node, Plan
 from grid.planning.stage_table import stage_named
-from grid.run.costs import Costs, duration
+from grid.run.costs import Costs
 from grid.storage.result_store import StageStore
+from model.progress import duration
 from tests.grid.tiny import put
 
 

@@ -121,16 +121,6 @@ def test_progress_counts_every_picture_up_to_the_total(tmp_path):
     assert "test" in calls[-1][2]
 
 
-def test_an_interrupted_pack_leaves_nothing_behind(tmp_path):
-    def stop(done, total, text):
-        if done == 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        prepare_pack("rooms", tmp_path, PackSpec(32, 3, 1, 1), stop)
-    assert not list(tmp_path.iterdir())
-
-
 def test_a_pack_crosses_processes_because_it_holds_no_open_file(pack):
     again = pickle.loads(pickle.dumps(pack))
     assert torch.equal(again.images("val"), pack.images("val"))
