@@ -1,10 +1,12 @@
-"""One grid of many cells whose stages do nothing, from its plan to the closed MLflow run, as ``runner.py`` runs it."""
+"""One grid of many cells whose stages are made up, from its plan to the closed MLflow run, as ``runner.py`` runs it."""
 
 import multiprocessing
 import os
 import time
+from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +24,24 @@ data: {{input_size: 64, rooms_train: 8, rooms_val: 1, rooms_test: 1}}
 """
 
 
-def grid(folder: Path, cells: int) -> dict[str, float]:
-    """Run one grid in this process; its figures."""
+@dataclass(frozen=True)
+class Setup:
+    """What computes the stages, where Ray and the storage are (None: here), and which stages are to fail.
+
+    ``said`` gets the number of finished stages after each of them.
+    """
+
+    function: str = "benchmarks.thousands.stages:nothing"
+    address: str | None = None
+    storage: str | None = None
+    fails: Callable[[str, str], bool] = lambda stage, node_id: False
+    said: Callable[[int], None] = lambda done: None
+
+
+def grid(folder: Path, cells: int, setup: Setup = Setup()) -> dict[str, Any]:
+    """Run one grid in this process; its figures. Raises RuntimeError where rows are not as they are to be."""
     os.environ["OMP_NUM_THREADS"] = "1"  # as runner.py does
+    from ray._private.state import actors as actor_states
     from rich.console import Console
 
     from grid.planning.plan import make_plan
@@ -40,6 +57,8 @@ def grid(folder: Path, cells: int) -> dict[str, float]:
     from grid.scheduling.tune import cluster, run_plan
     from grid.space.search_space import load_space
     from grid.stages.work import Context
+    from grid.storage.copies import kept_copy
+    from grid.storage.remote import open_storage
     from grid.storage.result_store import StageStore
     from model.data.pack import Pack, prepare_pack
     from model.network.checkpoint import checkpoint_sha256
@@ -50,13 +69,18 @@ def grid(folder: Path, cells: int) -> dict[str, float]:
     checkpoint = folder / "small.safetensors"
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as aside:  # the driver imports no network
         aside.submit(make_checkpoint, checkpoint).result()
-    pack = Pack(prepare_pack("rooms", folder / "packs", space.pack))
+    root, remote = open_storage(setup.storage or str(folder / "store"))
+    pack = Pack(prepare_pack("rooms", root / "packs", space.pack))
     began = time.monotonic()
     planned = make_plan(space, checkpoint_sha256(checkpoint), pack.fingerprint)
     plan_s = time.monotonic() - began
-    nothing = tuple(replace(node, function="benchmarks.thousands.stages:nothing") for node in planned.nodes)
-    planned = replace(planned, nodes=nothing)
-    store = StageStore(folder / "store")
+    planned = replace(planned, nodes=tuple(replace(node, function=setup.function) for node in planned.nodes))
+    store = StageStore(root, remote)
+    checkpoint = kept_copy(checkpoint, root / "checkpoints")
+    if remote is not None:
+        for file in (pack.path, checkpoint):
+            remote.push_file(file.relative_to(root).as_posix())
+    context, resources = Context(root, pack.path, checkpoint, remote=remote), Resources(address=setup.address)
     run_folder = store.root / "runs" / "thousands"
     run_folder.mkdir(parents=True)
     (run_folder / "plan.txt").write_text("")
@@ -65,10 +89,16 @@ def grid(folder: Path, cells: int) -> dict[str, float]:
 
     class Watched(Progress):
         first = last = report = 0.0
+        count = 0
 
         def started(self, node: Any) -> None:
             self.first = self.first or time.monotonic()
             super().started(node)
+
+        def finished(self, node: Any) -> None:
+            super().finished(node)
+            self.count, self.last = self.count + 1, time.monotonic()
+            setup.said(self.count)
 
     write_files = files.write
 
@@ -82,18 +112,27 @@ def grid(folder: Path, cells: int) -> dict[str, float]:
     with open(os.devnull, "w") as quiet, Watched(planned, store, Console(file=quiet)) as progress:
         live = LiveResults(files, store, recorder.record_later, begun=recorder.open_later)
         at_start = memory_mb("start")
-        with cluster(Resources()):
-            outcome = run_plan(
-                planned, Context(store.root, pack.path, checkpoint), Resources(), Listeners(progress, live)
-            )
-            progress.last, at_end = time.monotonic(), memory_mb("end")
+        with cluster(resources):
+            outcome = run_plan(planned, context, resources, Listeners(progress, live))
+            at_end, actors = memory_mb("end"), len(actor_states())
             files.failures = outcome.failures
             rows = list(write_results(recorder, parse_target(DEFAULT), DEFAULTS).rows)
             end = time.monotonic()
-    bad = [row for row in rows if row["status"] != "ok"]
-    if bad or recorder.problem or len(rows) != cells:
-        raise RuntimeError(f"{len(bad)} of {len(rows)} cells are not ok; MLflow: {recorder.problem}")
+    stages = {node.id: node.stage for node in planned.nodes}
+    to_fail = {cell.name for cell in planned.cells if any(setup.fails(stages[one], one) for one in cell.nodes.values())}
+    bad = {row["cell"] for row in rows if row["status"] != "ok"}
+    if bad != to_fail or recorder.problem or len(rows) != cells:
+        wrong = f"{len(bad)} of {len(rows)} cells are not ok, {len(to_fail)} were to fail"
+        raise RuntimeError(f"{wrong}; MLflow: {recorder.problem}; {list(outcome.failures.values())[:3]}")
+    records = [store.record(node) for node in stages if store.has(node)]
     return {
+        "first": progress.first,
+        "last": progress.last,
+        "end": end,
+        "failed": len(bad),
+        "actors": actors,
+        "slept_s": sum(record["asserted"].get("slept_s", 0.0) for record in records),
+        "machines": dict(Counter(record["asserted"].get("machine", "") for record in records)),
         "cost_s": (end - progress.first - progress.report) / cells,
         "plan_s": plan_s,
         "mlflow_s": end - progress.last - progress.report,

@@ -1,12 +1,17 @@
 """Stages that cost nothing and leave what rows, reports and MLflow read; and what both grids of them measure."""
 
 import json
+import os
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 IMAGES = 128
+SLEEP_S = "BENCHMARK_SLEEP_S"
+"""The environment variable that says how long a stage of ``sleeping`` takes."""
 
 
 def make_checkpoint(path: Path) -> None:
@@ -50,3 +55,28 @@ def nothing(work: Any) -> Any:
     if work.node.stage == "convert":
         return Outcome({"graph_hash": work.node.id}, {"weight_freeze": 1})
     return Outcome()
+
+
+def fails(stage: str, node_id: str) -> bool:
+    """One cell in a hundred fails for good."""
+    return stage == "convert" and int(node_id[:6], 16) % 100 == 0
+
+
+def sleeping(work: Any) -> Any:
+    """The function of every stage of a grid that waits: as ``nothing``, after a sleep that costs no core.
+
+    One conversion in a hundred fails for good; one evaluation in fifty fails once, with an error that may pass.
+    """
+    from grid.storage.uri import CACHE
+
+    if fails(work.node.stage, work.node.id):
+        raise ValueError("made-up failure")
+    machine = Path(os.environ[CACHE])
+    passed = machine.parent / f"tried-{work.node.id}"
+    if work.node.stage == "evaluate" and int(work.node.id[:6], 16) % 50 == 0 and not passed.exists():
+        passed.touch()
+        raise OSError("made-up error that passes")
+    seconds = float(os.environ[SLEEP_S])
+    time.sleep(seconds)
+    outcome = nothing(work)
+    return replace(outcome, asserted={**outcome.asserted, "machine": machine.name, "slept_s": seconds})

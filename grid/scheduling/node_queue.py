@@ -32,14 +32,18 @@ class NodeQueue:
                 self._push(node_id)
         self.work_left = sum(not _measures(node) for node in self.waiting.values())
 
-    def take(self, may_measure: bool, is_sound: Callable[[Node], bool]) -> Node | None:
+    def take(self, may_measure: bool, is_sound: Callable[[Node], bool], measure_first: bool = False) -> Node | None:
         """Remove and return the most urgent node that is ready; None where there is none.
 
-        ``may_measure``: whether a measurement may be it. A node whose inputs are not ``is_sound`` any more stays,
-        and is never ready again.
+        ``may_measure``: whether a measurement may be it; ``measure_first``: whether it goes before all others, of
+        which none is less urgent. A node whose inputs are not ``is_sound`` any more stays, and is never ready again.
         """
         heaps = [self._ready[measures] for measures in ((False, True) if may_measure else (False,))]
-        while heap := min((heap for heap in heaps if heap), key=lambda heap: heap[0], default=None):
+
+        def place(heap: list[tuple[float, int, str]]) -> tuple[bool, tuple[float, int, str]]:
+            return not (measure_first and heap is self._ready[True]), heap[0]
+
+        while heap := min((heap for heap in heaps if heap), key=place, default=None):
             _, _, node_id = heapq.heappop(heap)
             if node_id in self.waiting and is_sound(self.waiting[node_id]):
                 return self.remove(node_id)

@@ -1,7 +1,6 @@
 """Which node runs next: Ray Tune asks, the store answers."""
 
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -9,7 +8,9 @@ from ray.tune.search import Searcher
 
 from grid.planning.names import names_by_key, trial_name
 from grid.planning.plan import Node, Plan
+from grid.planning.stage import PROFILER
 from grid.planning.users import users_by_node, users_named
+from grid.scheduling.calls import Calls
 from grid.scheduling.listener import Listener
 from grid.scheduling.node_queue import NodeQueue
 from grid.scheduling.resources import Resources, has_few_cores
@@ -19,6 +20,8 @@ from grid.storage.result_store import StageStore
 IDLE = "idle"
 """In place of a node id: a trial that keeps its worker while no stage is ready."""
 _MOST_KEPT = 16
+_AHEAD = 2
+"""Measurements for each machine that measures: one runs, one is at hand when it ends."""
 
 
 class DriverOnly:
@@ -47,12 +50,12 @@ class TrieSearcher(DriverOnly, Searcher):
         self.names = names_by_key(plan)
         self.users = users_by_node(plan)
         self.started: set[str] = set()
-        self.idle: dict[str, Path] = {}
+        self.idle: dict[str, None] = {}  # in their order
         self.starting = self.workers = self.freed = 0
-        self.calls = Path()
+        self.calls: Calls | None = None
 
-    def keep_workers(self, count: int, calls: Path) -> None:
-        """Keep ``count`` workers alive; idle ones wait until their call file in ``calls`` is removed.
+    def keep_workers(self, count: int, calls: Calls) -> None:
+        """Keep ``count`` workers alive; idle ones wait until they are called by ``calls``.
 
         A worker takes seconds to start, and Tune stops those for which no trial waits. It also gives a trial that waits
         for its new worker the first idle one, and stops the new one: stages that are short would all run on one.
@@ -137,26 +140,30 @@ class TrieSearcher(DriverOnly, Searcher):
 
     def _idle(self, trial_id: str) -> dict[str, Any]:
         """A trial that keeps a worker."""
-        call = self.idle[trial_id] = self.calls / trial_id
-        call.touch()
+        assert self.calls is not None
+        self.idle[trial_id] = None
         resources = {"CPU": float(self.resources.cpus_per_trial)}
-        return {"node": IDLE, "name": f"{IDLE}-{trial_id}", "resources": resources, "until_gone": str(call)}
+        return {"node": IDLE, "name": f"{IDLE}-{trial_id}", "resources": resources, **self.calls.opened(trial_id)}
 
     def _called(self) -> int:
-        """How many stages wait for a worker."""
-        return sum(one not in self.started for one in self.running)
+        """How many stages wait for a worker as the kept ones are; those that measure by a resource have their own."""
+        measuring = bool(self.running) and bool(ray.cluster_resources().get(PROFILER))
+        waiting = (node for one, node in self.running.items() if one not in self.started)
+        return sum(not (measuring and node.device == PROFILER) for node in waiting)
 
     def _call_idle(self) -> None:
         """Call as many waiting workers as there are stages for, but none before all are up; all if no stage is left."""
-        waiting = [call for call in self.idle.values() if call.exists()]
+        if self.calls is None or not self.idle:
+            return
+        waiting = [one for one in self.idle if self.calls.waits(one)]
         if not self.queue.waiting or self.stopped:
             wanted = len(waiting)
         elif self.starting or any(one not in self.started for one in self.idle):
             wanted = 0
         else:
             wanted = max(self._called() - self.freed, 0)
-        for call in waiting[:wanted]:
-            call.unlink(missing_ok=True)
+        for one in waiting[:wanted]:
+            self.calls.call(one)
             self.freed += 1
 
     def _fail(self, node: Node, reason: str) -> None:
@@ -181,10 +188,16 @@ class TrieSearcher(DriverOnly, Searcher):
                 self._fail(node, f"{node.stage}: its input {lost[0]} is no longer in the store; --resume computes it")
 
     def _next(self) -> Node | None:
-        """The most urgent node that is ready; on small machines measurements come when nothing else is left."""
+        """The most urgent node that is ready; on small machines measurements come when nothing else is left.
+
+        Machines that measure by a resource of their own never wait for that: measurements come first where they idle.
+        """
+        total = ray.cluster_resources()
         quiet = not self.running and not self.queue.work_left
-        may_measure = quiet or not has_few_cores(ray.cluster_resources())
-        return self.queue.take(may_measure, lambda node: all(self.store.has(one) for _, one in node.inputs))
+        may_measure = quiet or not has_few_cores(total)
+        measuring = sum(node.device == PROFILER for node in self.running.values())
+        first = measuring < _AHEAD * int(total.get(PROFILER, 0))
+        return self.queue.take(may_measure, lambda node: all(self.store.has(one) for _, one in node.inputs), first)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the store is the only truth."""

@@ -35,6 +35,7 @@ from ray.tune.experiment import Trial
 from grid.paths import CODE
 from grid.planning.plan import Node, Plan
 from grid.planning.stage import PROFILER
+from grid.scheduling.calls import ActorCalls, FileCalls
 from grid.scheduling.cores import own_cores
 from grid.scheduling.listener import Listener, Listeners
 from grid.scheduling.metrics import GridMetrics
@@ -122,8 +123,10 @@ def run_plan(plan: Plan, context: Context, resources: Resources, listener: Liste
     core_folder.mkdir(parents=True, exist_ok=True)
     calls = tempfile.TemporaryDirectory(prefix="calls-", dir=core_folder, ignore_cleanup_errors=True)
     state = tempfile.TemporaryDirectory(prefix="tune-", ignore_cleanup_errors=True)  # which nobody reads again
-    if context.remote is None:  # workers are called through a folder that all of them see
-        searcher.keep_workers(int(ray.cluster_resources().get("CPU", 1)) // resources.cpus_per_trial, Path(calls.name))
+    total = ray.cluster_resources()
+    if context.remote is None or not (total.get("GPU") and resources.gpus_per_trial):  # else workers are of two kinds
+        workers = int(total.get("CPU", 1)) // resources.cpus_per_trial
+        searcher.keep_workers(workers, ActorCalls() if context.remote else FileCalls(Path(calls.name)))
     cores = None if resources.address else own_cores()  # of a cluster, each machine knows its own
     measures = any(node.device == PROFILER for node in plan.nodes)
     profilers = Profilers(cores) if measures else None

@@ -7,7 +7,6 @@ import time
 import traceback
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -18,6 +17,7 @@ from ray.exceptions import RayError, RayTaskError
 from grid.planning.names import cells_of, write_failure
 from grid.planning.plan import Node
 from grid.planning.stage import PROFILER
+from grid.scheduling.calls import wait_until_called
 from grid.scheduling.cores import on_own_cores
 from grid.scheduling.profiler import profiler_of
 from grid.scheduling.searcher import IDLE
@@ -25,7 +25,7 @@ from grid.stages.run import run_node
 from grid.stages.work import Context
 from grid.storage.disk import storage_problem
 
-_REPORT_EVERY_S, _LOOK_EVERY_S = 0.5, 0.05
+_REPORT_EVERY_S = 0.5
 PASSING = (OSError, MemoryError, torch.OutOfMemoryError, RayError)
 """Errors that a second try, in a fresh process, may not have; any other is the stage's own and comes again."""
 
@@ -47,8 +47,7 @@ def stage_trial(
     dies; where the storage itself cannot be written to, the driver is told to stop.
     """
     if config["node"] == IDLE:
-        while Path(config["until_gone"]).exists():
-            time.sleep(_LOOK_EVERY_S)
+        wait_until_called(config)
         tune.report({IDLE: True})
         return
     node, context = nodes[config["node"]], context.here()

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from grid.planning.plan import Plan
+from grid.planning.stage import PROFILER
 from grid.scheduling import tune as schedule
 from grid.scheduling.tune import Resources, TrieSearcher
 from grid.storage.result_store import StageStore
@@ -27,8 +28,11 @@ def plan(tmp_path, tmp_path_factory) -> Plan:
 def machine(store, monkeypatch) -> Callable[..., Machine]:
     """Makes a machine with a searcher, without Ray."""
 
-    def make(plan: Plan, cpus: float = 2, gpus: float = 0, resources: Resources | None = None) -> Machine:
+    def make(
+        plan: Plan, cpus: float = 2, gpus: float = 0, resources: Resources | None = None, profilers: float = 0
+    ) -> Machine:
         total = {"CPU": float(cpus)} | ({"GPU": float(gpus)} if gpus else {})
+        total |= {PROFILER: float(profilers)} if profilers else {}
         monkeypatch.setattr(schedule.ray, "cluster_resources", lambda: total)
         searcher = TrieSearcher(plan, store, resources or Resources(), Events(), train_images=12)
         return Machine(searcher, plan, store, cpus)

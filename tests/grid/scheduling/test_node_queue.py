@@ -67,6 +67,24 @@ def test_on_many_cores_measuring_does_not_wait_and_takes_its_own_threads_alone(m
     assert measuring["resources"] == {"CPU": 1.0}
 
 
+def test_machines_that_measure_by_a_resource_get_two_measurements_each_before_anything_else(machine, plan, store):
+    for node in plan.nodes:
+        if node.stage not in ("profile", "finetune", "evaluate"):
+            put(store, node)
+    for node in [node for node in plan.nodes if node.stage == "finetune"][:4]:
+        put(store, node)
+    measured = [node for node in plan.nodes if node.stage == "profile"]
+    tune = machine(plan, 16, profilers=2)
+    tune.fill(most=8)
+    assert len(measured) > 4, "there are more than may run ahead"
+    assert [config["stage"] for config in tune.trials.values()][:4] == ["profile"] * 4
+    assert "profile" not in [config["stage"] for config in tune.trials.values()][4:]
+    assert next(iter(tune.trials.values()))["resources"] == {"profiler": 1.0}
+    tune.end(next(iter(tune.trials)))
+    tune.fill(most=8)
+    assert [config["stage"] for config in tune.trials.values()][-1] == "profile", "one ended, the next follows"
+
+
 def test_only_what_trains_or_calibrates_asks_for_a_gpu(machine, tmp_path, tmp_path_factory):
     every = ("rounding=true", "mixed_precision=true", "analyze=true")
     plan = world(tmp_path_factory).plan(space_of(tmp_path, FULL, overrides=every))

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from ray.tune.search import Searcher
 
+from grid.scheduling.calls import FileCalls
 from grid.scheduling.searcher import IDLE
 from tests.grid.scheduling.machine import events_of
 from tests.grid.tiny import flip_byte, put
@@ -17,7 +18,7 @@ from tests.grid.tiny import flip_byte, put
 def test_workers_start_before_the_first_stage_and_are_kept_until_one_is_there(machine, plan, store, tmp_path):
     tune = machine(plan, 2)
     searcher = tune.searcher
-    searcher.keep_workers(2, tmp_path)
+    searcher.keep_workers(2, FileCalls(tmp_path))
     kept = {name: searcher.suggest(name) for name in ("a", "b")}
     assert [config["node"] for config in kept.values()] == [IDLE, IDLE]
     first = searcher.suggest("load")
@@ -42,12 +43,27 @@ def test_workers_start_before_the_first_stage_and_are_kept_until_one_is_there(ma
 
 def test_no_worker_waits_once_nothing_is_left_to_compute(machine, plan, store, tmp_path):
     searcher = machine(plan, 2).searcher
-    searcher.keep_workers(2, tmp_path)
+    searcher.keep_workers(2, FileCalls(tmp_path))
     kept = {name: searcher.suggest(name) for name in ("a", "b")}
     assert searcher.suggest("load")["stage"] == "load"
     searcher.on_trial_complete("load", error=True)  # and with it everything behind
     assert searcher.is_done()
     assert waiting(kept) == []
+
+
+def test_a_stage_that_waits_for_a_machine_which_measures_calls_no_kept_worker(machine, plan, store, tmp_path):
+    for node in plan.nodes:
+        if node.stage != "profile":
+            put(store, node)
+    searcher = machine(plan, 2, profilers=1).searcher
+    searcher.keep_workers(2, FileCalls(tmp_path))
+    kept = {name: searcher.suggest(name) for name in ("a", "b")}
+    for name in kept:
+        searcher.on_trial_start(name)
+    assert searcher.suggest("one")["resources"] == {"profiler": 1.0}
+    searcher.on_trial_start("one")
+    assert searcher.suggest("two")["stage"] == "profile"
+    assert waiting(kept) == ["a", "b"], "their workers are of no use to it"
 
 
 def waiting(kept: dict[str, dict[str, Any]]) -> list[str]:
