@@ -1,6 +1,6 @@
 """All benchmarks, each in a process of its own: JSON lines, then all of them as a Markdown table.
 
-``engines``, ``thousands``, ``thousands.report`` and ``verdicts`` run by their names only: they want packages of their
+``engines``, all of ``thousands`` and ``verdicts`` run by their names only: they want packages of their
 own, or a quarter of an hour.
 """
 

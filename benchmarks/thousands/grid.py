@@ -45,6 +45,7 @@ def grid(folder: Path, cells: int, setup: Setup = Setup()) -> dict[str, Any]:
     from rich.console import Console
 
     from grid.planning.plan import make_plan
+    from grid.planning.stage import CPU
     from grid.results.comparisons.margins import DEFAULTS
     from grid.results.target import DEFAULT, parse_target
     from grid.run.files import RunFiles
@@ -74,7 +75,8 @@ def grid(folder: Path, cells: int, setup: Setup = Setup()) -> dict[str, Any]:
     began = time.monotonic()
     planned = make_plan(space, checkpoint_sha256(checkpoint), pack.fingerprint)
     plan_s = time.monotonic() - began
-    planned = replace(planned, nodes=tuple(replace(node, function=setup.function) for node in planned.nodes))
+    given = {"function": setup.function} | ({"device": CPU} if setup.address else {})
+    planned = replace(planned, nodes=tuple(replace(node, **given) for node in planned.nodes))
     store = StageStore(root, remote)
     checkpoint = kept_copy(checkpoint, root / "checkpoints")
     if remote is not None:
@@ -123,7 +125,9 @@ def grid(folder: Path, cells: int, setup: Setup = Setup()) -> dict[str, Any]:
     bad = {row["cell"] for row in rows if row["status"] != "ok"}
     if bad != to_fail or recorder.problem or len(rows) != cells:
         wrong = f"{len(bad)} of {len(rows)} cells are not ok, {len(to_fail)} were to fail"
-        raise RuntimeError(f"{wrong}; MLflow: {recorder.problem}; {list(outcome.failures.values())[:3]}")
+        log = store.root / "logs" / "driver.log"
+        why = f"{outcome.stopped}\n{log.read_text()}" if log.is_file() else outcome.stopped
+        raise RuntimeError(f"{wrong}; MLflow: {recorder.problem}; {list(outcome.failures.values())[:3]}; {why}")
     records = [store.record(node) for node in stages if store.has(node)]
     return {
         "first": progress.first,

@@ -1,7 +1,8 @@
 """Two thousand cells on a head and five Ray nodes of this machine whose stages sleep, with one node lost in the middle.
 
-Each node says that it has two cores and may measure, and has a folder of its own; they share a storage behind a URI
-(here a folder), as machines of a cluster do. A stage sleeps and leaves what others read. One cell in a hundred fails
+Each node says that it has two cores, and has a folder of its own; they share a storage behind a URI (here a folder), as
+machines of a cluster do. A stage sleeps and leaves what others read. Measurements run as all other stages do: actors of
+their own would double the processes on this machine. One cell in a hundred fails
 for good, one evaluation in fifty once; at two fifths of the stages a node is killed, and another one joins. Which rows
 are to fail is known, and checked. The wall time runs from the start of the first stage to the end of the last one, and
 to the closed MLflow run without the report; it is divided by the sleeping work over the workers, where a node counts
@@ -34,7 +35,7 @@ ROOT = Path(__file__).parents[2]
 
 def main(cells: int = CELLS, seconds: float = SLEEP) -> None:
     os.environ |= {SLEEP_S: str(seconds), "PYTHONPATH": str(ROOT)}
-    PARTS["node"] = [f"--num-cpus={CORES}", '--resources={"profiler": 1}']
+    PARTS["node"] = [f"--num-cpus={CORES}"]
     with tempfile.TemporaryDirectory(prefix="thousands-") as name:
         cluster, folder = Nodes(Path(name)), Path(name)
         try:
