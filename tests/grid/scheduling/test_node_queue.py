@@ -93,7 +93,7 @@ def test_only_what_trains_or_calibrates_asks_for_a_gpu(machine, tmp_path, tmp_pa
         tune.fill()
         for config in tune.trials.values():
             wanted = {"CPU": float(min(2, len(own_cores())))}
-            if config["stage"] in ("calibrate", "round", "correct_bias", "finetune"):
+            if config["stage"] in ("equalize", "calibrate", "round", "correct_bias", "finetune"):
                 wanted["GPU"] = 0.25
             assert config["resources"] == ({"CPU": 1.0} if config["stage"] == "profile" else wanted)
         if tune.trials:
