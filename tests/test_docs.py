@@ -74,7 +74,7 @@ NOT_RUN = {
     "ray down cluster/ray-cluster.yaml": "as above",
     'ray exec cluster/ray-cluster.yaml "cd /opt/quantization-grid && python runner.py --address auto --storage '
     's3://BUCKET/PREFIX"': "as above",
-    "pip install psycopg2-binary": "PostgreSQL's own",
+    'pip install "psycopg[binary]" boto3': "MLflow's own; make faults starts a server on PostgreSQL",
     "mlflow server --host 0.0.0.0 --port 5000 --artifacts-destination s3://BUCKET/mlflow --allowed-hosts MLFLOW:5000": (
         "MLflow's own; tests/faults/mlflow_server.py starts one"
     ),

@@ -1,8 +1,10 @@
 """A grid that is ready to run: everything that it needs was read, checked and planned."""
 
 import contextlib
+import ctypes
 import dataclasses
 import multiprocessing
+import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -38,6 +40,9 @@ from model.network.user_network import register_network
 from model.progress import duration
 
 _REWRITTEN_S = 0.1  # between two states of a line on a terminal
+
+_PR_SET_PDEATHSIG = 1
+"""See prctl(2)."""
 
 
 @dataclass(frozen=True)
@@ -172,9 +177,15 @@ def _checkpoint(options: Options, space: SearchSpace) -> tuple[Path | None, Netw
     if given == "none":
         return None, None
     bare = NetworkSpec(str(space.base["network.encoder"]), space.pack.input_size)
-    with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as aside:  # a child that knows own networks too
+    fork = multiprocessing.get_context("fork")  # a child that knows own networks too
+    with ProcessPoolExecutor(1, fork, _end_with_parent) as aside:
         spec = aside.submit(_network_of, Path(given), bare).result()
     return Path(given).absolute(), spec
+
+
+def _end_with_parent() -> None:
+    """Have Linux end this process with its parent: a forked one waits for ever for work from a killed driver."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _network_of(checkpoint: Path, bare: NetworkSpec) -> NetworkSpec:

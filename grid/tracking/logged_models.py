@@ -28,11 +28,30 @@ MODEL_TAG, ALIAS = "grid.model_uri", "recommended"
 
 
 def log_model(client: MlflowClient, experiment_id: str, run_id: str, cell_name: str, model: ModelArtifact) -> str:
-    """Return the id of the run's logged model, made unless it is there whole with the same network."""
-    for old in client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'"):
-        if old.status == LoggedModelStatus.READY and old.tags.get("graph_hash") == model.graph_hash:
-            return old.model_id
-        client.delete_logged_model(old.model_id)
+    """Return the id of the run's logged model, made unless it is there whole with the same network; the only one."""
+    models = client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'")
+    ready = (old for old in models if old.status == LoggedModelStatus.READY)
+    whole = next((old.model_id for old in ready if old.tags.get("graph_hash") == model.graph_hash), None)
+    model_id = whole or _new_model(client, experiment_id, run_id, cell_name, model)
+    # Searched again: a repeated request may have made a second one, of which nobody was told.
+    for other in models if whole else client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'"):
+        if other.model_id != model_id:
+            client.delete_logged_model(other.model_id)
+    if not _is_output(client, run_id, model_id):
+        try:
+            client.log_outputs(run_id, models=[LoggedModelOutput(model_id, step=0)])
+        except MlflowException:  # what a repeated request hears where the first was heard
+            if not _is_output(client, run_id, model_id):
+                raise
+    return model_id
+
+
+def _is_output(client: MlflowClient, run_id: str, model_id: str) -> bool:
+    outputs = client.get_run(run_id).outputs
+    return outputs is not None and model_id in [output.model_id for output in outputs.model_outputs]
+
+
+def _new_model(client: MlflowClient, experiment_id: str, run_id: str, cell_name: str, model: ModelArtifact) -> str:
     logged = client.create_logged_model(
         experiment_id,
         name=re.sub(r"[/:.%\"']", "_", cell_name),
@@ -61,9 +80,8 @@ def log_model(client: MlflowClient, experiment_id: str, run_id: str, cell_name: 
         for example in folder.glob("*input_example.json"):  # indented, one pixel a line: 2 MB
             example.write_text(json.dumps(json.loads(example.read_text()), separators=(",", ":")))
         client.log_model_artifacts(logged.model_id, str(folder))
-    client.log_outputs(run_id, models=[LoggedModelOutput(logged.model_id, step=0)])
     client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
-    return logged.model_id
+    return str(logged.model_id)
 
 
 def register_model(client: MlflowClient, run_id: str, name: str) -> str:

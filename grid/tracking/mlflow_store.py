@@ -1,7 +1,8 @@
 """Results <-> MLflow: one parent run a grid, one child run a cell, the int8 network as a logged model.
 
 Written by the driver alone, through the client (no global active run). Every write can be repeated: a run is
-found again by its tag, a finished one with the same content is left alone, an unfinished one is completed.
+found again by its tag, a finished one with the same content is left alone, an unfinished one is completed. MLflow's
+client repeats requests whose answer was lost, and what they make is there twice then: the first is kept.
 """
 
 import hashlib
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, Run, RunTag, ViewType
+from mlflow.entities import Experiment, Metric, Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE
 from sqlalchemy.exc import SQLAlchemyError
@@ -60,25 +61,25 @@ class Tracking:
                 self.client = MlflowClient(tracking_uri=uri)
                 found = self.client.get_experiment_by_name(experiment)
                 if found is None:
-                    location = None if uri.startswith("http") else artifact_root.as_uri()
-                    found_id = self.client.create_experiment(experiment, artifact_location=location)
+                    found = self._new_experiment(experiment, artifact_root)
             except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
                 problem = masked(str(error).strip().partition("\n")[0])
                 raise InputError(f"--tracking-uri {masked(uri)}", problem, "a usable MLflow store") from error
-        if found is not None and found.lifecycle_stage != "active":
+        if found.lifecycle_stage != "active":
             hint = f"`mlflow experiments restore -x {found.experiment_id}` brings it back."
             raise InputError(masked(uri), f"the experiment {experiment!r} was deleted", "an active one", hint)
-        self.experiment_id: str = found.experiment_id if found else found_id
+        self.experiment_id: str = found.experiment_id
         self._children: dict[str, dict[str, _Child]] = {}
 
     def parent(self, run_name: str, params: Mapping[str, Scalar], tags: Mapping[str, str]) -> str:
         """Return the id of the grid's run, opened or made; it stays RUNNING until ``close``."""
-        found = self._search(f"tags.`{RUN_TAG}` = {quoted(run_name)}")
+        query = f"tags.`{RUN_TAG}` = {quoted(run_name)}"
+        found = self._search(query)
         if found:
-            run = found[0]
+            run = self._first(found)
             self.client.update_run(run.info.run_id, status="RUNNING")
         else:
-            run = self.client.create_run(self.experiment_id, run_name=run_name, tags={RUN_TAG: run_name})
+            run = self._new_run(query, run_name, {RUN_TAG: run_name})
         self._write(run, params=params, tags=tags)
         return str(run.info.run_id)
 
@@ -92,7 +93,8 @@ class Tracking:
             return child.run_id
         if child is None:
             identity = {MLFLOW_PARENT_RUN_ID: parent_id, CELL_TAG: cell.key}
-            run = self.client.create_run(self.experiment_id, run_name=cell.name, tags=identity)
+            query = " and ".join(f"tags.`{name}` = '{value}'" for name, value in identity.items())
+            run = self._new_run(query, cell.name, identity)
             children[cell.key] = _child(run)  # if writing fails below, the next try takes this run
         else:
             run = self.client.get_run(child.run_id)
@@ -149,10 +151,37 @@ class Tracking:
     def _children_of(self, parent_id: str) -> dict[str, _Child]:
         """Child runs by cell key, read once: this process alone writes them."""
         if parent_id not in self._children:
-            runs = self._search(f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent_id}'")
-            keyed = {run.data.tags.get(CELL_TAG): run for run in runs}
-            self._children[parent_id] = {key: _child(run) for key, run in keyed.items() if key}
+            keyed: dict[str, list[Run]] = {}
+            for run in self._search(f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent_id}'"):
+                if key := run.data.tags.get(CELL_TAG):
+                    keyed.setdefault(key, []).append(run)
+            self._children[parent_id] = {key: _child(self._first(runs)) for key, runs in keyed.items()}
         return self._children[parent_id]
+
+    def _new_experiment(self, name: str, artifact_root: Path) -> Experiment:
+        """Make the experiment; another driver may have made it a moment ago."""
+        location = None if self.uri.startswith("http") else artifact_root.as_uri()
+        try:
+            return self.client.get_experiment(self.client.create_experiment(name, artifact_location=location))
+        except MlflowException:
+            found = self.client.get_experiment_by_name(name)
+            if found is None:
+                raise
+            return found
+
+    def _new_run(self, query: str, name: str, tags: Mapping[str, str]) -> Run:
+        """Make a run, which ``query`` finds then, and no second one."""
+        made = self.client.create_run(self.experiment_id, run_name=name, tags=dict(tags))
+        return self._first(self._search(query) or [made])
+
+    def _first(self, runs: Iterable[Run]) -> Run:
+        """The one of several runs of the same that has ended, or was made first; the others are deleted."""
+        first, *others = sorted(
+            runs, key=lambda run: (run.info.status == "RUNNING", run.info.start_time, run.info.run_id)
+        )
+        for other in others:
+            self.client.delete_run(other.info.run_id)
+        return first
 
     def _search(self, query: str) -> list[Run]:
         runs: list[Run] = []

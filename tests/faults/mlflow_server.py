@@ -2,46 +2,55 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
+
+from tests.grid.storage.s3_server import free_port
 
 QUIET = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 STARTS_IN_S = 120
 
 
 class Server:
-    """Keeps its runs and artifacts in ``folder`` and listens on one free port of 127.0.0.1."""
+    """Listens on one free port of 127.0.0.1; what it says is in ``folder``.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.process = folder, None
+    It keeps its runs in the database ``store`` and files in ``artifacts``, both in ``folder`` unless they are named.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        store: str | None = None,
+        artifacts: str | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.folder, self.log, self.process = folder, folder / "server.txt", None
         folder.mkdir()
-        with socket.socket() as unused:
-            unused.bind(("127.0.0.1", 0))
-            self.port = unused.getsockname()[1]
+        self.port = free_port()
         self.uri = f"http://127.0.0.1:{self.port}"
+        self.artifacts = artifacts or (folder / "artifacts").as_uri()
+        # Not on the command line, which everybody on the machine can read.
+        kept = {"MLFLOW_BACKEND_STORE_URI": store or f"sqlite:///{folder}/server.db"}
+        self.environment = os.environ | QUIET | kept | dict(environment or {})
 
     def start(self) -> None:
         command = [sys.executable, "-m", "mlflow", "server", "--port", str(self.port), "--workers", "1"]
-        command += ["--backend-store-uri", f"sqlite:///{self.folder}/server.db"]
-        command += ["--artifacts-destination", (self.folder / "artifacts").as_uri()]
-        self.process = subprocess.Popen(
-            command,
-            env=os.environ | QUIET,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        command += ["--artifacts-destination", self.artifacts]
+        with self.log.open("a") as output:
+            self.process = subprocess.Popen(
+                command, env=self.environment, stdout=output, stderr=output, start_new_session=True
+            )
         end = time.monotonic() + STARTS_IN_S
         while True:
             try:
                 urllib.request.urlopen(f"{self.uri}/health", timeout=5).close()
                 return
             except OSError:
-                assert self.process.poll() is None
+                assert self.process.poll() is None, self.log.read_text()[-2000:]
                 assert time.monotonic() < end
                 time.sleep(0.2)
 

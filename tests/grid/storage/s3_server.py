@@ -46,13 +46,16 @@ def s3_uri(port: int, path: str) -> str:
 class Door:
     """Passes connections on to a port. ``cut_after``: bytes of a client after which all is broken off, once.
 
-    ``shut``: nobody gets in. ``delay_s``: before each piece that is passed on.
+    ``shut``: nobody gets in. ``delay_s``: before each piece that is passed on. ``unanswered``: a request with such
+    bytes in it reaches the server, and its answer nobody, once for each.
     """
 
     def __init__(self, port: int) -> None:
         self.target, self.delay_s, self.shut = port, 0.0, False
         self.cut_after: int | None = None
+        self.unanswered: list[bytes] = []
         self.passed = 0
+        self.open: set[socket.socket] = set()
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -60,6 +63,14 @@ class Door:
     def close(self) -> None:
         self.shut = True
         self.listener.close()
+
+    def cut(self) -> int:
+        """Break off all connections that there are now, and let new ones in; returns how many there were."""
+        ends = list(self.open)
+        for end in ends:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+        return len(ends) // 2
 
     def _accept(self) -> None:
         while True:
@@ -74,12 +85,28 @@ class Door:
             if server is None:
                 client.close()
                 continue
+            self.open |= {client, server}
+            lost = threading.Event()
             for source, sink in ((client, server), (server, client)):
-                threading.Thread(target=self._pass, args=(source, sink, source is client), daemon=True).start()
+                threading.Thread(target=self._pass, args=(source, sink, source is client, lost), daemon=True).start()
 
-    def _pass(self, source: socket.socket, sink: socket.socket, counted: bool) -> None:
+    def _pass(self, source: socket.socket, sink: socket.socket, counted: bool, lost: threading.Event) -> None:
+        try:
+            self._pass_on(source, sink, counted, lost)
+        finally:
+            self.open -= {source, sink}
+
+    def _pass_on(self, source: socket.socket, sink: socket.socket, counted: bool, lost: threading.Event) -> None:
         with contextlib.suppress(OSError), source, sink:
             while piece := source.recv(1 << 16):
+                found = next((mark for mark in self.unanswered if mark in piece), None) if counted else None
+                if found is not None:
+                    self.unanswered.remove(found)
+                    lost.set()
+                if not counted and lost.is_set():
+                    for end in (source, sink):
+                        end.shutdown(socket.SHUT_RDWR)
+                    return
                 if self.delay_s:
                     time.sleep(self.delay_s)
                 if counted:
