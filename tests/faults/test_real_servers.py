@@ -44,9 +44,10 @@ class Site:
     def storage(self) -> Path:
         return self.folder / "storage"
 
-    def start(self, name: str, *, again: bool) -> subprocess.Popen:
-        """A driver of a run with this name; ``again``: it goes on with what another left."""
-        given = ["--resume", name, "--storage", str(self.storage)] if again else asked(self.folder, name)
+    def start(self, name: str) -> subprocess.Popen:
+        """A driver of a run with this name, which goes on with what an earlier one left."""
+        known = (self.storage / "runs" / name / "run.json").is_file()
+        given = ["--resume", name, "--storage", str(self.storage)] if known else asked(self.folder, name)
         command = [sys.executable, str(ROOT / "runner.py"), *given, "--tracking-uri", self.servers.uri]
         with (self.folder / f"{name}.txt").open("a") as output:
             return subprocess.Popen(command, cwd=ROOT, stdout=output, stderr=output, env=os.environ)
@@ -88,11 +89,11 @@ def asked(folder: Path, name: str) -> list[str]:
 def test_what_is_asked_for_again_because_its_answer_was_lost_is_there_once_and_secrets_are_nowhere(site):
     lost = site.servers.doors["mlflow"].unanswered
     lost += LOST * 3
-    driver = site.start("lost", again=False)
+    driver = site.start("lost")
     driver.wait(PATIENCE_S)
     assert not lost, "all of them were asked for"
     if driver.returncode:
-        assert site.start("lost", again=True).wait(PATIENCE_S) == 0, site.said("lost")
+        assert site.start("lost").wait(PATIENCE_S) == 0, site.said("lost")
     assert site.differences("lost") == []
     assert "fuse_bn-per_channel-ptq" in site.servers.postgres.dump()
     for secret in site.servers.secrets():
@@ -109,7 +110,7 @@ def test_kills_and_cuts_while_two_drivers_write_lose_and_double_nothing(site):
     while blows:
         pair = [f"round-{len(names) // 2}-{which}" for which in ("one", "two")]
         names += pair
-        drivers = {name: site.start(name, again=False) for name in pair}
+        drivers = {name: site.start(name) for name in pair}
         left = max(len(blows) - MOST_A_ROUND, 0)
         while drivers:
             due = len(blows) > left and traffic(site.servers, drivers, draw.uniform(0.2, 3.0))
@@ -124,7 +125,7 @@ def test_kills_and_cuts_while_two_drivers_write_lose_and_double_nothing(site):
                     del drivers[name]
                     if driver.returncode:  # what it could not write is written by the next one
                         assert statuses.total() < MOST_DRIVERS, site.said(name)
-                        drivers[name] = site.start(name, again=True)
+                        drivers[name] = site.start(name)
         assert site.differences(*names) == []
     assert done.total() == 3 * len(KINDS)
     print(f"{done.total()} blows ({dict(done)}) on {len(names)} runs; their drivers ended with {dict(statuses)}")
