@@ -93,8 +93,8 @@ def _verdict(one: AxisEffect) -> str:
 def _in_short(ranked: Sequence[AxisEffect]) -> tuple[Spans, ...]:
     """The answer in a few lines, a line a word."""
     lines: list[Spans] = []
-    told = ((MATTERS, "Makes a difference"), (DEPENDS, "Makes one that depends on other axes"))
-    for word, words in (*told, (UNDECIDED, "Undecided"), (NOT_TESTED, "Not tested"), (NOTHING, "Makes none")):
+    told = ((MATTERS, "Makes a difference"), (DEPENDS, "Makes a difference that depends on other axes"))
+    for word, words in (*told, (UNDECIDED, "Undecided"), (NOT_TESTED, "Not tested"), (NOTHING, "Makes no difference")):
         spans: list[str | Code] = []
         for one in (one for one in ranked if one.word == word):
             spans += [", " if spans else f"{words}: ", Code(one.axis)]

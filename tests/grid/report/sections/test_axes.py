@@ -26,8 +26,8 @@ def test_the_section_says_which_axes_matter_which_depend_and_which_do_nothing(mo
     section = of_axes(monkeypatch, gain)
     matters, depends, nothing = words(section)
     assert matters.startswith("Makes a difference: fuse_bn (true, +0.0")
-    assert depends.startswith("Makes one that depends on other axes: granularity (up to 0.01")
-    assert nothing in ("Makes none: qat.epochs, method.", "Makes none: method, qat.epochs.")
+    assert depends.startswith("Makes a difference that depends on other axes: granularity (up to 0.01")
+    assert nothing in ("Makes no difference: qat.epochs, method.", "Makes no difference: method, qat.epochs.")
     (table,) = (block for block in section.blocks if isinstance(block, Table))
     assert [row[1].spans[0] for row in table.rows][:3] == ["granularity", "fuse_bn", "weight_bits"]
     assert str(table.rows[0][6].spans[0]).startswith("depends on weight_bits: +0.00")
