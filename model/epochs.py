@@ -1,9 +1,10 @@
 """The epoch loop that float training and quantization-aware training share: what a step sees, and what is kept."""
 
+import io
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,6 +16,9 @@ from model.data.batches import Batch, Feed
 from model.data.pack import Pack
 from model.files import replacing
 from model.images import normalize
+from model.losses import Losses
+from model.micro_batches import MicroBatches
+from model.placement import memory_format
 from model.progress import Progress, ignore_progress
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -30,6 +34,7 @@ class TrainingRun:
     ``pack``: train images are augmented; the validation images choose the best epoch. ``scratch``: folder in which
     every finished epoch is kept, so that a rerun with the same arguments resumes behind it (None: nothing is kept).
     ``cache``: where the train images are kept meanwhile, ``auto``, ``gpu``, ``memory`` or ``disk``.
+    ``micro_batches``: how much of a batch goes through the network at a time.
     """
 
     pack: Pack
@@ -38,6 +43,7 @@ class TrainingRun:
     scratch: Path | None = None
     progress: Progress = ignore_progress
     cache: str = "auto"
+    micro_batches: MicroBatches = field(default_factory=MicroBatches)
 
     @cached_property
     def feed(self) -> Feed:
@@ -112,30 +118,36 @@ def shuffled_batches(size: int, images_per_epoch: int, batch_size: int, seed: in
 def train_epoch(network: nn.Module, number: int, spec: EpochSpec, steps: Steps, run: TrainingRun) -> float:
     """Train ``network`` in place for the epoch of this number, counted from 1; returns the mean loss.
 
-    Progress gets epoch, epochs, step, steps and the mean loss after each step. Raises FloatingPointError when the loss
-    is not finite.
+    Progress gets epoch, epochs, step, steps and the mean loss whenever the loss was read (``Losses``): after each step
+    on a CPU. Raises FloatingPointError when the loss is not finite.
     """
     batches = epoch_batches(run, spec, number)
     torch.manual_seed(epoch_seed(run.seed, number))
-    total = 0.0
+    losses = Losses(len(batches), run.device)
     with closing(epoch_pictures(run, spec, batches)) as pictures:
         for step, (images, target) in enumerate(pictures):
             steps.before(step)
             images, target = augment(images, target)
-            inputs = normalize(images)
-            with torch.autocast("cuda", torch.bfloat16, enabled=steps.bfloat16 and run.device.type == "cuda"):
-                prediction = network(inputs)
-            value = steps.loss(inputs, prediction.float(), target)
-            if not torch.isfinite(value):
-                raise FloatingPointError(f"loss became {float(value.detach())} at step {step + 1} of {len(batches)}")
-            steps.optimizer.zero_grad(set_to_none=True)
-            value.backward()
+            read = losses.add(_gradients_(network, normalize(images), target, steps, run))
             nn.utils.clip_grad_norm_(network.parameters(), steps.gradient_clip)
             steps.optimizer.step()
-            total += float(value.detach())
-            figures = {"step": step + 1, "steps": len(batches), "loss": total / (step + 1)}
-            run.progress({"epoch": number, "epochs": spec.epochs, **figures})
-    return total / max(len(batches), 1)
+            if read:
+                figures = {"step": losses.read, "steps": losses.steps, "loss": losses.mean}
+                run.progress({"epoch": number, "epochs": spec.epochs, **figures})
+    return losses.mean
+
+
+def _gradients_(network: nn.Module, inputs: Tensor, target: Tensor, steps: Steps, run: TrainingRun) -> Tensor:
+    """Set the gradients to those of a batch, in parts where it has to be; its loss."""
+    steps.optimizer.zero_grad(set_to_none=True)
+    inputs, values = inputs.contiguous(memory_format=memory_format(run.device)), []
+    for part, truth, share in run.micro_batches.parts(inputs, target):
+        with torch.autocast("cuda", torch.bfloat16, enabled=steps.bfloat16 and run.device.type == "cuda"):
+            prediction = network(part)
+        value = steps.loss(part, prediction.float(), truth) * share
+        value.backward()
+        values.append(value.detach())
+    return torch.stack(values).sum()
 
 
 def best_epoch(history: Sequence[Row], since: int = 0) -> Row:
@@ -165,7 +177,7 @@ def run_epochs(
         for name, part in parts.items():
             part.load_state_dict(state[name])
     for number in numbers[len(history) :]:
-        history.append(one_epoch(number, history))
+        history.append(_with_room(partial(one_epoch, number, history), parts, run))
         if best_epoch(history, best_since) is history[-1]:
             weights = parts["network"].state_dict()
             best = {name: value.detach().cpu().clone() for name, value in weights.items()}
@@ -173,6 +185,31 @@ def run_epochs(
         save_epoch(run.scratch, history=history, best=best, **{name: p.state_dict() for name, p in parts.items()})
     parts["network"].load_state_dict(best)
     return history
+
+
+def _with_room(one_epoch: Callable[[], Row], parts: Mapping[str, Stateful], run: TrainingRun) -> Row:
+    """The row of an epoch, which begins again with less on the device each time that has no room for it.
+
+    First the pictures leave it, then batches are halved (``MicroBatches``). Raises torch.OutOfMemoryError where there
+    is nothing left to halve.
+    """
+    before = io.BytesIO()
+    torch.save({name: part.state_dict() for name, part in parts.items()}, before)
+    while True:
+        try:
+            row = one_epoch()
+        except torch.OutOfMemoryError:
+            if not (run.feed.leave_gpu() or run.micro_batches.halve()):
+                raise
+        else:
+            most = run.micro_batches.most
+            return row if most is None else row | {"images_at_a_time": most}
+        # Here, because the exception kept everything that the epoch had on the device.
+        torch.cuda.empty_cache()
+        before.seek(0)
+        states = torch.load(before, map_location="cpu", weights_only=True)
+        for name, part in parts.items():
+            part.load_state_dict(states[name])
 
 
 def save_epoch(scratch: Path | None, **state: object) -> None:

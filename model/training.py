@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from model.epochs import Row, Stateful, Steps, TrainingRun, best_epoch, run_epoc
 from model.errors import InputError, require_one_of, require_range
 from model.images import normalize
 from model.metrics import depth_loss, depth_metrics
+from model.placement import place_, take_back_
 from model.progress import Progress
 
 _PLATEAU_FACTOR = 0.3
@@ -25,7 +27,8 @@ class TrainSpec:
     ``images_per_epoch`` 0 means all; ``init`` is where the weights start from (imagenet, lite0, random, or the given
     checkpoint, which is then fine-tuned). After the fraction ``freeze_bn_after`` of the epochs BatchNorm uses its
     running statistics and the learning rate falls by the plateau's factor: the network then learns in the form in
-    which it ships, and unlearns activations that only batch statistics kept in bounds.
+    which it ships, and unlearns activations that only batch statistics kept in bounds. ``compile``: the steps run
+    through ``torch.compile``, which takes a minute or so to begin with.
     """
 
     epochs: int = 25
@@ -37,6 +40,7 @@ class TrainSpec:
     plateau_patience: int = 2
     freeze_bn_after: float = 0.5
     init: str = "imagenet"
+    compile: bool = False
 
     def __post_init__(self) -> None:
         require_one_of("train.init", self.init, INITS)
@@ -91,8 +95,10 @@ def train(network: nn.Module, spec: TrainSpec, run: TrainingRun) -> list[Row]:
 
     Returns the history, an entry an epoch. Raises FloatingPointError when the loss is not finite.
     """
-    network.to(run.device)
-    optimizer = torch.optim.AdamW(network.parameters(), spec.learning_rate, weight_decay=spec.weight_decay)
+    place_(network, run.device)
+    stepped: Any = torch.compile(network) if spec.compile else network
+    fused = True if run.device.type == "cuda" else None
+    optimizer = torch.optim.AdamW(network.parameters(), spec.learning_rate, weight_decay=spec.weight_decay, fused=fused)
     scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
         optimizer, mode="max", factor=_PLATEAU_FACTOR, patience=spec.plateau_patience
     )
@@ -106,7 +112,7 @@ def train(network: nn.Module, spec: TrainSpec, run: TrainingRun) -> list[Row]:
             _freeze_bn_(network)
         if number == spec.first_frozen + 1:
             optimizer.param_groups[0]["lr"] *= _PLATEAU_FACTOR
-        loss = train_epoch(network, number, spec, steps, run)
+        loss = train_epoch(stepped, number, spec, steps, run)
         metrics = validate(network, run.pack, run.device)
         row = {"epoch": number, "train_loss": loss, "learning_rate": optimizer.param_groups[0]["lr"]}
         scheduler.step(metrics["ssim"])
@@ -114,6 +120,7 @@ def train(network: nn.Module, spec: TrainSpec, run: TrainingRun) -> list[Row]:
 
     parts: dict[str, Stateful] = {"network": network, "optimizer": optimizer, "scheduler": scheduler}
     history = run_epochs(range(1, spec.epochs + 1), one_epoch, parts, run, best_since=spec.first_frozen)
+    take_back_(network)
     network.eval()
     return history
 

@@ -71,7 +71,9 @@ def consume(feed: Feed, epoch: int, rate: float = float("inf")) -> float:
     with closing(feed.batches(_order(epoch))) as batches:
         for images, _ in batches:
             waited += time.perf_counter() - asked
-            time.sleep(len(images) / rate)
+            count = len(images)
+            del images
+            time.sleep(count / rate)
             asked = time.perf_counter()
     return waited / (time.perf_counter() - started)
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from functools import partial
+from itertools import islice
 
 import h5py
 import numpy as np
@@ -60,14 +61,25 @@ class Feed:
                 yield images.index_select(0, here), depth.index_select(0, here)
             return
         with closing(self._read_ahead(order)) as ahead:
-            for images, depth in ahead:
-                yield images.to(self.device, non_blocking=True), depth.to(self.device, non_blocking=True)
+            yield from ahead
+
+    def leave_gpu(self) -> bool:
+        """Keep the pictures elsewhere from now on; False where they are."""
+        if self.kept != "gpu":
+            return False
+        self._whole, self.kept = None, chosen_cache("auto", self._bytes, 1.0, torch.device("cpu"))
+        return True
 
     def _choose(self, reads: int) -> None:
         if self.kept is None:
-            count, side = self.pack.size(self.split), self.pack.input_size
-            size = count * (3 * side**2 + 4 * (side // 4) ** 2)
-            self.kept = chosen_cache(self.cache, size, reads / max(count, 1), self.device)
+            passes = reads / max(self.pack.size(self.split), 1)
+            self.kept = chosen_cache(self.cache, self._bytes, passes, self.device)
+
+    @property
+    def _bytes(self) -> int:
+        """Of the whole split on a device."""
+        side = self.pack.input_size
+        return self.pack.size(self.split) * (3 * side**2 + 4 * (side // 4) ** 2)
 
     def _on_device(self) -> Batch:
         """The whole split on the device."""
@@ -83,19 +95,20 @@ class Feed:
         return self._whole
 
     def _read_ahead(self, order: Sequence[Tensor]) -> Generator[Batch]:
-        """The batches in main memory, read in threads."""
+        """The batches on the device, read in threads."""
         kind = "memory" if self.kept == "memory" else "disk"
         waiting: deque[Future[Batch]] = deque()
         read = self._reader()
         with _threads(_READERS[kind] + 1) as (pool, ended):
             if kind == "memory" and not self._filled:
                 pool.submit(self._fill, ended)
-            for indices in order:
-                waiting.append(pool.submit(read, indices.numpy()))
-                if len(waiting) > _AHEAD[kind]:
-                    yield waiting.popleft().result()
+            following = iter(order)
+            waiting.extend(pool.submit(read, indices.numpy()) for indices in islice(following, _AHEAD[kind]))
             while waiting:
-                yield waiting.popleft().result()
+                batch = [part.to(self.device, non_blocking=True) for part in waiting.popleft().result()]
+                # Only now, so that the thread does not ask for Python's lock before the consumer goes on.
+                waiting.extend(pool.submit(read, indices.numpy()) for indices in islice(following, 1))
+                yield batch.pop(0), batch.pop()  # and nothing of it stays here
 
     def _reader(self) -> Callable[[np.ndarray], Batch]:
         """What reads a batch: copies from the mapped file, or HDF5 where pictures do not lie in one piece."""

@@ -72,25 +72,30 @@ class _Watch(fx.Interpreter):
 
 
 class Statistics:
-    """Counts the steps in which running statistics moved."""
+    """Counts the steps in which running statistics moved, on their device: it is not waited for."""
 
     def __init__(self, prepared: fx.GraphModule) -> None:
-        self.prepared = prepared
+        norms = [conv.bn for conv in quant_convs(prepared).values() if conv.bn is not None]
+        self.means = [bn.running_mean for bn in norms if bn.running_mean is not None]
         self.remember()
 
     def remember(self) -> None:
         """Begin to count."""
-        self.moved, self.means = 0, self._means()
+        self._moved, self._before = torch.zeros(()), self._now()
 
+    @torch.no_grad()
     def count_(self) -> None:
         """Look at them after a step."""
-        now = self._means()
-        self.moved += any(not torch.equal(before, after) for before, after in zip(self.means, now, strict=True))
-        self.means = now
+        now = self._now()
+        self._moved, self._before = self._moved.to(now.device) + (now != self._before).any(), now
 
-    def _means(self) -> list[Tensor]:
-        norms = [conv.bn for conv in quant_convs(self.prepared).values() if conv.bn is not None]
-        return [bn.running_mean.clone() for bn in norms if bn.running_mean is not None]
+    @property
+    def moved(self) -> int:
+        """Steps so far in which one of them moved."""
+        return int(self._moved)
+
+    def _now(self) -> Tensor:
+        return torch.cat([mean.flatten() for mean in self.means]) if self.means else torch.zeros(0)
 
 
 class MovingGrids:

@@ -25,6 +25,7 @@ from model.epochs import (
 )
 from model.images import normalize
 from model.metrics import depth_loss
+from model.placement import place_, take_back_
 from model.training import validate
 from quant.calibrate import set_weight_ranges_
 from quant.fake_quantize import current_mode
@@ -91,8 +92,10 @@ def finetune(
     its statistics start from the same batches. Moving ranges freeze after ``freeze_ranges_after`` of all steps,
     BatchNorm statistics after ``freeze_bn_after``, moving weight ranges, which depend on both, with the later one.
     """
-    prepared.to(run.device).train()
-    teacher.to(run.device).eval()
+    for network in (prepared, teacher):
+        place_(network, run.device)
+    prepared.train()
+    teacher.eval()
     if spec.freeze_bn_after == 0.0:
         for conv in live_convs(prepared).values():
             conv.freeze_bn_()
@@ -124,7 +127,8 @@ def finetune(
             before = schedule(prepared, optimizer, spec, scores, range((number - 1) * length, number * length))
             # The optimizer clips, in its units; bfloat16 is coarser than the int8 steps to be simulated.
             steps = Steps(optimizer, loss, gradient_clip=math.inf, bfloat16=False, before=before)
-            row["train_loss"] = train_epoch(prepared, number, spec, steps, run)
+            with _live_again_on_failure(prepared):
+                row["train_loss"] = train_epoch(prepared, number, spec, steps, run)
             row["learning_rate"] = optimizer.param_groups[0]["lr"]
             row["bn_live_steps"] = statistics.moved
             _require_finite(prepared, number)
@@ -138,6 +142,8 @@ def finetune(
     for network in (averaged.network, prepared):
         _set_modes_(network, "freeze")  # at the ranges of the best epoch
     prepared.load_state_dict(averaged.network.state_dict())
+    for network in (prepared, teacher):
+        take_back_(network)
     prepared.eval()
     best = int(best_epoch(history)["epoch"])
     live = sum(int(row.get("bn_live_steps", 0)) for row in history[: best + 1])
@@ -219,6 +225,18 @@ def _distillation_loss(teacher: nn.Module, weight: float) -> Loss:
         return (1.0 - weight) * value + weight * depth_loss(prediction, teacher_prediction)
 
     return loss
+
+
+@contextmanager
+def _live_again_on_failure(prepared: fx.GraphModule) -> Iterator[None]:
+    """BatchNorm that an epoch froze learns again where the epoch fails, and may be begun anew."""
+    live = live_convs(prepared)
+    try:
+        yield
+    except Exception:
+        for conv in live.values():
+            conv.bn_frozen = False
+        raise
 
 
 @contextmanager
