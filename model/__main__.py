@@ -34,8 +34,11 @@ def main() -> None:
     parser.add_argument("--rooms-train", type=int, default=PackSpec.rooms_train, help="rendered train images")
     parser.add_argument("--seed", type=int, default=0)
     for field in dataclasses.fields(TrainSpec):
-        kind = str if isinstance(field.default, str) else type(field.default)
-        parser.add_argument(f"--{field.name.replace('_', '-')}", type=kind, default=field.default)
+        flag = f"--{field.name.replace('_', '-')}"
+        if isinstance(field.default, bool):
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=field.default)
+        else:
+            parser.add_argument(flag, type=type(field.default), default=field.default)
     options = parser.parse_args()
     spec = TrainSpec(**{field.name: getattr(options, field.name) for field in dataclasses.fields(TrainSpec)})
     torch.manual_seed(options.seed)

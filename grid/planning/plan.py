@@ -119,9 +119,13 @@ def make_plan(
     )
 
 
+_NEWER: Flat = {"train.compile": False}
+"""Settings that came after results of their stages, with the value that is as before: it is in no id."""
+
+
 @dataclass(frozen=True)
 class _Part:
-    """A stage with the settings that it reads, as a dict and as canonical JSON."""
+    """A stage with the settings that it reads, as a dict and, without what is newer, as canonical JSON."""
 
     stage: Stage
     settings: Flat
@@ -156,7 +160,8 @@ class _Draft:
             encoder = str(own.get("network.encoder", ""))
             if encoder.startswith(OWN):  # another file of the same name is another network
                 own["network_sha256"] = own_network(encoder).sha256
-            part = self.parts[stage.name, values] = _Part(stage, own, _canonical(own))
+            hashed = {key: value for key, value in own.items() if _NEWER.get(key, ...) != value}
+            part = self.parts[stage.name, values] = _Part(stage, own, _canonical(hashed))
         return part
 
     def cell_key(self, parts: list[_Part]) -> str:

@@ -16,6 +16,8 @@ from model.network.spec import NetworkSpec
 from model.training import TrainSpec, predict, validate
 from tests.model.tiny_training import CPU, SPEC, run, same, tiny
 
+_COMPILE = torch.compile
+
 # -- batches
 
 
@@ -168,3 +170,19 @@ def test_the_real_network_takes_a_step(pack):
 def test_a_wrong_setting_names_itself_and_its_value(field, value):
     with pytest.raises(InputError, match=rf"train\.{field}: {value!r}"):
         TrainSpec(**{field: value})
+
+
+def test_compiled_steps_train_the_same_network(pack, monkeypatch):
+    compiled = []
+
+    def without_a_compiler(network):
+        compiled.append(network)
+        return _COMPILE(network, backend="eager")
+
+    monkeypatch.setattr(torch, "compile", without_a_compiler)
+    plain, network = tiny(), tiny()
+    expected = run(plain, pack, dataclasses.replace(SPEC, epochs=2))
+    history = run(network, pack, dataclasses.replace(SPEC, epochs=2, compile=True))
+    assert compiled == [network]
+    assert history[-1]["train_loss"] == pytest.approx(expected[-1]["train_loss"], rel=1e-3)
+    assert network.state_dict().keys() == plain.state_dict().keys()

@@ -3,7 +3,7 @@
 import torch
 from torchvision.transforms.v2 import functional
 
-from model.data.augment import augment
+from model.data.augment import _flip_each, _flip_together, augment
 
 SIZE = 32
 
@@ -119,3 +119,11 @@ def test_one_seed_of_torch_gives_one_result():
     assert torch.equal(one[0], other[0])
     assert torch.equal(one[1], other[1])
     assert not torch.equal(one[0], third[0])
+
+
+def test_pictures_are_mirrored_alike_one_by_one_and_together():
+    images, depth = batch()
+    flips = torch.tensor([True, False, True, True, False, False, True, False])
+    for planes in (images, depth):
+        assert torch.equal(_flip_each(planes, flips), _flip_together(planes, flips))
+        assert torch.equal(_flip_each(planes, flips)[0], planes[0].flip(-1))

@@ -17,7 +17,7 @@ from tests.quant.networks import (
     reference,
     same_tensors,
 )
-from tests.quant.qat.training import CALIBRATE, CPU, SPEC, run, warm
+from tests.quant.qat.training import CALIBRATE, CPU, SPEC, run, train, warm
 
 
 def test_the_best_epoch_is_kept_and_not_the_last(network, pack, monkeypatch):
@@ -140,3 +140,27 @@ def test_one_seed_gives_one_network_and_another_another(network, pack):
     assert results[0][0] == results[1][0]
     assert same_tensors(results[0][1], results[1][1])
     assert not same_tensors(results[0][1], results[2][1])
+
+
+@pytest.mark.parametrize("cold", [False, True])
+def test_an_epoch_without_room_begins_again_as_it_was_also_behind_the_step_that_froze_batchnorm(network, pack, cold):
+    results = []
+    for failing in (5, 8):  # the first step of epoch 2, or its last: BatchNorm freezes in its third
+        prepared = prepare_for_qat(network, "per_channel", CALIBRATE) if cold else warm(network, pack)
+        calls = []
+
+        def no_room(module, args, calls=calls, failing=failing):
+            if module.training:
+                calls.append(len(args[0]))
+                if len(calls) >= failing and len(args[0]) > 2:
+                    raise torch.OutOfMemoryError("CUDA out of memory")
+
+        hook = prepared.register_forward_pre_hook(no_room)
+        results.append(train(prepared, pack, network))
+        hook.remove()
+        assert calls[-1] == 2
+        assert [row.get("images_at_a_time") for row in results[-1].history] == [None, None, 2, 2]
+        results.append(prepared.state_dict())
+    assert results[0] == results[2]
+    assert results[0].history[2]["bn_live_steps"] == 2
+    assert same_tensors(results[1], results[3])
