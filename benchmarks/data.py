@@ -17,7 +17,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from benchmarks.line import say
-from benchmarks.loading import consumer
+from benchmarks.loading import consumer, training
 from benchmarks.subject import float_network, rendered
 from grid.scheduling.cores import own_cores, pin_process
 from model.data.augment import augment
@@ -81,6 +81,9 @@ def main() -> None:
         waiting = _waiting(pack)
         say("data_wait_cpu", 100 * waiting, "%", f"share of a training step on {len(cores)} cores spent on its data")
         consumer.measure(pack, Path(name), len(cores))
+        if torch.cuda.is_available():
+            many = consumer.repeated(pack, Path(name) / "train.h5", training.PICTURES)
+            training.measure(float_network(), many, torch.device("cuda"), training.Budget())
 
 
 def _write_files(pack: Pack, folder: Path) -> None:

@@ -15,6 +15,7 @@ from model.images import normalize
 from model.metrics import depth_loss, depth_metrics
 from model.placement import place_, take_back_
 from model.progress import Progress
+from model.step_memory import make_room_
 
 _PLATEAU_FACTOR = 0.3
 INITS = ("imagenet", "lite0", "random", "checkpoint")
@@ -95,6 +96,7 @@ def train(network: nn.Module, spec: TrainSpec, run: TrainingRun) -> list[Row]:
 
     Returns the history, an entry an epoch. Raises FloatingPointError when the loss is not finite.
     """
+    make_room_(network, run, spec.batch_size)
     place_(network, run.device)
     stepped: Any = torch.compile(network) if spec.compile else network
     fused = True if run.device.type == "cuda" else None

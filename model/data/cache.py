@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 CACHES = ("auto", "gpu", "memory", "disk")
-_GPU_SHARE = 0.4
+GPU_SHARE = 0.4
 """Of the GPU's free memory, that pictures may take: the rest is for the network, and for other trials."""
 _RAM_SHARE = 0.5
 """Of the available memory. It is taken once for all trials of a machine, as pages of the file."""
@@ -23,7 +23,7 @@ def chosen_cache(cache: str, size: int, reads: float, device: torch.device) -> s
         return "memory" if cache == "gpu" and not on_gpu else cache
     if reads < 1.0:
         return "disk"
-    if on_gpu and size <= _GPU_SHARE * free_gpu_bytes(device):
+    if on_gpu and size <= GPU_SHARE * free_gpu_bytes(device):
         return "gpu"
     return "memory" if size <= _RAM_SHARE * available_bytes() else "disk"
 

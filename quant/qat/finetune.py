@@ -26,6 +26,7 @@ from model.epochs import (
 from model.images import normalize
 from model.metrics import depth_loss
 from model.placement import place_, take_back_
+from model.step_memory import make_room_
 from model.training import validate
 from quant.calibrate import set_weight_ranges_
 from quant.fake_quantize import current_mode
@@ -92,6 +93,7 @@ def finetune(
     its statistics start from the same batches. Moving ranges freeze after ``freeze_ranges_after`` of all steps,
     BatchNorm statistics after ``freeze_bn_after``, moving weight ranges, which depend on both, with the later one.
     """
+    make_room_(prepared, run, spec.batch_size)
     for network in (prepared, teacher):
         place_(network, run.device)
     prepared.train()

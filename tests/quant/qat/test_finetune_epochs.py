@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from model.images import normalize
+from model.step_memory import saved_bytes
 from model.training import validate
 from quant.prepare import quantizers
 from quant.qat import finetune as qat
@@ -164,3 +165,13 @@ def test_an_epoch_without_room_begins_again_as_it_was_also_behind_the_step_that_
     assert results[0] == results[2]
     assert results[0].history[2]["bn_live_steps"] == 2
     assert same_tensors(results[1], results[3])
+
+
+@pytest.mark.parametrize("cold", [False, True])
+def test_what_a_step_wants_is_told_of_a_network_in_training_which_stays_as_it_is(network, pack, cold):
+    prepared = prepare_for_qat(network, "per_channel", CALIBRATE) if cold else warm(network, pack)
+    prepared.train()
+    before = {name: value.clone() for name, value in prepared.state_dict().items()}
+    assert saved_bytes(prepared, pack.input_size) > saved_bytes(network, pack.input_size) > 0
+    assert prepared.training
+    assert same_tensors(prepared.state_dict(), before)
