@@ -1,10 +1,12 @@
 """Calibration: run un-augmented images through the float function and set all quantizer ranges from what it gives."""
 
+from contextlib import closing
 from typing import Protocol
 
 import torch
 from torch import Tensor, fx
 
+from model.data.ahead import slices_ahead
 from model.progress import Progress, ignore_progress
 from quant.prepare import elementwise_consumers, prepare, quant_convs, quantizers
 from quant.ranges import ElementwiseConsumer, make_observer
@@ -48,9 +50,12 @@ def calibrate(
         observer = None if quantizer.weight else make_observer(spec.activation_range, spec.percentile, consumer)
         quantizer.set_mode("calibrate", observer)
     require_state(prepared, "calibrate")
-    for start in range(0, len(images), spec.batch_size):
-        prepared(images[start : start + spec.batch_size].to(device))
-        progress({"step": min(start + spec.batch_size, len(images)), "steps": len(images)})
+    done = 0
+    with closing(slices_ahead(images.__getitem__, len(images), spec.batch_size, device)) as batches:
+        for batch in batches:
+            prepared(batch)
+            done += len(batch)
+            progress({"step": done, "steps": len(images)})
     for quantizer in quantizers(prepared).values():
         if quantizer.observer is not None:
             quantizer.set_range(*(limit.to(quantizer.low.device) for limit in quantizer.observer.limits()))

@@ -7,12 +7,9 @@ a GPU the pictures can stay as bytes, and a batch is then one gather there.
 """
 
 import threading
-from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from functools import partial
-from itertools import islice
 
 import h5py
 import numpy as np
@@ -22,6 +19,7 @@ from torch import Tensor
 from model.data.cache import chosen_cache
 from model.data.pack import Pack
 from model.data.rows import Rows, hint_all, hint_rows, mapped, read_rows, rows_of
+from model.data.threads import in_order
 from model.images import MAX_DEPTH_MM
 
 Batch = tuple[Tensor, Tensor]
@@ -97,18 +95,16 @@ class Feed:
     def _read_ahead(self, order: Sequence[Tensor]) -> Generator[Batch]:
         """The batches on the device, read in threads."""
         kind = "memory" if self.kept == "memory" else "disk"
-        waiting: deque[Future[Batch]] = deque()
-        read = self._reader()
-        with _threads(_READERS[kind] + 1) as (pool, ended):
-            if kind == "memory" and not self._filled:
-                pool.submit(self._fill, ended)
-            following = iter(order)
-            waiting.extend(pool.submit(read, indices.numpy()) for indices in islice(following, _AHEAD[kind]))
-            while waiting:
-                batch = [part.to(self.device, non_blocking=True) for part in waiting.popleft().result()]
-                # Only now, so that the thread does not ask for Python's lock before the consumer goes on.
-                waiting.extend(pool.submit(read, indices.numpy()) for indices in islice(following, 1))
-                yield batch.pop(0), batch.pop()  # and nothing of it stays here
+        fill = self._fill if kind == "memory" and not self._filled else None
+        read, items = self._reader(), (indices.numpy() for indices in order)
+        with closing(
+            in_order(read, items, self._placed, readers=_READERS[kind], ahead=_AHEAD[kind], beside=fill)
+        ) as batches:
+            yield from batches
+
+    def _placed(self, batch: Batch) -> Batch:
+        images, depth = batch
+        return images.to(self.device, non_blocking=True), depth.to(self.device, non_blocking=True)
 
     def _reader(self) -> Callable[[np.ndarray], Batch]:
         """What reads a batch: copies from the mapped file, or HDF5 where pictures do not lie in one piece."""
@@ -152,17 +148,3 @@ class Feed:
                 if ended.is_set():
                     return
         self._filled = True
-
-
-@contextmanager
-def _threads(count: int) -> Generator[tuple[ThreadPoolExecutor, threading.Event]]:
-    """Threads that have ended when this ends: nothing that waits is begun, and the event is set.
-
-    PyTorch's operators start no threads in them (a setting of the thread alone, as in its DataLoader).
-    """
-    pool, ended = ThreadPoolExecutor(count, "pictures", torch.set_num_threads, (1,)), threading.Event()
-    try:
-        yield pool, ended
-    finally:
-        ended.set()
-        pool.shutdown(wait=True, cancel_futures=True)
