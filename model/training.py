@@ -2,22 +2,26 @@
 
 import math
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from model.data.batches import Feed
 from model.data.pack import Pack
 from model.epochs import Row, Stateful, Steps, TrainingRun, best_epoch, run_epochs, train_epoch
 from model.errors import InputError, require_one_of, require_range
 from model.images import normalize
 from model.metrics import depth_loss, depth_metrics
-from model.placement import place_, take_back_
+from model.placement import memory_format, place_, take_back_
 from model.progress import Progress
 from model.step_memory import make_room_
 
 _PLATEAU_FACTOR = 0.3
+_VALIDATED_AT_A_TIME = {"cpu": 8}
+_ELSEWHERE = 64
 INITS = ("imagenet", "lite0", "random", "checkpoint")
 
 
@@ -83,12 +87,18 @@ def predict(
 
 
 def validate(network: nn.Module, pack: Pack, device: torch.device) -> dict[str, float]:
-    """Metrics on the validation split, network in eval mode; the mode is put back."""
+    """Metrics on the validation split, read ahead, network in eval mode; the mode is put back."""
     was_training = network.training
     network.eval()
-    prediction = predict(network, pack.images("val"), device=device)
+    order = torch.arange(pack.size("val")).split(_VALIDATED_AT_A_TIME.get(device.type, _ELSEWHERE))
+    predicted, known = [], []
+    with torch.inference_mode(), closing(Feed(pack, "val", device, "disk").batches(order)) as batches:
+        for images, depth in batches:
+            inputs = normalize(images).contiguous(memory_format=memory_format(device))
+            predicted.append(network(inputs).float())
+            known.append(depth)
     network.train(was_training)
-    return depth_metrics(prediction, pack.depth("val"))
+    return depth_metrics(torch.cat(predicted).cpu(), torch.cat(known).cpu())
 
 
 def train(network: nn.Module, spec: TrainSpec, run: TrainingRun) -> list[Row]:
