@@ -1,6 +1,7 @@
 """What changes the id of a stage, and what does not."""
 
 import contextlib
+import hashlib
 import json
 import subprocess
 import sys
@@ -248,3 +249,14 @@ def test_a_new_revision_of_an_engine_changes_its_conversions_and_no_other(monkey
     for name, nodes in before.items():
         expected = {"convert", "evaluate", "profile"} if name.endswith("engine=x86") else set()
         assert {stage for stage in nodes if nodes[stage] != after[name][stage]} == expected
+
+
+def test_a_setting_that_came_later_is_in_no_id_at_the_value_that_is_as_before():
+    plan, compiled = full(checkpoint=None), full("train.compile=true", checkpoint=None)
+    (node,) = (node for node in plan.nodes if node.stage == "train")
+    own = {key: value for key, value in node.settings.items() if key != "train.compile"}
+    text = json.dumps(own, sort_keys=True, separators=(",", ":"))
+    content = json.dumps(["train", stage_named("train").version, text, "data", []], separators=(",", ":"))
+    assert node.settings["train.compile"] is False
+    assert node.id == hashlib.sha256(content.encode()).hexdigest()[:20]
+    assert "train" in changed(plan, compiled)

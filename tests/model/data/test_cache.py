@@ -1,11 +1,13 @@
 """Where pictures are kept: by what there is room for, and by what will be read."""
 
+import dataclasses
+
 import pytest
 import torch
 
 from model.data import cache
-from model.data.cache import available_bytes, chosen_cache
-from model.data.pack import PackSpec
+from model.data.cache import CACHES, available_bytes, chosen_cache
+from model.data.pack import PackSpec, prepare_pack
 from model.errors import InputError
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -79,3 +81,9 @@ def test_available_memory_knows_groups_of_version_1(tmp_path):
 def test_available_memory_without_a_limit_is_that_of_the_machine(tmp_path):
     assert available_bytes(computer(tmp_path, "0::/\n", {})) == 50_000_000 * 1024
     assert available_bytes() > 0
+
+
+def test_the_cache_is_no_part_of_what_a_pack_is_known_by(tmp_path):
+    spec = PackSpec(input_size=32, rooms_train=1, rooms_val=1, rooms_test=1)
+    paths = {prepare_pack("rooms", tmp_path, dataclasses.replace(spec, cache=name)) for name in CACHES}
+    assert len(paths) == 1
