@@ -41,8 +41,7 @@ class Entry:
 def read_frame(origin: str, entry: Entry, size: int) -> Frame:
     """The frame at ``size`` x ``size``, its depth at a quarter; raises InputError where a file is broken."""
     try:
-        colour, depth_m = _read_csv(entry) if origin == "nyu-csv" else _read_hdf5(origin, entry)
-        shrunk = colour.resize((size, size), Image.Resampling.BILINEAR)
+        shrunk, depth_m = _read_csv(entry, size) if origin == "nyu-csv" else _read_hdf5(origin, entry, size)
     except InputError:
         raise
     except Exception as error:  # decoders raise anything on broken bytes
@@ -60,7 +59,7 @@ def read_frame(origin: str, entry: Entry, size: int) -> Frame:
     return Frame(image, shrink_depth(depth_m, size // 4), entry.scene, entry.name)
 
 
-def _read_csv(entry: Entry) -> tuple[Image.Image, NDArray[np.floating]]:
+def _read_csv(entry: Entry, size: int) -> tuple[Image.Image, NDArray[np.floating]]:
     with Image.open(entry.image, formats=FORMATS) as picture, Image.open(entry.depth, formats=FORMATS) as depth:
         if picture.mode not in ("RGB", "RGBA", "P") or depth.mode not in ("L", "I;16", "I;16B", "I"):
             problem = f"{entry.image.name} is {picture.mode} and {entry.depth.name} is {depth.mode}"
@@ -68,10 +67,11 @@ def _read_csv(entry: Entry) -> tuple[Image.Image, NDArray[np.floating]]:
             raise InputError(entry.where, problem, "a colour picture, then a grey depth map of 8 or 16 bits", hint)
         _require_fit(entry, (picture.height, picture.width, 3), (depth.height, depth.width))
         scale = MAX_DEPTH_M / 255 if depth.mode == "L" else 1e-3
-        return picture.convert("RGB"), np.asarray(depth).astype(np.float32) * np.float32(scale)
+        colour = picture if picture.mode == "RGB" else picture.convert("RGB")  # convert copies
+        return _shrink(colour, size), np.asarray(depth).astype(np.float32) * np.float32(scale)
 
 
-def _read_hdf5(origin: str, entry: Entry) -> tuple[Image.Image, NDArray[np.floating]]:
+def _read_hdf5(origin: str, entry: Entry, size: int) -> tuple[Image.Image, NDArray[np.floating]]:
     with h5py.File(entry.image, "r") as file:
         names = ("images", "depths") if origin == "nyu-mat" else ("rgb", "depth")
         pictures, depths = (file[name] for name in names)
@@ -80,9 +80,14 @@ def _read_hdf5(origin: str, entry: Entry) -> tuple[Image.Image, NDArray[np.float
             raise InputError(entry.where, problem, "uint8, and metres as floating point numbers")
         if origin == "nyu-mat":
             _require_fit(entry, pictures.shape[:0:-1], depths.shape[:0:-1])
-            return Image.fromarray(pictures[entry.number].transpose(2, 1, 0)), depths[entry.number].T
+            colour = Image.fromarray(pictures[entry.number].transpose(2, 1, 0))
+            return _shrink(colour, size), depths[entry.number].T
         _require_fit(entry, (*pictures.shape[1:], *pictures.shape[:1]), depths.shape)
-        return Image.fromarray(pictures[:].transpose(1, 2, 0)), depths[:]
+        return _shrink(Image.fromarray(pictures[:].transpose(1, 2, 0)), size), depths[:]
+
+
+def _shrink(colour: Image.Image, size: int) -> Image.Image:
+    return colour.resize((size, size), Image.Resampling.BILINEAR)
 
 
 def _require_fit(entry: Entry, colour: tuple[int, ...], depth: tuple[int, ...]) -> None:
