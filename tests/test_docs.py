@@ -27,6 +27,9 @@ ELSEWHERE = {
     "make checkpoint": "70 minutes; tests/model/test_training.py trains",
     "python -m benchmarks NAME": "by hand, as make bench",
     "python -m benchmarks engines": "by hand, as make bench",
+    "python -m benchmarks packing": "by hand, as make bench",
+    "python -m benchmarks.packing --data nyu_data --packs FOLDER": "by hand, as make bench",
+    "python -m benchmarks.made_up_nyu --out nyu_data": "13 minutes; by hand, as make bench",
     "python -m benchmarks.engine_latency --tables FOLDER": "by hand, as make bench",
     "python -m model --network docs/examples/small_depth.py --data rooms --out small_depth.safetensors": (
         "tests/runner/test_own_network.py, on a few pictures"
