@@ -3,7 +3,7 @@
 Each node says that it has two cores, and has a folder of its own; they share a storage behind a URI (here a folder), as
 machines of a cluster do. A stage sleeps and leaves what others read. Measurements run as all other stages do: actors of
 their own would double the processes on this machine. One cell in a hundred fails
-for good, one evaluation in fifty once; at two fifths of the stages a node is killed, and another one joins. Which rows
+for good, one evaluation in 400 once; at two fifths of the stages a node is killed, and another one joins. Which rows
 are to fail is known, and checked. The wall time runs from the start of the first stage to the end of the last one, and
 to the closed MLflow run without the report; it is divided by the sleeping work over the workers, where a node counts
 from its start to its end. What a stage costs beside its sleep, driver, workers and all of Ray share the real cores: the
@@ -67,10 +67,14 @@ def watched(cluster: Cluster, folder: Path, cells: int) -> tuple["Watch", dict[s
             print(f"{time.monotonic() - watch.began:.0f} s: {done(folder)} stages", file=sys.stderr)
             time.sleep(LOOK_EVERY_S)
         if not running.done():
+            print("a node is lost, another one joins", file=sys.stderr)
             watch.lost_at = time.monotonic()
             cluster.lose("node-3")
             cluster.add(f"node-{NODES + 1}")
             watch.joined_at = time.monotonic()
+        while not running.done():
+            print(f"{time.monotonic() - watch.began:.0f} s: {done(folder)} stages", file=sys.stderr)
+            time.sleep(LOOK_EVERY_S)
         figures = running.result()
         looking.join()
     return watch, figures
@@ -141,7 +145,7 @@ def processes(mark: bytes) -> tuple[Counter[str], Counter[str]]:
 def kind_of(command: str) -> str:
     """What a process of a node is, by its command line."""
     program = command.split(" ")[0]
-    if program.startswith("ray::"):
+    if program.startswith("ray::") and not program.endswith("Agent"):
         return "workers"
     for name, kind in (("gcs_server", "GCS"), ("raylet", "raylets")):
         if program.endswith(f"/{name}"):

@@ -65,7 +65,8 @@ def fails(stage: str, node_id: str) -> bool:
 def sleeping(work: Any) -> Any:
     """The function of every stage of a grid that waits: as ``nothing``, after a sleep that costs no core.
 
-    One conversion in a hundred fails for good; one evaluation in fifty fails once, with an error that may pass.
+    One conversion in a hundred fails for good; one evaluation in 400 fails once, with an error that may pass and for
+    which it is tried again in a fresh process.
     """
     from grid.storage.uri import CACHE
 
@@ -73,7 +74,7 @@ def sleeping(work: Any) -> Any:
         raise ValueError("made-up failure")
     machine = Path(os.environ[CACHE])
     passed = machine.parent / f"tried-{work.node.id}"
-    if work.node.stage == "evaluate" and int(work.node.id[:6], 16) % 50 == 0 and not passed.exists():
+    if work.node.stage == "evaluate" and int(work.node.id[:6], 16) % 400 == 0 and not passed.exists():
         passed.touch()
         raise OSError("made-up error that passes")
     seconds = float(os.environ[SLEEP_S])

@@ -1,5 +1,6 @@
 """Which node runs next: Ray Tune asks, the store answers."""
 
+import time
 from collections import Counter
 from typing import Any
 
@@ -20,6 +21,10 @@ from grid.storage.result_store import StageStore
 IDLE = "idle"
 """In place of a node id: a trial that keeps its worker while no stage is ready."""
 _MOST_KEPT = 16
+_STARTS_IN_S = 60.0
+"""How long a worker may take to start before others no longer wait for it."""
+_HANDED_OVER_S = 2.0
+"""How long a worker that was called may take to begin with a stage."""
 _AHEAD = 2
 """Measurements for each machine that measures: one runs, one is at hand when it ends."""
 
@@ -53,6 +58,7 @@ class TrieSearcher(DriverOnly, Searcher):
         self.idle: dict[str, None] = {}  # in their order
         self.starting = self.workers = self.freed = 0
         self.calls: Calls | None = None
+        self.cpus, self.growing_until, self.called_at = 0.0, float("-inf"), float("-inf")
 
     def keep_workers(self, count: int, calls: Calls) -> None:
         """Keep ``count`` workers alive; idle ones wait until they are called by ``calls``.
@@ -61,7 +67,30 @@ class TrieSearcher(DriverOnly, Searcher):
         for its new worker the first idle one, and stops the new one: stages that are short would all run on one.
         """
         self.starting = self.workers = min(count, _MOST_KEPT, len(self.queue.waiting))
-        self.calls = calls
+        self.calls, self.cpus = calls, ray.cluster_resources().get("CPU", 0.0)
+        self.growing_until = time.monotonic() + _STARTS_IN_S
+
+    def on_worker_lost(self, trial_id: str) -> None:
+        """A worker has died, or was ended after an error that may pass; its trial waits for one again."""
+        self.started.discard(trial_id)
+        self.growing_until = time.monotonic() + _STARTS_IN_S
+
+    def _follow_cluster(self) -> None:
+        """Keep more workers when a machine has joined: they start while those that are free wait for them."""
+        before, self.cpus = self.cpus, ray.cluster_resources().get("CPU", 0.0)
+        change = int((self.cpus - before) // self.resources.cpus_per_trial)
+        if change < 0:
+            self.workers = max(self.workers + change, 1)
+        elif change > 0 and (more := min(change, _MOST_KEPT - self.workers, len(self.queue.waiting))) > 0:
+            self.workers += more
+            self.growing_until = time.monotonic() + _STARTS_IN_S
+
+    def _is_growing(self) -> bool:
+        """Whether workers are on their way, for as long as a worker may take to start: others may hold its cores."""
+        up = sum(one in self.started for one in (*self.running, *self.idle))
+        if up >= self.workers:
+            self.growing_until = float("-inf")
+        return time.monotonic() < self.growing_until
 
     def on_trial_start(self, trial_id: str) -> None:
         """A worker has begun with a trial, which no longer waits for one."""
@@ -91,6 +120,13 @@ class TrieSearcher(DriverOnly, Searcher):
         if self.starting:
             self.starting -= 1
             return self._idle(trial_id)
+        if self.calls is not None:
+            self._follow_cluster()
+            self._call_idle()
+            if self.attempts and self._is_growing():  # no stage now, or it would take a worker from those to come
+                coming = sum(one not in self.started for one in (*self.running, *self.idle))
+                up = sum(one in self.started for one in (*self.running, *self.idle))
+                return self._idle(trial_id) if up + coming < self.workers else None
         node = self._next()
         if node is None and not self.running:
             self._fail_stuck()
@@ -155,16 +191,18 @@ class TrieSearcher(DriverOnly, Searcher):
         """Call as many waiting workers as there are stages for, but none before all are up; all if no stage is left."""
         if self.calls is None or not self.idle:
             return
+        if time.monotonic() - self.called_at > _HANDED_OVER_S:
+            self.freed = 0  # some took up waiting instead of a stage, or their machine was lost
         waiting = [one for one in self.idle if self.calls.waits(one)]
         if not self.queue.waiting or self.stopped:
             wanted = len(waiting)
-        elif self.starting or any(one not in self.started for one in self.idle):
+        elif self._is_growing() and (self.starting or any(one not in self.started for one in self.idle)):
             wanted = 0
         else:
             wanted = max(self._called() - self.freed, 0)
         for one in waiting[:wanted]:
             self.calls.call(one)
-            self.freed += 1
+            self.freed, self.called_at = self.freed + 1, time.monotonic()
 
     def _fail(self, node: Node, reason: str) -> None:
         """Fail a node for a reason of its own, and all that waits for it for the same."""

@@ -123,9 +123,10 @@ def run_plan(plan: Plan, context: Context, resources: Resources, listener: Liste
     core_folder.mkdir(parents=True, exist_ok=True)
     calls = tempfile.TemporaryDirectory(prefix="calls-", dir=core_folder, ignore_cleanup_errors=True)
     state = tempfile.TemporaryDirectory(prefix="tune-", ignore_cleanup_errors=True)  # which nobody reads again
-    total = ray.cluster_resources()
+    total, free = ray.cluster_resources(), ray.available_resources()
     if context.remote is None or not (total.get("GPU") and resources.gpus_per_trial):  # else workers are of two kinds
-        workers = int(total.get("CPU", 1)) // resources.cpus_per_trial
+        there = free if resources.address else total  # others may hold a part of a cluster
+        workers = int(there.get("CPU", 0)) // resources.cpus_per_trial
         searcher.keep_workers(workers, ActorCalls() if context.remote else FileCalls(Path(calls.name)))
     cores = None if resources.address else own_cores()  # of a cluster, each machine knows its own
     measures = any(node.device == PROFILER for node in plan.nodes)
@@ -224,6 +225,7 @@ class _Events(DriverOnly, tune.Callback):
         trial.run_metadata.invalidate_cache()
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        self.searcher.on_worker_lost(trial.trial_id)
         node = self.nodes.get(trial.config["node"])
         if node is not None:
             self.searcher.deaths[node.id] = cause_of_death(trial)

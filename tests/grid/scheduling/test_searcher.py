@@ -2,6 +2,7 @@
 
 import random
 import re
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,85 @@ def test_a_stage_that_waits_for_a_machine_which_measures_calls_no_kept_worker(ma
     searcher.on_trial_start("one")
     assert searcher.suggest("two")["stage"] == "profile"
     assert waiting(kept) == ["a", "b"], "their workers are of no use to it"
+
+
+@pytest.fixture
+def grown(machine, plan, store, tmp_path, monkeypatch):
+    """A searcher whose two workers run a stage each when two more cores join."""
+    for node in plan.nodes:
+        if node.stage in ("load", "fuse", "equalize"):
+            put(store, node)
+    searcher = machine(plan, 2).searcher
+    searcher.keep_workers(2, FileCalls(tmp_path))
+    for name in ("a", "b"):
+        assert searcher.suggest(name)["node"] == IDLE
+    stages = {name: searcher.suggest(name) for name in ("one", "two")}
+    for name in ("a", "b"):
+        searcher.on_trial_start(name)
+    for free, name in zip(("a", "b"), stages, strict=True):
+        searcher.on_trial_complete(free)
+        searcher.on_trial_start(name)
+    monkeypatch.setattr("grid.scheduling.searcher.ray.cluster_resources", lambda: {"CPU": 4.0})
+    return searcher, stages
+
+
+def test_when_a_machine_joins_free_workers_wait_until_its_own_are_up(grown, plan, store):
+    searcher, stages = grown
+    coming = {name: searcher.suggest(name) for name in ("c", "d")}
+    assert [config["node"] for config in coming.values()] == [IDLE, IDLE]
+    assert searcher.suggest("none") is None, "two run, two come"
+    put(store, next(node for node in plan.nodes if node.id == stages["one"]["node"]))
+    searcher.on_trial_complete("one")
+    assert searcher.suggest("e")["node"] == IDLE, "a stage would take the worker, and the new one would be stopped"
+    searcher.on_trial_start("e")
+    searcher.on_trial_start("c")
+    searcher.on_trial_start("d")
+    assert searcher.suggest("three")["node"] != IDLE
+    assert len([name for name in ("c", "d", "e") if not searcher.calls.waits(name)]) == 1, "one stage, one worker"
+
+
+def test_workers_that_never_come_are_not_waited_for_longer_than_a_start_takes(grown, monkeypatch):
+    searcher, _ = grown
+    assert [searcher.suggest(name)["node"] for name in ("c", "d")] == [IDLE, IDLE]
+    assert searcher.suggest("none") is None
+    later = time.monotonic() + 61
+    monkeypatch.setattr("grid.scheduling.searcher.time.monotonic", lambda: later)
+    assert searcher.suggest("three")["node"] != IDLE
+
+
+def test_a_worker_that_was_called_and_took_up_waiting_again_is_called_once_more(grown, monkeypatch):
+    searcher, _ = grown
+    for name in ("c", "d"):
+        searcher.suggest(name)
+        searcher.on_trial_start(name)
+    assert searcher.suggest("three")["node"] != IDLE
+    (called,) = [name for name in ("c", "d") if not searcher.calls.waits(name)]
+    searcher.on_trial_complete(called)  # its worker is lost with its machine, and "three" still waits for one
+    assert sum(map(searcher.calls.waits, searcher.idle)) == 1
+    later = time.monotonic() + 3
+    monkeypatch.setattr("grid.scheduling.searcher.time.monotonic", lambda: later)
+    searcher.suggest("four")
+    assert sum(map(searcher.calls.waits, searcher.idle)) == 0
+
+
+def test_free_workers_wait_as_well_for_one_that_takes_the_place_of_a_dead_one(grown, plan, store, monkeypatch):
+    searcher, stages = grown
+    monkeypatch.setattr("grid.scheduling.searcher.ray.cluster_resources", lambda: {"CPU": 2.0})
+    searcher.on_worker_lost("one")
+    assert searcher.suggest("none") is None, "one runs, one comes for the stage that is tried again"
+    put(store, next(node for node in plan.nodes if node.id == stages["two"]["node"]))
+    searcher.on_trial_complete("two")
+    assert searcher.suggest("e")["node"] == IDLE
+    searcher.on_trial_start("e")
+    searcher.on_trial_start("one")
+    assert searcher.suggest("three")["node"] != IDLE
+
+
+def test_after_a_machine_was_lost_fewer_workers_are_kept(grown, monkeypatch):
+    searcher, _ = grown
+    monkeypatch.setattr("grid.scheduling.searcher.ray.cluster_resources", lambda: {"CPU": 1.0})
+    assert searcher.suggest("three")["node"] != IDLE
+    assert searcher.workers == 1
 
 
 def waiting(kept: dict[str, dict[str, Any]]) -> list[str]:
