@@ -123,7 +123,9 @@ class TrieSearcher(DriverOnly, Searcher):
         if self.calls is not None:
             self._follow_cluster()
             self._call_idle()
-            if self.attempts and self._is_growing():  # no stage now, or it would take a worker from those to come
+            if (
+                self.attempts and self.queue.waiting and self._is_growing()
+            ):  # no stage now, or it would take a worker from those to come
                 coming = sum(one not in self.started for one in (*self.running, *self.idle))
                 up = sum(one in self.started for one in (*self.running, *self.idle))
                 return self._idle(trial_id) if up + coming < self.workers else None
