@@ -17,24 +17,6 @@ from tests.model.data.nyu_files import SPEC, kaggle
 from tests.model.data.pack_files import content, marked, sources
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return kaggle(tmp_path_factory.mktemp("nyu") / "kaggle")
-
-
-@pytest.fixture
-def read(monkeypatch):
-    """The names of the frames that are decoded."""
-    names, original = [], nyu.read_frame
-
-    def read_frame(origin, entry, size):
-        names.append(entry.name)
-        return original(origin, entry, size)
-
-    monkeypatch.setattr(nyu, "read_frame", read_frame)
-    return names
-
-
 def interrupted(data, packs, spec, at):
     def stop(done, total, text):
         if done == at:
@@ -126,20 +108,20 @@ def test_the_time_left_is_told_from_the_pace_of_this_process(monkeypatch):
     assert pace.text(3100, 5000) == ", 200 a second, 10 s left"
 
 
-def test_frames_are_decoded_only_a_little_ahead_of_their_reader(data, read):
+def take_one_of_many(data, size):
     listing = nyu.list_frames(data, 0.1, False)
     many = dataclasses.replace(listing, frames={"train": listing.frames["train"] * 100})
-    frames = nyu.read_frames(many, "train", 32)
+    frames = nyu.read_frames(many, "train", size)
     next(frames)
     frames.close()
+
+
+def test_frames_are_decoded_only_a_little_ahead_of_their_reader(data, read):
+    take_one_of_many(data, 32)
     assert len(read) <= 16 * len(os.sched_getaffinity(0)) + 1
 
 
 def test_large_frames_that_wait_for_their_turn_take_a_set_amount_of_memory(data, read):
-    listing = nyu.list_frames(data, 0.1, False)
-    many = dataclasses.replace(listing, frames={"train": listing.frames["train"] * 100})
-    frames = nyu.read_frames(many, "train", 2048)
-    next(frames)
-    frames.close()
+    take_one_of_many(data, 2048)
     threads = len(os.sched_getaffinity(0))
     assert len(read) <= max(16, 2 * threads) + 1  # of 17 MB

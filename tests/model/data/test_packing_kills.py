@@ -12,18 +12,12 @@ from pathlib import Path
 import h5py
 import pytest
 
-from model.data import nyu
 from model.data.pack import prepare_pack
-from tests.model.data.nyu_files import SPEC, kaggle
+from tests.model.data.nyu_files import SPEC
 from tests.model.data.pack_files import content, half_file, marked, marks_file
 
 ROOT = Path(__file__).resolve().parents[3]
 FRAMES, STOP_AT = 17, 9
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return kaggle(tmp_path_factory.mktemp("nyu") / "kaggle")
 
 
 @pytest.fixture(scope="module")
@@ -59,19 +53,6 @@ def killed_once(data, tmp_path_factory):
 def killed(killed_once, tmp_path):
     """The folder that a killed packer has left."""
     return Path(shutil.copytree(killed_once, tmp_path / "packs"))
-
-
-@pytest.fixture
-def read(undisturbed, monkeypatch):
-    """The names of the frames that are decoded."""
-    names, original = [], nyu.read_frame
-
-    def read_frame(origin, entry, size):
-        names.append(entry.name)
-        return original(origin, entry, size)
-
-    monkeypatch.setattr(nyu, "read_frame", read_frame)
-    return names
 
 
 def test_a_killed_packer_is_gone_on_with_and_nothing_is_decoded_twice(data, killed, undisturbed, read):
