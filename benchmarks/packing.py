@@ -20,6 +20,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from PIL import Image
 
 from benchmarks import made_up_nyu
@@ -56,6 +57,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="how often each is measured, in turns")
     parser.add_argument("--pack", nargs=2, metavar=("DATA", "PACKS"), help=argparse.SUPPRESS)
     options = parser.parse_args()
+    torch.set_num_threads(1)  # as its packers have: a thread for each core decodes
     if options.pack:
         pack(*options.pack)
         return
