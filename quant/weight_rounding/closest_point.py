@@ -5,10 +5,13 @@ with the second moments H of the inputs (AdaRound, arXiv:2004.10568). Nearest-pl
 doi:10.1007/BF02579403; on weights it is OPTQ, also known as GPTQ, arXiv:2210.17323, as arXiv:2507.18553 shows) rounds
 one column after the other, the one of the largest input first (activation order), and lets the columns that are left
 make up for its error. Coordinate descent (QuantEase, arXiv:2309.01885) then moves single integers until none helps.
+Both work in blocks of columns: what a block changes reaches the columns outside it in one matrix product, as in OPTQ.
 """
 
 import torch
 from torch import Tensor
+
+_BLOCK = 128
 
 
 def closest_point(target: Tensor, gram: Tensor, step: Tensor, limit: int, sweeps: int) -> Tensor:
@@ -48,24 +51,37 @@ def _nearest_plane(target: Tensor, gram: Tensor, step: Tensor, limit: int) -> Te
     index = order[:, None, :].expand_as(target)
     sorted_target = target.gather(2, index)
     error, point = torch.zeros_like(sorted_target), torch.empty_like(sorted_target)
-    for column in reversed(range(columns)):
-        carried = error[..., column + 1 :] @ factor[:, column, column + 1 :, None]
-        point[..., column] = rounded(sorted_target[..., column] + carried[..., 0], step, limit)
-        error[..., column] = sorted_target[..., column] - point[..., column]
+    for end in range(columns, 0, -_BLOCK):
+        start = max(end - _BLOCK, 0)
+        carried = error[..., end:] @ factor[:, start:end, end:].mT
+        for column in reversed(range(start, end)):
+            within = (error[..., column + 1 : end] @ factor[:, column, column + 1 : end, None])[..., 0]
+            point[..., column] = rounded(
+                sorted_target[..., column] + carried[..., column - start] + within, step, limit
+            )
+            error[..., column] = sorted_target[..., column] - point[..., column]
     return torch.empty_like(point).scatter_(2, index, point)
 
 
 def _descended(start: Tensor, target: Tensor, gram: Tensor, step: Tensor, limit: int, sweeps: int) -> Tensor:
     point = start.clone()
     curvature = gram.diagonal(dim1=1, dim2=2)[:, None]
+    slope = (point - target) @ gram
     for _ in range(sweeps):
-        error = point - target
-        moved = rounded(point - error @ gram / curvature, step[..., None], limit)
-        columns = (moved != point).any(1).any(0).nonzero().flatten().tolist()
-        if not columns:
+        moved = rounded(point - slope / curvature, step[..., None], limit)
+        wanted = (moved != point).any(1).any(0)
+        if not wanted.any():
             break
-        for column in columns:  # one after the other: each move changes what the next should be
-            slope = (error @ gram[:, :, column, None])[..., 0]
-            point[..., column] = rounded(point[..., column] - slope / curvature[..., column], step, limit)
-            error[..., column] = point[..., column] - target[..., column]
+        for first in range(0, point.shape[2], _BLOCK):
+            block = slice(first, first + _BLOCK)
+            columns = wanted[block].nonzero().flatten() + first
+            if not len(columns):
+                continue
+            before, own_slope = point[..., columns], slope[..., block].clone()
+            for column in columns.tolist():  # one after the other: each move changes what the next should be
+                aim = point[..., column] - own_slope[..., column - first] / curvature[..., column]
+                change = rounded(aim, step, limit) - point[..., column]
+                point[..., column] += change
+                own_slope += change[..., None] * gram[:, None, column, block]
+            slope += (point[..., columns] - before) @ gram[:, columns]
     return point

@@ -78,3 +78,15 @@ def test_one_step_for_all_is_the_same_as_that_step_for_each_row():
     one = torch.full((1, 1), 0.3, dtype=torch.float64)
     closest = closest_point(target, gram, one, 127, sweeps=10)
     assert torch.equal(closest, closest_point(target, gram, one.expand_as(step), 127, sweeps=10))
+
+
+@pytest.mark.parametrize("block", [1, 7, 16])
+def test_blocks_of_columns_change_the_cost_and_nothing_else(block, monkeypatch):
+    generator = torch.Generator().manual_seed(3)
+    inputs = torch.randn(2, 40, 60, generator=generator, dtype=torch.float64)
+    inputs += 2 * torch.randn(2, 1, 60, generator=generator, dtype=torch.float64)
+    target = torch.randn(2, 6, 40, generator=generator, dtype=torch.float64)
+    step = 0.05 + 0.2 * torch.rand(2, 6, generator=generator, dtype=torch.float64)
+    whole = closest_point(target, inputs @ inputs.mT / 60, step, 7, sweeps=10)
+    monkeypatch.setattr("quant.weight_rounding.closest_point._BLOCK", block)
+    assert torch.equal(closest_point(target, inputs @ inputs.mT / 60, step, 7, sweeps=10), whole)
