@@ -17,8 +17,8 @@ from quant.engines import qnnpack
 from quant.engines.catalog import PACKAGES, TORCH, missing
 from quant.engines.exported import ExportedNetwork, export, file_name
 from quant.equalization.equalize import equalize
-from quant.graph import fuse_bn
 from quant.recipe import CalibrateSpec, EqualizeSpec
+from quant.trace import fuse_bn
 
 SPEC = LatencySpec(seconds=10.0)
 

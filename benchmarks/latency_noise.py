@@ -32,10 +32,10 @@ from model.network.spec import NetworkSpec
 from quant.artifact import Form, load_network, save_network
 from quant.calibrate import calibrate
 from quant.engines.qnnpack import convert
-from quant.graph import fuse_bn
 from quant.prepare import QuantConv
 from quant.recipe import CalibrateSpec
 from quant.timing_class import timing_class
+from quant.trace import fuse_bn
 
 NETWORKS, REPETITIONS = 12, 5
 SPEC = LatencySpec()

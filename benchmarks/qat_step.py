@@ -23,11 +23,11 @@ from grid.scheduling.cores import own_cores, pinned
 from model.images import normalize
 from model.metrics import depth_loss
 from quant.calibrate import calibrate
-from quant.graph import fuse_bn
 from quant.prepare import quant_convs, quantizers
 from quant.qat.finetune import prepare_for_qat
 from quant.qat.grid_adam import GridAdam, grid_units
 from quant.recipe import CalibrateSpec
+from quant.trace import fuse_bn
 
 ROUNDS = 7
 CALIBRATION_IMAGES, CALIBRATION_ROUNDS = 64, 3

@@ -17,17 +17,17 @@ from safetensors.torch import load_file, save_file
 from torch import fx, nn
 
 from model.errors import InputError
-from model.network.depth_network import build_network
+from model.network.depth_network import build_network, example_image
 from model.network.spec import NetworkSpec
 from quant.engines import qnnpack
 from quant.engines.catalog import is_exported
 from quant.engines.exported import ExportedNetwork, file_name
 from quant.engines.packed_weights import is_narrow, load_packed, save_packed
 from quant.fake_quantize import current_mode
-from quant.graph import fuse_bn, trace
 from quant.prepare import prepare, quantizers, wide
 from quant.recipe import ALL_8BIT, WeightBits
 from quant.scaled_silu import scale_silus
+from quant.trace import fuse_bn, trace
 
 FORMS = ("float", "prepared", "int8")
 _DESCRIPTION = "network.json"
@@ -137,14 +137,14 @@ def _built(form: Form) -> nn.Module:
     """The float network of this form, with other weights."""
     network: nn.Module = build_network(form.network).eval()
     if form.fused:
-        network = fuse_bn(network)
-    return scale_silus(trace(network)) if form.scaled_silu else network
+        network = fuse_bn(network, example_image(form.network))
+    return scale_silus(trace(network, example_image(form.network))) if form.scaled_silu else network
 
 
 def _built_prepared(folder: Path, form: Form) -> fx.GraphModule:
     """The prepared network of this form in the modes of ``folder``, with other weights and ranges."""
     assert form.granularity is not None
-    prepared = prepare(trace(_built(form)), form.granularity, form.weight_bits).eval()
+    prepared = prepare(trace(_built(form), example_image(form.network)), form.granularity, form.weight_bits).eval()
     named = quantizers(prepared)
     for quantizer in named.values():
         quantizer.set_mode("freeze")
@@ -163,6 +163,10 @@ def _load_tensors_(network: nn.Module, folder: Path, name: str, weight_bits: Wei
             state = load_packed(path, weight_bits, network.state_dict())
         else:
             state = load_file(path) if name == _FLOAT_TENSORS else torch.load(path, weights_only=True)
+        if name == _FLOAT_TENSORS:
+            for key, own in network.state_dict().items():  # a linear layer may come as the 1x1 convolution that it is
+                if key in state and own.dim() == 2 and state[key].shape[2:] == (1, 1):
+                    state[key] = state[key].flatten(1)
         network.load_state_dict(state)
     except (OSError, RuntimeError, KeyError, ValueError, SafetensorError, UnpicklingError) as error:
         raise InputError(

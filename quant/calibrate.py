@@ -13,6 +13,7 @@ from quant.ranges import ElementwiseConsumer, make_observer
 from quant.recipe import ALL_8BIT, CalibrateSpec, WeightBits
 from quant.scaled_silu import ScaledSiLU
 from quant.state import require_state
+from quant.trace import trace
 
 
 class Images(Protocol):
@@ -42,7 +43,7 @@ def calibrate(
     if not len(images):
         raise ValueError("calibration needs at least one image")
     device = next(network.parameters()).device
-    prepared = prepare(network, granularity, weight_bits).to(device).eval()
+    prepared = prepare(trace(network, images[0:1]), granularity, weight_bits).to(device).eval()
     set_weight_ranges_(prepared, spec.weight_range)
     activations = elementwise_consumers(prepared)
     for name, quantizer in quantizers(prepared).items():

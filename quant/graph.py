@@ -1,8 +1,8 @@
 """The network as a torch.fx graph of plain modules: the form on which all techniques work."""
 
-import copy
 import operator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,14 @@ ACTIVATIONS = (nn.ReLU, nn.ReLU6)
 """Activations that an int8 convolution absorbs: clamps of its output."""
 ADDITIONS = (operator.add, operator.iadd, torch.add)
 PRODUCTS = (operator.mul, operator.imul, torch.mul)
-_DROPPED = (nn.Dropout, nn.Dropout2d, nn.Identity)
+SPLITS = (torch.chunk, torch.split, torch.unbind, torch.tensor_split, "chunk", "split", "unbind", "tensor_split")
+"""Operators that give several parts of a value."""
+_REARRANGING: tuple[Any, ...] = (
+    *(torch.flatten, torch.reshape, torch.transpose, torch.permute, torch.squeeze, torch.unsqueeze, operator.getitem),
+    *("flatten", "view", "reshape", "transpose", "permute", "squeeze", "unsqueeze", "contiguous"),
+    *(F.pixel_shuffle, F.pixel_unshuffle, F.channel_shuffle),
+)
+_REARRANGING_MODULES = (nn.Flatten, nn.Unflatten, nn.PixelShuffle, nn.PixelUnshuffle, nn.ChannelShuffle)
 
 
 class UnsupportedNetworkError(ValueError):
@@ -31,25 +38,6 @@ class ConvBlock:
     def last(self) -> fx.Node:
         """The node whose output is the block's output."""
         return self.activation or self.bn or self.conv
-
-
-def trace(network: nn.Module) -> fx.GraphModule:
-    """A traced copy of ``network`` without dropout and identities; module and parameter names are kept."""
-    if isinstance(network, fx.GraphModule):
-        return copy.deepcopy(network)
-    try:
-        graph_module = fx.symbolic_trace(copy.deepcopy(network))
-    except (TypeError, fx.proxy.TraceError) as error:
-        raise UnsupportedNetworkError(
-            f"{type(network).__name__} cannot be traced by torch.fx: {error}. "
-            "Its forward must not branch on tensor values."
-        ) from error
-    modules = dict(graph_module.named_modules())
-    for node in list(graph_module.graph.nodes):
-        if node.op == "call_module" and isinstance(modules[node.target], _DROPPED):
-            node.replace_all_uses_with(node.args[0])
-            graph_module.graph.erase_node(node)
-    return finish(graph_module)
 
 
 def finish(graph_module: fx.GraphModule) -> fx.GraphModule:
@@ -123,6 +111,44 @@ def is_linear_in_place(graph_module: fx.GraphModule, node: fx.Node) -> bool:
     return node.target in functions or isinstance(module_of(graph_module, node), kinds)
 
 
+def keeps_quantization(graph_module: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether output values are averages, copies or clamps at zero of input values, of whatever channel."""
+    if is_linear_in_place(graph_module, node) or node.target in _REARRANGING:
+        return True
+    return isinstance(module_of(graph_module, node), _REARRANGING_MODULES)
+
+
+def constants(graph_module: fx.GraphModule) -> set[fx.Node]:
+    """The nodes that do not depend on the images, or on no more than their number."""
+    found: set[fx.Node] = set()
+    for node in graph_module.graph.nodes:
+        is_size = node.op == "call_method" and node.target == "size"
+        inputs = node.all_input_nodes
+        if node.op == "get_attr" or is_size or (inputs and node.op != "output" and found.issuperset(inputs)):
+            found.add(node)
+    return found
+
+
+def read_in_int8(graph_module: fx.GraphModule) -> set[fx.Node]:
+    """Values that an operator with int8 kernels reads, itself or behind others that only move values."""
+    constant = constants(graph_module)
+    found: set[fx.Node] = set()
+    for node in reversed(graph_module.graph.nodes):
+        for user in node.users:
+            moves = user.target in SPLITS or keeps_quantization(graph_module, user)
+            if has_int8_kernel(graph_module, user, constant) or (moves and user in found):
+                found.add(node)
+    return found
+
+
+def has_int8_kernel(graph_module: fx.GraphModule, node: fx.Node, constant: set[fx.Node]) -> bool:
+    """Whether the node computes new values, and can do so in int8."""
+    if node.target in (*ADDITIONS, *PRODUCTS):
+        return len(node.all_input_nodes) == 2 and constant.isdisjoint(node.all_input_nodes)
+    kinds = (nn.Conv2d, nn.Sigmoid)
+    return node.target in (torch.cat, torch.sigmoid) or isinstance(module_of(graph_module, node), kinds)
+
+
 def bn_factor(bn: nn.BatchNorm2d) -> Tensor:
     """What a frozen BatchNorm multiplies each channel by, kept off zero so that it can be divided by (C,)."""
     assert bn.running_var is not None
@@ -139,23 +165,3 @@ def fold(weight: Tensor, bias: Tensor | None, bn: nn.BatchNorm2d | None) -> tupl
     factor = bn_factor(bn)
     shifted = -bn.running_mean if bias is None else bias - bn.running_mean
     return weight * factor.reshape(-1, 1, 1, 1), bn.bias + shifted * factor
-
-
-@torch.no_grad()
-def fuse_bn(network: nn.Module) -> fx.GraphModule:
-    """Fold every Conv-BatchNorm pair into one convolution with bias; the float function stays the same."""
-    graph_module = trace(network)
-    for block in conv_blocks(graph_module):
-        if block.bn is None:
-            continue
-        conv, bn = module_of(graph_module, block.conv), module_of(graph_module, block.bn)
-        assert isinstance(conv, nn.Conv2d)
-        assert isinstance(bn, nn.BatchNorm2d)
-        weight, bias = fold(conv.weight, conv.bias, bn)
-        conv.weight, conv.bias = (
-            nn.Parameter(weight),
-            nn.Parameter(bias if bias is not None else torch.zeros(len(weight))),
-        )
-        block.bn.replace_all_uses_with(block.conv)
-        graph_module.graph.erase_node(block.bn)
-    return finish(graph_module)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from quant.calibrate import Images
-from quant.graph import trace
+from quant.trace import trace
 
 
 class _Largest(fx.Interpreter):
@@ -37,7 +37,7 @@ def typical_images(network: nn.Module, images: Images, ratio: float, batch_size:
 
     At least one is kept. Raises FloatingPointError where the network gives NaN or infinity.
     """
-    graph_module = trace(network)
+    graph_module = trace(network, images[0:1])
     device = next(graph_module.parameters()).device
     rows = []
     for start in range(0, len(images), batch_size):

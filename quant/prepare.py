@@ -7,19 +7,23 @@ from torch import Tensor, fx, nn
 from model.errors import require_one_of
 from quant.fake_quantize import FakeQuantize
 from quant.graph import (
+    SPLITS,
     ConvBlock,
     bn_factor,
+    constants,
     conv_blocks,
     finish,
     fold,
-    is_linear_in_place,
+    has_int8_kernel,
+    keeps_quantization,
     module_of,
+    read_in_int8,
     set_module,
-    trace,
 )
 from quant.qat.batch_renorm import batch_renorm
 from quant.recipe import ALL_8BIT, GRANULARITIES, WeightBits
 from quant.scaled_silu import ScaledSiLU
+from quant.trace import trace
 
 _ELEMENTWISE = (ScaledSiLU, nn.SiLU, nn.Hardswish, nn.GELU, nn.Sigmoid, nn.Hardsigmoid)
 _SIGMOID_QPARAMS = (1.0 / 256.0, 0)
@@ -101,27 +105,31 @@ class QuantConv(nn.Module):
 
 
 def prepare(network: nn.Module, granularity: str, weight_bits: WeightBits = ALL_8BIT) -> fx.GraphModule:
-    """A traced copy with a quantizer, all off, on the input and behind every operator that rounds in int8.
+    """A traced copy with a quantizer, all off, on every value that an operator gives or reads in int8.
 
-    Resizing and pooling share the quantizer of their input, as the int8 kernels do. ``granularity`` and
-    ``weight_bits`` are those of the weight quantizers and of nothing else.
+    Resizing, pooling and moving values share the quantizer of their input, as the int8 kernels do; what goes from one
+    operator without int8 kernels to another stays float. ``granularity`` and ``weight_bits`` are those of the weight
+    quantizers and of nothing else.
     """
     require_one_of("granularity", granularity, GRANULARITIES)
     graph_module = trace(network)
     blocks = {block.conv: block for block in conv_blocks(graph_module)}
     names: dict[fx.Node, str] = {}
     graph_module.add_module("quantizers", nn.Module())
+    constant, read = constants(graph_module), read_in_int8(graph_module)
     for node in list(graph_module.graph.nodes):
-        if node.op in ("output", "get_attr") or any(node in (s.bn, s.activation) for s in blocks.values()):
+        absorbed = any(node in (s.bn, s.activation) for s in blocks.values())
+        if node.op == "output" or node in constant or absorbed:
             continue
         if node in blocks:
             _swap_conv(graph_module, blocks[node], granularity, weight_bits.get(str(node.target), 8))
             _insert(graph_module, node, names, FakeQuantize(limit=_limit(graph_module, node)))
-        elif is_linear_in_place(graph_module, node):
-            _insert(graph_module, node, names, share=_shared_name(node, names))
+        elif node.target in SPLITS or keeps_quantization(graph_module, node):
+            if node.args[0] in names:
+                _share(graph_module, node, names)
         elif isinstance(module_of(graph_module, node), nn.Sigmoid) or node.target is torch.sigmoid:
             _insert(graph_module, node, names, FakeQuantize(fixed=_SIGMOID_QPARAMS))
-        else:
+        elif node in read or has_int8_kernel(graph_module, node, constant):
             _insert(graph_module, node, names, FakeQuantize())
     return finish(graph_module)
 
@@ -147,10 +155,14 @@ def _limit(graph_module: fx.GraphModule, node: fx.Node) -> float | None:
     return None if limit == float("inf") else limit
 
 
-def _shared_name(node: fx.Node, names: dict[fx.Node, str]) -> str:
+def _share(graph_module: fx.GraphModule, node: fx.Node, names: dict[fx.Node, str]) -> None:
+    """Round by the quantizer of the input; where there are several parts, each where it is taken out."""
     source = node.args[0]
     assert isinstance(source, fx.Node)
-    return names[source]
+    if node.target in SPLITS:
+        names[node] = names[source]
+    else:
+        _insert(graph_module, node, names, share=names[source])
 
 
 def _insert(
@@ -160,7 +172,7 @@ def _insert(
     quantizer: FakeQuantize | None = None,
     share: str | None = None,
 ) -> None:
-    name = share or f"quantizers.{node.name}"
+    name = share or f"quantizers.{node.name}{'_' if hasattr(nn.Module, node.name) else ''}"
     if quantizer is not None:
         set_module(graph_module, name, quantizer)
     with graph_module.graph.inserting_after(node):

@@ -7,8 +7,9 @@ from torch import nn
 
 from quant.calibrate import calibrate
 from quant.engines import qnnpack
-from quant.graph import UnsupportedNetworkError, fuse_bn
+from quant.graph import UnsupportedNetworkError
 from quant.recipe import CalibrateSpec
+from quant.trace import fuse_bn
 
 
 @torch.no_grad()
@@ -22,7 +23,7 @@ def require_quantizable(network: nn.Module, input_size: int) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # torch's, that its int8 tensors are deprecated
-            for form in (network.eval(), fuse_bn(network.eval())):
+            for form in (network.eval(), fuse_bn(network.eval(), noise[:1])):
                 qnnpack.convert(calibrate(form, "per_tensor", spec, noise))(noise[:1])
     except Exception as error:  # what a forward does with a traced or quantized value can fail in any way
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]

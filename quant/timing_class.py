@@ -4,7 +4,7 @@ import hashlib
 import re
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torch.ao.nn.quantized import Conv2d
 
 from quant.engines.decomposed import DEQUANTIZE, QUANTIZE, ConstantScaledSiLU, Int8Conv
@@ -49,9 +49,9 @@ def structure(network: nn.Module, engine: str) -> str:
     return _digest(lines)
 
 
-def file_structure(source: nn.Module, engine: str) -> str:
+def file_structure(source: nn.Module, engine: str, example: Tensor | None = None) -> str:
     """The ``structure`` of what an engine's file is written from: a prepared network, or a float one."""
-    return structure(plain_form(source, engine), engine)
+    return structure(plain_form(source, engine, example), engine)
 
 
 def _described(module: nn.Module, engine: str) -> str:

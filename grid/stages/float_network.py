@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from grid.stages.calibration_images import CalibrationImages, check_images, drawn_images
 from grid.stages.work import Outcome, StageError, Work
 from model.network.checkpoint import checkpoint_sha256, load_checkpoint
-from model.network.depth_network import build_network
+from model.network.depth_network import build_network, example_image
 from model.network.pretrained import load_pretrained_
 from model.network.spec import NetworkSpec
 from model.network.user_network import OWN
@@ -17,10 +17,10 @@ from model.training import TrainSpec, train
 from quant.analysis.weight_widths import choose_widths, widen_worst
 from quant.artifact import Form, load_network, read_form, save_network
 from quant.equalization.equalize import equalize
-from quant.graph import fuse_bn, trace
 from quant.prepare import quantizers
 from quant.qat.control import prepare_control, take_weights_
 from quant.qat.finetune import finetune
+from quant.trace import fuse_bn, trace
 
 FLOAT_TOLERANCE = 1e-4
 
@@ -58,7 +58,7 @@ def train_float(work: Work) -> Outcome:
 def fuse_batchnorm(work: Work) -> Outcome:
     """The network with BatchNorm folded into its convolutions; the float function stays."""
     network = load_network(work.inputs["network"])
-    fused = fuse_bn(network)
+    fused = fuse_bn(network, example_image(read_form(work.inputs["network"]).network))
     change = _float_change(network, fused, check_images(work), "fuse")
     save_network(work.out, fused, Form(read_form(work.inputs["network"]).network, fused=True, form="float"))
     return Outcome(asserted={"float_change": change})
@@ -70,7 +70,7 @@ def choose_weight_widths(work: Work) -> Outcome:
     settings, keep = work.node.settings, work.group("keep_8bit")
     granularity, bits = str(settings["granularity"]), int(settings["weight_bits"] or 8)
     chosen: dict[str, object] = {}
-    widths = choose_widths(network, bits, keep.first_last)
+    widths = choose_widths(network, bits, keep.first_last, example_image(form.network))
     if keep.worst:
         images, chosen = drawn_images(work, network)
         spec = work.group("equalize")

@@ -8,6 +8,7 @@ from torch import nn
 from grid.stages.analysis_files import write_analysis
 from grid.stages.calibration_images import CalibrationImages, calibrated_on, check_images, drawn_images, unseen_images
 from grid.stages.work import Outcome, StageError, Work
+from model.network.depth_network import example_image
 from quant.analysis.mixed_precision import keep_worst_float
 from quant.analysis.site_errors import analyze
 from quant.artifact import load_network, load_prepared, read_form, save_network
@@ -20,6 +21,7 @@ from quant.engines.saturation import saturates
 from quant.qat.finetune import finetune, prepare_for_qat
 from quant.state import quantizer_state, require_state
 from quant.timing_class import file_structure
+from quant.trace import trace
 from quant.weight_rounding.off_grid import lean_, load_off_grid, save_off_grid
 from quant.weight_rounding.rounding import round_weights_optq
 
@@ -98,7 +100,12 @@ def finetune_quantized(work: Work) -> Outcome:
         if "rounded" in work.inputs:
             lean_(prepared, load_off_grid(work.inputs["rounded"]))
     else:
-        prepared = prepare_for_qat(load_network(folder), granularity, work.group("calibrate"), form.weight_bits)
+        prepared = prepare_for_qat(
+            trace(load_network(folder), example_image(form.network)),
+            granularity,
+            work.group("calibrate"),
+            form.weight_bits,
+        )
     kept_float = work.record("mixed")["asserted"]["float_sites"] if "mixed" in work.inputs else []
     teacher = load_network(work.inputs["teacher"])
     trained = finetune(prepared, teacher, work.group("qat"), work.training_run, kept_float)
@@ -123,7 +130,7 @@ def convert_network(work: Work) -> Outcome:
     if is_exported(engine):
         file = work.out / file_name(engine)
         graph_hash = export(source, engine, form.network.input_size, file)
-        known["timing_class"] = file_structure(source, engine)
+        known["timing_class"] = file_structure(source, engine, example_image(form.network))
         converted = ExportedNetwork(engine, file)
     else:
         int8 = qnnpack.convert(load_prepared(work.inputs["network"]), engine)

@@ -77,6 +77,11 @@ def build_network(spec: NetworkSpec) -> nn.Module:
     return DepthNetwork(encoder, decoder, DepthHead(sum(BRANCH_CHANNELS), HEAD_CHANNELS)).train()
 
 
+def example_image(spec: NetworkSpec) -> Tensor:
+    """An image of the network's size, all zeros, 1x3xSxS."""
+    return torch.zeros(1, 3, spec.input_size, spec.input_size)
+
+
 def probe_stages(encoder: nn.Module, input_size: int) -> tuple[Stage, ...]:
     """Run the encoder once in eval mode on zeros and return the shapes of its four stages, finest first."""
     was_training = encoder.training

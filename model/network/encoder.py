@@ -27,6 +27,7 @@ from torchvision.models.efficientnet import MBConv
 from torchvision.ops import SqueezeExcitation
 
 from model.errors import InputError
+from model.network.tracing import trace_with_sizes
 
 TIMM = "timm/"
 # The parts of each block of timm's EfficientNet family in the order in which its forward applies them.
@@ -255,7 +256,7 @@ def _verified(encoder: nn.Module, example: Tensor, expected: Sequence[Tensor], n
     """
     _forbid_inplace_(encoder)
     try:
-        traced = torch.fx.symbolic_trace(encoder.eval())
+        traced = trace_with_sizes(encoder.eval(), example)
         for node in list(traced.graph.nodes):
             if node.op == "call_module" and isinstance(traced.get_submodule(node.target), nn.Identity):
                 node.replace_all_uses_with(node.args[0])

@@ -6,20 +6,24 @@ weights alone make at the output, as sites do in mixed precision (Pandey et al. 
 """
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from model.errors import InputError
 from model.progress import Progress, ignore_progress
 from quant.analysis.site_errors import rank_sites
 from quant.calibrate import Images, set_weight_ranges_
-from quant.graph import conv_blocks, trace
+from quant.graph import conv_blocks
 from quant.prepare import prepare, quant_convs
 from quant.recipe import MOST_BITS, WeightBits
+from quant.trace import trace
 
 
-def choose_widths(network: nn.Module, bits: int, first_last: bool) -> dict[str, int]:
-    """The width of each convolution by its name, in the order of the run; with ``first_last`` the ends have 8 bits."""
-    names = [str(block.conv.target) for block in conv_blocks(trace(network))]
+def choose_widths(network: nn.Module, bits: int, first_last: bool, example: Tensor | None = None) -> dict[str, int]:
+    """The width of each convolution by its name, in the order of the run; with ``first_last`` the ends have 8 bits.
+
+    ``example``: see ``trace``.
+    """
+    names = [str(block.conv.target) for block in conv_blocks(trace(network, example))]
     widths = dict.fromkeys(names, bits)
     ends = {*names[:1], *names[-1:]} if first_last else set()
     return widths | dict.fromkeys(ends, MOST_BITS)
@@ -42,7 +46,7 @@ def widen_worst(
 
     Raises InputError where fewer convolutions are narrower than 8 bits.
     """
-    prepared = prepare(network, granularity, weight_bits).eval()
+    prepared = prepare(trace(network, images[0:1]), granularity, weight_bits).eval()
     set_weight_ranges_(prepared, "mse")
     quantizers = {name: conv.weight_quantizer for name, conv in quant_convs(prepared).items()}
     narrow = [quantizer for quantizer in quantizers.values() if quantizer.bits < MOST_BITS]

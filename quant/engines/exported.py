@@ -10,8 +10,9 @@ from torch import Tensor, fx, nn
 from quant.engines import onnxruntime, xnnpack
 from quant.engines.catalog import missing
 from quant.engines.decomposed import QUANTIZE, Int8Conv, decompose
-from quant.graph import fuse_bn, module_of
+from quant.graph import module_of
 from quant.prepare import quantizers
+from quant.trace import fuse_bn
 
 _ENGINES: dict[str, ModuleType] = {"onnxruntime": onnxruntime, "xnnpack": xnnpack}
 
@@ -55,19 +56,20 @@ def export(network: nn.Module, engine: str, input_size: int, path: Path) -> str:
     reason = missing(engine)
     if reason:
         raise ExportError(reason)
-    plain = plain_form(network, engine)
+    example = torch.zeros(1, 3, input_size, input_size)
+    plain = plain_form(network, engine, example)
     digest = f"{engine} {arithmetic_hash(plain)}"
-    _ENGINES[engine].write(plain, torch.zeros(1, 3, input_size, input_size), path)
+    _ENGINES[engine].write(plain, example, path)
     if _is_prepared(network):
         require_constants(engine, path, plain)
     return hashlib.sha256(digest.encode()).hexdigest()
 
 
-def plain_form(network: nn.Module, engine: str) -> fx.GraphModule:
+def plain_form(network: nn.Module, engine: str, example: Tensor | None = None) -> fx.GraphModule:
     """What the file of ``engine`` is written from: decomposed where it is prepared, else with BatchNorm folded."""
     if _is_prepared(network):
         return decompose(network, _ENGINES[engine].SIGNED)  # type: ignore[arg-type]
-    return fuse_bn(network).eval()
+    return fuse_bn(network, example).eval()
 
 
 def _is_prepared(network: nn.Module) -> bool:

@@ -13,7 +13,7 @@ from torch.ao.nn.quantized import Conv2d
 
 from quant.engines.saturation import conv_kind
 from quant.fake_quantize import FakeQuantize
-from quant.graph import ADDITIONS, PRODUCTS, finish, is_linear_in_place, module_of, set_module
+from quant.graph import ADDITIONS, PRODUCTS, SPLITS, constants, finish, keeps_quantization, module_of, set_module
 from quant.prepare import QuantConv, quant_convs, quantizers, wide
 from quant.scaled_silu import ScaledSiLU
 from quant.straight_through import rounded
@@ -32,7 +32,9 @@ class _Values:
 
     def as_float(self, value: fx.Node) -> fx.Node:
         """The float form; a dequantize is added where only int8 exists."""
-        if value not in self.float:
+        if value not in self.float and value.target in SPLITS:
+            self.float[value] = self.graph_module.graph.node_copy(value, self.as_float)
+        elif value not in self.float:
             source = self.int8[value]
             with self.graph_module.graph.inserting_after(source):
                 self.float[value] = self.graph_module.graph.call_method("dequantize", (source,))
@@ -52,6 +54,7 @@ def convert(prepared: fx.GraphModule, engine: str = ENGINE) -> fx.GraphModule:
     graph_module.graph = graph = fx.Graph()
     values = _Values(graph_module)
     copied: dict[fx.Node, fx.Node] = {}
+    constant = constants(prepared)
     for node in prepared.graph.nodes:
         module = module_of(prepared, node)
         if isinstance(module, FakeQuantize):
@@ -60,8 +63,13 @@ def convert(prepared: fx.GraphModule, engine: str = ENGINE) -> fx.GraphModule:
             graph.output(fx.map_arg(node.args[0], values.as_float))
         elif node.op == "placeholder":
             values.float[node] = copied[node] = graph.node_copy(node)
+        elif node in constant:
+            values.float[node] = graph.node_copy(node, values.as_float)
+        elif node.target in SPLITS:
+            if node.args[0] in values.int8:
+                values.int8[node] = graph.node_copy(node, lambda arg: values.int8[arg])
         elif not _has_quantizer(prepared, node):
-            raise NotImplementedError(f"operator {node.format_node()} has no quantizer")
+            values.float[node] = _float_operator(graph_module, node, values)
     graph_module = finish(graph_module)
     graph_module.eval()
     # What the structure depends on, kept so that it can be rebuilt.
@@ -132,7 +140,7 @@ def _convert_quantized(
     if isinstance(module, QuantConv) and module.weight_quantizer.mode != "off":
         set_module(graph_module, str(producer.target), int8_conv(module, quantizer))
         new = graph.call_module(str(producer.target), (values.int8[inputs[0]],))
-    elif quantized is not None and len(inputs) == 2:
+    elif quantized is not None and len(inputs) == 2 and _has_kernel(prepared, producer, quantizer):
         qparams = _qparams(graph_module, call, quantizer)
         new = graph.call_function(quantized, (*(values.int8[arg] for arg in inputs), *qparams))
     elif producer.target is torch.cat:
@@ -140,11 +148,20 @@ def _convert_quantized(
         listed = producer.args[0] if producer.args else producer.kwargs["tensors"]
         parts = [values.int8[arg] for arg in listed]  # type: ignore[index, union-attr]
         new = graph.call_function(torch.ops.quantized.cat, (parts, dim, *_qparams(graph_module, call, quantizer)))
-    elif is_linear_in_place(prepared, producer) or isinstance(module, nn.Sigmoid):
+    elif keeps_quantization(prepared, producer) or isinstance(module, nn.Sigmoid):
         new = graph.node_copy(producer, lambda arg: values.int8[arg])
     else:
         new = _quantize(graph_module, _float_operator(graph_module, producer, values), call, quantizer)
     values.int8[call] = new
+
+
+def _has_kernel(prepared: fx.GraphModule, producer: fx.Node, output: FakeQuantize) -> bool:
+    """Whether QNNPACK, if it is selected, adds values of such scales: none 256 times the output's, or 2 ** -14."""
+    if producer.target not in ADDITIONS or torch.backends.quantized.engine != ENGINE:
+        return True
+    sources = [module_of(prepared, node) for node in producer.all_input_nodes]
+    ratios = [float(source.scale / output.scale) for source in sources if isinstance(source, FakeQuantize)]
+    return all(2**-14 <= ratio < 2**8 for ratio in ratios)
 
 
 def _qparams(graph_module: fx.GraphModule, call: fx.Node, quantizer: FakeQuantize) -> tuple[fx.Node, fx.Node]:

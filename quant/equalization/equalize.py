@@ -17,9 +17,10 @@ from quant.equalization.absorb import absorb_high_biases_
 from quant.equalization.channel_classes import ChannelClasses, Use, channel_classes
 from quant.equalization.noise_model import FIXED, NoiseModel, QuantizedTensor
 from quant.equalization.sensitivity import ChannelStats, sensitivity
-from quant.graph import bn_factor, finish, module_of, trace
+from quant.graph import bn_factor, finish, module_of
 from quant.recipe import ALL_8BIT, EqualizeSpec, WeightBits
 from quant.scaled_silu import STEPS_PER_OCTAVE, ScaledSiLU, scale_silus
+from quant.trace import trace
 
 _LARGEST_STEP = 1e4
 _SILU_FLOOR = -4.0
@@ -50,7 +51,7 @@ def equalize(
     The images pass on the network's device; the rest is done on the CPU, and so is what is returned. Channels that
     are dead on either side keep their scale.
     """
-    graph_module = trace(network).eval()
+    graph_module = trace(network, images[0:1]).eval()
     if spec.silu:
         scale_silus(graph_module)
     if spec.absorb:
@@ -103,15 +104,16 @@ def noise_model(
     reads = {use.block.conv: use.classes for use in classes.consumers}
     for use in classes.producers:
         conv, _ = _conv_and_bn(graph_module, use)
-        size = _folded_weight(graph_module, use).abs().amax((2, 3))  # (out, in / groups)
-        inputs = reads.get(use.block.conv, np.full(conv.in_channels, FIXED)).reshape(conv.groups, 1, -1)
+        shape = conv.groups, conv.out_channels // conv.groups, conv.in_channels // conv.groups
         tensors.append(
             QuantizedTensor(
                 low=None,
-                high=size,
-                squared=derivatives.weights[use.block.conv].sum((2, 3)),
-                up=torch.from_numpy(use.classes)[:, None],
-                down=torch.from_numpy(inputs.repeat(len(size) // conv.groups, 1).reshape(size.shape)),
+                high=_folded_weight(graph_module, use).abs().amax((2, 3)).reshape(shape),
+                squared=derivatives.weights[use.block.conv].sum((2, 3)).reshape(shape),
+                up=torch.from_numpy(use.classes).reshape(conv.groups, -1),
+                down=torch.from_numpy(reads.get(use.block.conv, np.full(conv.in_channels, FIXED))).reshape(
+                    conv.groups, -1
+                ),
                 levels=2 ** (weight_bits.get(str(use.block.conv.target), 8) - 1) - 1,
                 per_row=granularity == "per_channel",
             )
@@ -120,10 +122,17 @@ def noise_model(
 
 
 def _activation(stats: ChannelStats, classes: np.ndarray) -> QuantizedTensor:
-    """A value's one quantizer, its channels as columns."""
-    up = torch.from_numpy(classes)[None]
-    low, high = stats.low.clamp(max=0.0).neg()[None], stats.high.clamp(min=0.0)[None]
-    return QuantizedTensor(low, high, stats.squared[None], up, torch.full_like(up, FIXED), _LEVELS, per_row=False)
+    """A value's one quantizer, its channels as rows."""
+    low, high = stats.low.clamp(max=0.0).neg(), stats.high.clamp(min=0.0)
+    return QuantizedTensor(
+        low=low.reshape(1, -1, 1),
+        high=high.reshape(1, -1, 1),
+        squared=stats.squared.reshape(1, -1, 1),
+        up=torch.from_numpy(classes)[None],
+        down=torch.full((1, 1), FIXED),
+        levels=_LEVELS,
+        per_row=False,
+    )
 
 
 def _inside(classes: ChannelClasses) -> set[fx.Node]:

@@ -83,11 +83,13 @@ def _input_means(graph_module: fx.GraphModule, images: Images, count: int) -> di
     sums: dict[nn.Module, Tensor | float] = dict.fromkeys((conv for conv in convs.values() if conv is not None), 0.0)
 
     def add(conv: nn.Module, inputs: tuple[Tensor]) -> None:
-        sums[conv] += inputs[0].mean((2, 3)).sum(0) / count
+        rows = len(inputs[0]) // len(batch)  # of each image: a linear layer may have many
+        sums[conv] += inputs[0].mean((2, 3)).sum(0) / (count * rows)
 
     hooks = [conv.register_forward_pre_hook(add) for conv in sums]
     for start in range(0, count, 8):
-        graph_module(images[start : min(start + 8, count)].to(device))
+        batch = images[start : min(start + 8, count)].to(device)
+        graph_module(batch)
     for hook in hooks:
         hook.remove()
     means = {}

@@ -7,9 +7,9 @@ from model.network.depth_network import build_network
 from model.network.spec import NetworkSpec
 from quant.calibrate import calibrate
 from quant.engines import qnnpack
-from quant.graph import fuse_bn, trace
 from quant.recipe import CalibrateSpec
 from quant.scaled_silu import ScaledSiLU, scale_silus
+from quant.trace import fuse_bn, trace
 from tests.quant.networks import AllKinds, ReluPair, settled, smooth_images
 
 SIZE = 64

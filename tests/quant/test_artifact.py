@@ -15,11 +15,11 @@ from quant.calibrate import calibrate
 from quant.engines import qnnpack
 from quant.engines.catalog import TORCH
 from quant.equalization.equalize import equalize
-from quant.graph import fuse_bn
 from quant.prepare import quant_convs, quantizers
 from quant.qat.finetune import prepare_for_qat
 from quant.recipe import CalibrateSpec, EqualizeSpec
 from quant.state import require_state
+from quant.trace import fuse_bn
 from tests.quant.networks import reference, same_tensors
 
 SPEC = NetworkSpec(input_size=64)

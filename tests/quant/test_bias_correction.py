@@ -9,9 +9,9 @@ from torch import nn
 from model.metrics import sqnr_db
 from quant.bias_correction import correct_bias
 from quant.calibrate import calibrate
-from quant.graph import fuse_bn
 from quant.prepare import quant_convs, quantizers
 from quant.recipe import BIAS_CORRECTIONS, BiasCorrectionSpec, CalibrateSpec
+from quant.trace import fuse_bn
 from tests.quant.networks import reference, settled
 
 SPEC = CalibrateSpec(activation_range="minmax")

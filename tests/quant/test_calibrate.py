@@ -6,10 +6,11 @@ from torch import fx
 
 from model.metrics import sqnr_db
 from quant.calibrate import calibrate, set_weight_ranges_
-from quant.graph import fuse_bn, module_of, trace
+from quant.graph import module_of
 from quant.prepare import prepare, quant_convs, quantizers
 from quant.recipe import ACTIVATION_RANGES, GRANULARITIES, WEIGHT_RANGES, CalibrateSpec
 from quant.state import quantizer_state
+from quant.trace import fuse_bn, trace
 from tests.quant.networks import AllKinds, activation_quantizers, reference, settled, weight_quantizers
 
 MINMAX = CalibrateSpec(activation_range="minmax")

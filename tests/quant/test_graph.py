@@ -9,10 +9,11 @@ from quant.bias_correction import correct_bias
 from quant.calibrate import calibrate
 from quant.engines import qnnpack
 from quant.equalization.equalize import equalize
-from quant.graph import UnsupportedNetworkError, conv_blocks, fuse_bn, trace
+from quant.graph import UnsupportedNetworkError, conv_blocks
 from quant.prepare import prepare
 from quant.qat.finetune import prepare_for_qat
 from quant.recipe import BiasCorrectionSpec, CalibrateSpec, EqualizeSpec
+from quant.trace import fuse_bn, trace
 from tests.quant.networks import ReluPair, frozen_state, reference, same_tensors, settled
 
 CALIBRATE = CalibrateSpec(activation_range="minmax")

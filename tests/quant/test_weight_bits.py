@@ -16,10 +16,10 @@ from quant.engines.packed_weights import pack, unpack
 from quant.equalization.channel_classes import channel_classes
 from quant.equalization.equalize import noise_model
 from quant.fake_quantize import FakeQuantize
-from quant.graph import fuse_bn, trace
 from quant.prepare import prepare, quant_convs, quantizers
 from quant.qat.finetune import prepare_for_qat
 from quant.recipe import CalibrateSpec, RoundingSpec
+from quant.trace import fuse_bn, trace
 from quant.weight_rounding.rounding import round_weights_optq
 from tests.quant.networks import noise, reference
 

@@ -134,11 +134,21 @@ def test_same_padding_becomes_an_explicit_pad_before_a_plain_convolution():
     assert pads == [(0, 1, 0, 1), (0, 1, 0, 1), (1, 2, 1, 2), (0, 1, 0, 1)]
 
 
+@pytest.mark.parametrize("name", ["timm/mobilevit_xxs", "timm/edgenext_xx_small", "timm/efficientvit_b0"])
+def test_an_encoder_that_reads_sizes_is_a_graph_of_constants(name):
+    encoder = build_encoder(name, SIZE)
+    assert isinstance(encoder, torch.fx.GraphModule)
+    assert encoder.training
+    for count in (1, 3):
+        features = encoder.eval()(torch.randn(count, 3, SIZE, SIZE))
+        assert [feature.shape[0] for feature in features] == [count] * 4
+        assert [SIZE // feature.shape[2] for feature in features][:3] == [4, 8, 16]
+
+
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
         ("timm/vit_tiny_patch16_224", "stages at strides 16"),
-        ("timm/mobilevit_xxs", "cannot be traced by torch.fx"),
         ("timm/swin_tiny_patch4_window7_224", "gives"),
     ],
 )

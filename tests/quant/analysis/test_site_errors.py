@@ -11,10 +11,10 @@ from model.metrics import sqnr_db
 from quant.analysis.site_errors import analyze, rank_sites, ranked
 from quant.analysis.sites import quantizer_sites
 from quant.calibrate import calibrate
-from quant.graph import fuse_bn
 from quant.prepare import quant_convs, quantizers
 from quant.recipe import CalibrateSpec
 from quant.state import QuantizerStateError
+from quant.trace import fuse_bn
 from tests.quant.networks import frozen_state, reference, same_tensors
 
 MINMAX = CalibrateSpec(activation_range="minmax")

@@ -14,9 +14,10 @@ from model.network.spec import NetworkSpec
 from quant.calibrate import calibrate
 from quant.engines import qnnpack
 from quant.fake_quantize import FakeQuantize
-from quant.graph import fuse_bn, module_of
+from quant.graph import module_of
 from quant.prepare import QuantConv, prepare, quant_convs
 from quant.recipe import GRANULARITIES, CalibrateSpec
+from quant.trace import fuse_bn
 from tests.quant.networks import (
     activation_quantizers,
     freeze_at_unit_ranges_,
@@ -257,18 +258,24 @@ def test_operators_with_repeated_broadcast_and_constant_inputs_convert(images, f
     assert sqnr_db(simulated, reference(qnnpack.convert(prepared), fresh_images)) > 30
 
 
-def test_a_free_parameter_is_refused_by_name(images):
-    class Scaled(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv, self.gamma = nn.Conv2d(3, 4, 1), nn.Parameter(torch.ones(4, 1, 1))
+class Scaled(nn.Module):
+    """A parameter that no layer owns, and an addition of values of unlike size."""
 
-        def forward(self, x: Tensor) -> Tensor:
-            return self.conv(x) * self.gamma
+    def __init__(self, gamma: float) -> None:
+        super().__init__()
+        self.conv, self.gamma = nn.Conv2d(3, 3, 1), nn.Parameter(torch.full((3, 1, 1), gamma))
 
-    prepared = calibrate(Scaled().eval(), "per_channel", MINMAX, images)
-    with pytest.raises(NotImplementedError, match="gamma"):
-        qnnpack.convert(prepared)
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv(x) * self.gamma.abs()
+
+
+@pytest.mark.parametrize("gamma", [1.0, 1e-6])
+def test_free_parameters_and_unlike_scales_are_computed_in_float(images, gamma):
+    """QNNPACK adds no values of which one is 2 ** 14 times as fine as the sum."""
+    prepared = calibrate(Scaled(gamma).eval(), "per_channel", MINMAX, images)
+    int8 = qnnpack.convert(prepared)
+    assert sum(node.target is torch.ops.quantized.add for node in int8.graph.nodes) == (gamma == 1.0)
+    assert sqnr_db(reference(prepared, images), reference(int8, images)) > 40
 
 
 def test_an_engine_that_this_pytorch_lacks_is_named_with_what_it_offers(kinds):

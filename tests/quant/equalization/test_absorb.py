@@ -9,8 +9,8 @@ from torch import nn
 from quant.calibrate import calibrate
 from quant.equalization.absorb import absorb_high_biases_
 from quant.equalization.equalize import equalize
-from quant.graph import fuse_bn, trace
 from quant.recipe import CalibrateSpec, EqualizeSpec
+from quant.trace import fuse_bn, trace
 from tests.quant.networks import ReluPair, reference, settled
 
 

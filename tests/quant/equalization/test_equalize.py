@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from quant.equalization.channel_classes import channel_classes
 from quant.equalization.equalize import equalize as equalized
-from quant.graph import bn_factor, fuse_bn, module_of, trace
+from quant.graph import bn_factor, module_of
 from quant.recipe import EQUALIZE_OBJECTIVES, EqualizeSpec
 from quant.scaled_silu import scale_silus
+from quant.trace import fuse_bn, trace
 from tests.quant.equalization.small_networks import (
     CHANNELS,
     COUNTS,

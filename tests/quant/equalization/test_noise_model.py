@@ -13,10 +13,12 @@ from quant.bias_correction import correct_bias
 from quant.calibrate import calibrate
 from quant.equalization.channel_classes import channel_classes
 from quant.equalization.equalize import _scale_, equalize, noise_model
+from quant.equalization.noise_model import FIXED, NoiseModel, QuantizedTensor
 from quant.equalization.sensitivity import sensitivity
-from quant.graph import conv_blocks, finish, fuse_bn, trace
+from quant.graph import conv_blocks, finish
 from quant.recipe import BiasCorrectionSpec, CalibrateSpec, EqualizeSpec
 from quant.scaled_silu import scale_silus
+from quant.trace import fuse_bn, trace
 from tests.quant.networks import reference, settled, smooth_images
 
 SPEC = EqualizeSpec(images=4)
@@ -176,3 +178,30 @@ def test_what_silu_flattens_counts_for_no_range_whatever_its_scale(images, steps
     near, far = noise_and_scale(-4.0), noise_and_scale(-40.0)
     assert far[0] == pytest.approx(near[0], rel=0.01)
     assert far[1] < 2.5 * near[1], "not 4.6 times as wide, from -40 to 6"
+
+
+@pytest.mark.parametrize("per_row", [True, False])
+def test_the_noise_of_a_grouped_weight_and_a_value_is_what_its_definition_says(per_row):
+    """Steps from ranges, and squared derivatives behind the scales, element by element."""
+    generator = torch.Generator().manual_seed(0)
+    size, squared = torch.rand(2, 2, 3, 4, generator=generator, dtype=torch.float64)
+    size[0, 1, 2] = 0.0  # a dead element
+    up, down = torch.arange(6).reshape(2, 3), torch.tensor([[6, 7, FIXED, 0], [1, 2, 3, 8]])
+    weight = QuantizedTensor(None, size, squared, up, down, 127, per_row)
+    low, high, moves = torch.rand(3, 1, 4, 1, generator=generator, dtype=torch.float64)
+    value = QuantizedTensor(low, high, moves, up.reshape(1, -1)[:, :4], torch.full((1, 1), FIXED), 255, False)
+    theta = torch.randn(9, generator=generator, dtype=torch.float64)
+    scale = torch.cat([theta, theta.new_zeros(1)]).exp()
+
+    rows = scale[up][..., None] / scale[down][:, None]
+    range_ = (size * rows).amax(-1) if per_row else (size * rows).max()
+    of_weight = ((range_ / 127) ** 2 / 12 * (squared / rows**2).sum(-1)).sum()
+    channels = scale[up.reshape(1, -1)[:, :4]][..., None]
+    range_ = (low * channels).max() + (high * channels).max()
+    of_value = (range_ / 255) ** 2 / 12 * (moves / channels**2).sum()
+
+    noise = NoiseModel([weight, value], 9).noise(theta)
+    assert torch.allclose(noise, torch.stack([of_weight, of_value]), rtol=2e-3)
+    model, moved = NoiseModel([weight, value], 9), theta + torch.randn(9, generator=generator, dtype=torch.float64)
+    for sharpness in (8.0, 128.0):
+        assert torch.allclose(model.log_noise(moved, sharpness)(theta), model.log_noise(theta, sharpness)(theta))

@@ -13,11 +13,12 @@ from model.images import normalize
 from model.metrics import sqnr_db
 from model.training import validate
 from quant.engines import qnnpack
-from quant.graph import bn_factor, fuse_bn
+from quant.graph import bn_factor
 from quant.prepare import prepare, quant_convs, quantizers
 from quant.qat.finetune import finetune, prepare_for_qat
 from quant.recipe import CalibrateSpec, QatSpec
 from quant.state import QuantizerStateError, require_state
+from quant.trace import fuse_bn
 from tests.quant.networks import (
     activation_quantizers,
     freeze_at_unit_ranges_,

@@ -6,13 +6,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from quant.graph import fuse_bn
 from quant.prepare import quant_convs
 from quant.qat import finetune as qat
 from quant.qat.averaging import Averaged
 from quant.qat.finetune import prepare_for_qat
 from quant.qat.integers import changed, integer_weights
 from quant.recipe import CalibrateSpec, QatSpec
+from quant.trace import fuse_bn
 from tests.quant.networks import same_tensors
 from tests.quant.qat.training import CALIBRATE, SPEC, train, warm
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from quant.calibrate import calibrate
-from quant.graph import fuse_bn
 from quant.prepare import quant_convs
 from quant.qat.integers import changed, integer_weights
 from quant.recipe import CalibrateSpec, RoundingSpec
+from quant.trace import fuse_bn
 from quant.weight_rounding.off_grid import lean_, load_off_grid, save_off_grid
 from quant.weight_rounding.rounding import round_weights_optq
 

@@ -10,10 +10,10 @@ from model.errors import InputError
 from model.metrics import sqnr_db
 from quant.calibrate import calibrate
 from quant.engines import qnnpack
-from quant.graph import fuse_bn
 from quant.prepare import quant_convs, quantizers
 from quant.recipe import GRANULARITIES, CalibrateSpec, RoundingSpec
 from quant.state import QuantizerStateError, require_state
+from quant.trace import fuse_bn
 from quant.weight_rounding.rounding import round_weights_optq
 from tests.quant.networks import (
     AllKinds,

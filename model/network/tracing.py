@@ -1,0 +1,204 @@
+"""A network as a torch.fx graph in which all sizes are constants, but for that of the batch.
+
+``torch.fx`` alone records what a forward does with ``x.shape`` as values of the graph, and cannot branch on them. Here
+every recorded value has its value for an example beside it, which answers such questions. The size of the batch stays
+free: the network is recorded with two and with three images, and what differs in proportion is the batch.
+"""
+
+import copy
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+_SHAPES = ("view", "reshape", torch.reshape)
+_BATCHES = (2, 3)
+_ANSWERED = ("size", "dim", "ndimension", "numel", "nelement", "is_floating_point", "is_contiguous", "stride")
+
+
+class SizesError(ValueError):
+    """A forward does with sizes, or with values, what a graph of constants cannot hold."""
+
+
+@torch.no_grad()
+def trace_with_sizes(network: nn.Module, example: Tensor) -> fx.GraphModule:
+    """The graph of ``network`` for inputs of the example's size (1xCxHxW), any number at once.
+
+    Module and parameter names, and train or eval mode, are kept; what a forward does in eval mode, with its defaults,
+    is recorded. Tensors that it makes by itself become buffers. Raises fx.proxy.TraceError where it branches on values,
+    and SizesError where it depends on the batch in other ways than in proportion.
+    """
+    graphs = []
+    for count in _BATCHES:
+        tracer = _Tracer(example.repeat(count, *[1] * (example.dim() - 1)))
+        root = _of_images_alone(copy.deepcopy(network).eval())
+        graphs.append((tracer.trace(root), root))
+    (graph, root), (other, other_root) = graphs
+    for module, source in zip(root.modules(), network.modules(), strict=True):
+        module.training = source.training
+    graph_module = fx.GraphModule(root, graph, type(network).__name__)
+    graph_module.training = network.training
+    _free_batch_(graph, other, type(network).__name__)
+    _free_constants_(graph_module, other_root)
+    graph.lint()
+    graph_module.recompile()
+    return graph_module
+
+
+def _of_images_alone(root: nn.Module) -> nn.Module:
+    """The network with a forward that takes one argument: all others have their defaults."""
+    kind = type(root)
+    if len(inspect.signature(kind.forward).parameters) > 2:
+
+        def forward(self: nn.Module, images: Tensor) -> Any:
+            return kind.forward(self, images)
+
+        root.__class__ = type(kind.__name__, (kind,), {"forward": forward})
+    return root
+
+
+class _Known(fx.Proxy):
+    """A recorded value that knows what it is for the example, and answers with that what is asked of its size."""
+
+    known: Any
+
+    def __getattr__(self, k: str) -> Any:
+        if k == "known":
+            raise AttributeError(k)
+        known = getattr(self.known, k, None)
+        if isinstance(known, Tensor):  # such as x.mT
+            return self.tracer.create_proxy("call_function", getattr, (self, k), {})
+        return super().__getattr__(k) if callable(known) and k not in _ANSWERED else known
+
+    def __len__(self) -> int:
+        return len(self.known)
+
+    def __iter__(self) -> Iterator[Any]:
+        proxy: Any = self
+        return (proxy[index] for index in range(len(self.known)))
+
+
+class _Tracer(fx.Tracer):
+    def __init__(self, example: Tensor) -> None:
+        super().__init__()
+        self.example = example
+        self.running = False
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Known(node, self)
+
+    def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *rest: Any, **named: Any) -> Any:
+        proxy: Any = super().create_proxy(kind, target, args, kwargs, *rest, **named)
+        if kind != "output":
+            values, named_values = fx.node.map_aggregate((args, kwargs), _value)
+            self.running = True
+            try:
+                proxy.known = self._result(kind, target, values, named_values)
+            finally:
+                self.running = False
+            if isinstance(proxy.known, Tensor):
+                proxy.node.meta["shape"] = tuple(proxy.known.shape)
+        return proxy
+
+    def _result(self, kind: str, target: Any, values: Any, named: Any) -> Any:
+        if kind == "placeholder":
+            return self.example
+        if kind == "call_function":
+            return target(*values, **named)
+        if kind == "call_method":
+            return getattr(values[0], target)(*values[1:], **named)
+        if kind == "call_module":
+            return self.root.get_submodule(target)(*values, **named)
+        owner, _, leaf = target.rpartition(".")
+        return getattr(self.root.get_submodule(owner), leaf)
+
+    def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        if self.running:
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, fx.Proxy]) -> Any:
+        return attr_val if self.running else super().getattr(attr, attr_val, parameter_proxy_cache)
+
+
+def _value(argument: Any) -> Any:
+    return argument.known if isinstance(argument, _Known) else argument
+
+
+def _free_constants_(graph_module: fx.GraphModule, other_root: nn.Module) -> None:
+    """Let tensors that the forward made for each image be made for any number of images."""
+    images = next(node for node in graph_module.graph.nodes if node.op == "placeholder")
+    for node in list(graph_module.graph.nodes):
+        if node.op != "get_attr" or not str(node.target).startswith("_tensor_constant"):
+            continue
+        ours, theirs = getattr(graph_module, str(node.target)), getattr(other_root, str(node.target))
+        if ours.shape == theirs.shape:
+            continue
+        if (len(ours), len(theirs)) != _BATCHES or not torch.equal(ours[:1].expand_as(theirs), theirs):
+            raise SizesError(f"a tensor of {list(ours.shape)} that the forward makes differs from image to image.")
+        graph_module.register_buffer(str(node.target), ours[:1].clone())
+        with graph_module.graph.inserting_after(node):
+            size = graph_module.graph.call_method("size", (images, 0))
+        with graph_module.graph.inserting_after(size):
+            each = graph_module.graph.call_method("expand", (node, size, *[-1] * (ours.dim() - 1)))
+        each.meta = dict(node.meta)
+        node.replace_all_uses_with(each, delete_user_cb=lambda user, each=each: user is not each)
+
+
+def _free_batch_(graph: fx.Graph, other: fx.Graph, name: str) -> None:
+    """Put the batch's size where the graphs of two and of three images differ."""
+    nodes, others = list(graph.nodes), list(other.nodes)
+    if [(node.op, node.target) for node in nodes] != [(node.op, node.target) for node in others]:
+        raise SizesError(f"{name} runs other operators with {_BATCHES[1]} images than with {_BATCHES[0]}.")
+    images = next(node for node in nodes if node.op == "placeholder")
+    for node, twin in zip(nodes, others, strict=True):
+        if node.op != "placeholder":
+            _replace_batch_(node, twin, images)
+
+
+def _replace_batch_(node: fx.Node, twin: fx.Node, images: fx.Node) -> None:
+    ours, theirs = _numbers(node), _numbers(twin)
+    differing = [(a, b) for a, b in zip(ours, theirs, strict=True) if a != b]
+    if not differing:
+        return
+    if any(isinstance(number, float) or a * _BATCHES[1] != b * _BATCHES[0] for a, b in differing for number in (a, b)):
+        raise SizesError(f"{node.format_node()} depends on the batch as {differing}, not in proportion to it.")
+    if node.target in _SHAPES:
+        sizes = [-1 if a != b else a for a, b in zip(node.meta["shape"], twin.meta["shape"], strict=True)]
+        if sizes.count(-1) == 1 and 0 not in sizes:
+            node.args = (node.args[0], sizes) if node.op == "call_function" else (node.args[0], *sizes)
+            node.kwargs = {}
+            return
+    graph, position = node.graph, iter(zip(ours, theirs, strict=True))
+
+    def batch(argument: Any) -> Any:
+        if not _is_number(argument):
+            return argument
+        a, b = next(position)
+        if a == b:
+            return argument
+        if a != _BATCHES[0]:
+            raise SizesError(f"{node.format_node()} needs {a // _BATCHES[0]} times the number of images as a size.")
+        with graph.inserting_before(node):
+            return graph.call_method("size", (images, 0))
+
+    node.args, node.kwargs = fx.node.map_aggregate((node.args, node.kwargs), batch)
+
+
+def _numbers(node: fx.Node) -> list[int | float]:
+    """All numbers among the arguments, in order."""
+    found: list[int | float] = []
+
+    def keep(argument: Any) -> Any:
+        if _is_number(argument):
+            found.append(argument)
+        return argument
+
+    fx.node.map_aggregate((node.args, node.kwargs), keep)
+    return found
+
+
+def _is_number(argument: Any) -> bool:
+    return isinstance(argument, int | float) and not isinstance(argument, bool)
