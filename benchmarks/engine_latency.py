@@ -28,7 +28,7 @@ from quant.calibrate import calibrate
 from quant.engines import qnnpack
 from quant.equalization.equalize import equalize
 from quant.recipe import CalibrateSpec, EqualizeSpec
-from quant.trace import fuse_bn
+from quant.tracing.trace import fuse_bn
 
 SECONDS = 20.0
 CONVOLUTIONS = ("quantized::conv2d", "quantized::conv2d_relu")

@@ -18,7 +18,7 @@ from quant.engines.catalog import PACKAGES, TORCH, missing
 from quant.engines.exported import ExportedNetwork, export, file_name
 from quant.equalization.equalize import equalize
 from quant.recipe import CalibrateSpec, EqualizeSpec
-from quant.trace import fuse_bn
+from quant.tracing.trace import fuse_bn
 
 SPEC = LatencySpec(seconds=10.0)
 

@@ -35,7 +35,7 @@ from quant.engines.qnnpack import convert
 from quant.prepare import QuantConv
 from quant.recipe import CalibrateSpec
 from quant.timing_class import timing_class
-from quant.trace import fuse_bn
+from quant.tracing.trace import fuse_bn
 
 NETWORKS, REPETITIONS = 12, 5
 SPEC = LatencySpec()

@@ -27,7 +27,7 @@ from quant.prepare import quant_convs, quantizers
 from quant.qat.finetune import prepare_for_qat
 from quant.qat.grid_adam import GridAdam, grid_units
 from quant.recipe import CalibrateSpec
-from quant.trace import fuse_bn
+from quant.tracing.trace import fuse_bn
 
 ROUNDS = 7
 CALIBRATION_IMAGES, CALIBRATION_ROUNDS = 64, 3

@@ -12,7 +12,7 @@ from model.network.spec import NetworkSpec
 from quant.calibrate import calibrate
 from quant.engines.qnnpack import convert
 from quant.recipe import CalibrateSpec
-from quant.trace import fuse_bn
+from quant.tracing.trace import fuse_bn
 
 CHECKPOINT = Path(__file__).resolve().parents[1] / "checkpoints" / "efficientnet_b0-rooms.safetensors"
 

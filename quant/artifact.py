@@ -27,7 +27,7 @@ from quant.fake_quantize import current_mode
 from quant.prepare import prepare, quantizers, wide
 from quant.recipe import ALL_8BIT, WeightBits
 from quant.scaled_silu import scale_silus
-from quant.trace import fuse_bn, trace
+from quant.tracing.trace import fuse_bn, trace
 
 FORMS = ("float", "prepared", "int8")
 _DESCRIPTION = "network.json"

@@ -13,7 +13,7 @@ from quant.ranges import ElementwiseConsumer, make_observer
 from quant.recipe import ALL_8BIT, CalibrateSpec, WeightBits
 from quant.scaled_silu import ScaledSiLU
 from quant.state import require_state
-from quant.trace import trace
+from quant.tracing.trace import trace
 
 
 class Images(Protocol):

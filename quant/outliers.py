@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from quant.calibrate import Images
-from quant.trace import trace
+from quant.tracing.trace import trace
 
 
 class _Largest(fx.Interpreter):

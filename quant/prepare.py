@@ -23,7 +23,7 @@ from quant.graph import (
 from quant.qat.batch_renorm import batch_renorm
 from quant.recipe import ALL_8BIT, GRANULARITIES, WeightBits
 from quant.scaled_silu import ScaledSiLU
-from quant.trace import trace
+from quant.tracing.trace import trace
 
 _ELEMENTWISE = (ScaledSiLU, nn.SiLU, nn.Hardswish, nn.GELU, nn.Sigmoid, nn.Hardsigmoid)
 _SIGMOID_QPARAMS = (1.0 / 256.0, 0)

@@ -9,7 +9,7 @@ from quant.calibrate import calibrate
 from quant.engines import qnnpack
 from quant.graph import UnsupportedNetworkError
 from quant.recipe import CalibrateSpec
-from quant.trace import fuse_bn
+from quant.tracing.trace import fuse_bn
 
 
 @torch.no_grad()

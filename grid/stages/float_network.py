@@ -20,7 +20,7 @@ from quant.equalization.equalize import equalize
 from quant.prepare import quantizers
 from quant.qat.control import prepare_control, take_weights_
 from quant.qat.finetune import finetune
-from quant.trace import fuse_bn, trace
+from quant.tracing.trace import fuse_bn, trace
 
 FLOAT_TOLERANCE = 1e-4
 

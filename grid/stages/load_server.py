@@ -28,7 +28,7 @@ from model.network.spec import NetworkSpec
 from model.network.user_network import register_network
 from quant.artifact import load_network
 from quant.prepare import prepare
-from quant.trace import trace
+from quant.tracing.trace import trace
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 """Of glibc's ``mallopt``."""

@@ -21,7 +21,7 @@ from quant.engines.saturation import saturates
 from quant.qat.finetune import finetune, prepare_for_qat
 from quant.state import quantizer_state, require_state
 from quant.timing_class import file_structure
-from quant.trace import trace
+from quant.tracing.trace import trace
 from quant.weight_rounding.off_grid import lean_, load_off_grid, save_off_grid
 from quant.weight_rounding.rounding import round_weights_optq
 

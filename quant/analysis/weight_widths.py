@@ -15,7 +15,7 @@ from quant.calibrate import Images, set_weight_ranges_
 from quant.graph import conv_blocks
 from quant.prepare import prepare, quant_convs
 from quant.recipe import MOST_BITS, WeightBits
-from quant.trace import trace
+from quant.tracing.trace import trace
 
 
 def choose_widths(network: nn.Module, bits: int, first_last: bool, example: Tensor | None = None) -> dict[str, int]:

@@ -12,7 +12,7 @@ from quant.engines.catalog import missing
 from quant.engines.decomposed import QUANTIZE, Int8Conv, decompose
 from quant.graph import module_of
 from quant.prepare import quantizers
-from quant.trace import fuse_bn
+from quant.tracing.trace import fuse_bn
 
 _ENGINES: dict[str, ModuleType] = {"onnxruntime": onnxruntime, "xnnpack": xnnpack}
 

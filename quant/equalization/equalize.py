@@ -20,7 +20,7 @@ from quant.equalization.sensitivity import ChannelStats, sensitivity
 from quant.graph import bn_factor, finish, module_of
 from quant.recipe import ALL_8BIT, EqualizeSpec, WeightBits
 from quant.scaled_silu import STEPS_PER_OCTAVE, ScaledSiLU, scale_silus
-from quant.trace import trace
+from quant.tracing.trace import trace
 
 _LARGEST_STEP = 1e4
 _SILU_FLOOR = -4.0

@@ -9,7 +9,7 @@ from quant.calibrate import calibrate
 from quant.engines import qnnpack
 from quant.recipe import CalibrateSpec
 from quant.scaled_silu import ScaledSiLU, scale_silus
-from quant.trace import fuse_bn, trace
+from quant.tracing.trace import fuse_bn, trace
 from tests.quant.networks import AllKinds, ReluPair, settled, smooth_images
 
 SIZE = 64

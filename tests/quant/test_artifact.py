@@ -19,7 +19,7 @@ from quant.prepare import quant_convs, quantizers
 from quant.qat.finetune import prepare_for_qat
 from quant.recipe import CalibrateSpec, EqualizeSpec
 from quant.state import require_state
-from quant.trace import fuse_bn
+from quant.tracing.trace import fuse_bn
 from tests.quant.networks import reference, same_tensors
 
 SPEC = NetworkSpec(input_size=64)

@@ -11,7 +11,7 @@ from quant.bias_correction import correct_bias
 from quant.calibrate import calibrate
 from quant.prepare import quant_convs, quantizers
 from quant.recipe import BIAS_CORRECTIONS, BiasCorrectionSpec, CalibrateSpec
-from quant.trace import fuse_bn
+from quant.tracing.trace import fuse_bn
 from tests.quant.networks import reference, settled
 
 SPEC = CalibrateSpec(activation_range="minmax")

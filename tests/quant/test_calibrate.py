@@ -10,7 +10,7 @@ from quant.graph import module_of
 from quant.prepare import prepare, quant_convs, quantizers
 from quant.recipe import ACTIVATION_RANGES, GRANULARITIES, WEIGHT_RANGES, CalibrateSpec
 from quant.state import quantizer_state
-from quant.trace import fuse_bn, trace
+from quant.tracing.trace import fuse_bn, trace
 from tests.quant.networks import AllKinds, activation_quantizers, reference, settled, weight_quantizers
 
 MINMAX = CalibrateSpec(activation_range="minmax")

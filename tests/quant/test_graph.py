@@ -13,7 +13,7 @@ from quant.graph import UnsupportedNetworkError, conv_blocks
 from quant.prepare import prepare
 from quant.qat.finetune import prepare_for_qat
 from quant.recipe import BiasCorrectionSpec, CalibrateSpec, EqualizeSpec
-from quant.trace import fuse_bn, trace
+from quant.tracing.trace import fuse_bn, trace
 from tests.quant.networks import ReluPair, frozen_state, reference, same_tensors, settled
 
 CALIBRATE = CalibrateSpec(activation_range="minmax")

@@ -12,7 +12,7 @@ from quant.fake_quantize import FakeQuantize
 from quant.graph import UnsupportedNetworkError, is_linear_in_place, module_of
 from quant.prepare import QuantConv, elementwise_consumers, prepare, quant_convs, quantizers
 from quant.recipe import GRANULARITIES
-from quant.trace import fuse_bn
+from quant.tracing.trace import fuse_bn
 from tests.quant.networks import (
     ReluPair,
     activation_quantizers,

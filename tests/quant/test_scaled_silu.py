@@ -8,7 +8,7 @@ from torch import nn
 from quant.equalization.equalize import equalize
 from quant.recipe import EqualizeSpec
 from quant.scaled_silu import ScaledSiLU, scale_silus
-from quant.trace import trace
+from quant.tracing.trace import trace
 from tests.quant.networks import AllKinds, reference, settled
 
 
@@ -28,7 +28,7 @@ def test_a_factor_of_each_channel_passes_through():
 
 @pytest.mark.parametrize("fused", [False, True])
 def test_every_silu_behind_a_convolution_is_replaced_and_the_function_stays(depth_network, images, fused):
-    from quant.trace import fuse_bn
+    from quant.tracing.trace import fuse_bn
 
     source = fuse_bn(depth_network) if fused else depth_network
     scaled = scale_silus(trace(source))

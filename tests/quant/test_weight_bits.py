@@ -19,7 +19,7 @@ from quant.fake_quantize import FakeQuantize
 from quant.prepare import prepare, quant_convs, quantizers
 from quant.qat.finetune import prepare_for_qat
 from quant.recipe import CalibrateSpec, RoundingSpec
-from quant.trace import fuse_bn, trace
+from quant.tracing.trace import fuse_bn, trace
 from quant.weight_rounding.rounding import round_weights_optq
 from tests.quant.networks import noise, reference
 

@@ -14,7 +14,7 @@ from quant.calibrate import calibrate
 from quant.prepare import quant_convs, quantizers
 from quant.recipe import CalibrateSpec
 from quant.state import QuantizerStateError
-from quant.trace import fuse_bn
+from quant.tracing.trace import fuse_bn
 from tests.quant.networks import frozen_state, reference, same_tensors
 
 MINMAX = CalibrateSpec(activation_range="minmax")

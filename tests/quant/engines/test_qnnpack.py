@@ -17,7 +17,7 @@ from quant.fake_quantize import FakeQuantize
 from quant.graph import module_of
 from quant.prepare import QuantConv, prepare, quant_convs
 from quant.recipe import GRANULARITIES, CalibrateSpec
-from quant.trace import fuse_bn
+from quant.tracing.trace import fuse_bn
 from tests.quant.networks import (
     activation_quantizers,
     freeze_at_unit_ranges_,

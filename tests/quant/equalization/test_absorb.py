@@ -10,7 +10,7 @@ from quant.calibrate import calibrate
 from quant.equalization.absorb import absorb_high_biases_
 from quant.equalization.equalize import equalize
 from quant.recipe import CalibrateSpec, EqualizeSpec
-from quant.trace import fuse_bn, trace
+from quant.tracing.trace import fuse_bn, trace
 from tests.quant.networks import ReluPair, reference, settled
 
 

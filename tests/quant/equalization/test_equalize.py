@@ -12,7 +12,7 @@ from quant.equalization.equalize import equalize as equalized
 from quant.graph import bn_factor, module_of
 from quant.recipe import EQUALIZE_OBJECTIVES, EqualizeSpec
 from quant.scaled_silu import scale_silus
-from quant.trace import fuse_bn, trace
+from quant.tracing.trace import fuse_bn, trace
 from tests.quant.equalization.small_networks import (
     CHANNELS,
     COUNTS,

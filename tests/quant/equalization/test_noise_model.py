@@ -18,7 +18,7 @@ from quant.equalization.sensitivity import sensitivity
 from quant.graph import conv_blocks, finish
 from quant.recipe import BiasCorrectionSpec, CalibrateSpec, EqualizeSpec
 from quant.scaled_silu import scale_silus
-from quant.trace import fuse_bn, trace
+from quant.tracing.trace import fuse_bn, trace
 from tests.quant.networks import reference, settled, smooth_images
 
 SPEC = EqualizeSpec(images=4)

@@ -5,7 +5,7 @@ import torch
 
 from model.data.pack import Pack
 from model.images import normalize
-from quant.trace import fuse_bn
+from quant.tracing.trace import fuse_bn
 from tests.quant.networks import (
     AllKinds,
     settled,

@@ -18,7 +18,7 @@ from quant.prepare import prepare, quant_convs, quantizers
 from quant.qat.finetune import finetune, prepare_for_qat
 from quant.recipe import CalibrateSpec, QatSpec
 from quant.state import QuantizerStateError, require_state
-from quant.trace import fuse_bn
+from quant.tracing.trace import fuse_bn
 from tests.quant.networks import (
     activation_quantizers,
     freeze_at_unit_ranges_,

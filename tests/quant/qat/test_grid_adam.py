@@ -10,7 +10,7 @@ from quant.calibrate import calibrate
 from quant.prepare import prepare, quant_convs
 from quant.qat.grid_adam import GridAdam, grid_units
 from quant.recipe import CalibrateSpec
-from quant.trace import fuse_bn
+from quant.tracing.trace import fuse_bn
 from tests.quant.networks import ReluPair, reference
 
 RATE = 0.1

@@ -12,7 +12,7 @@ from quant.qat.averaging import Averaged
 from quant.qat.finetune import prepare_for_qat
 from quant.qat.integers import changed, integer_weights
 from quant.recipe import CalibrateSpec, QatSpec
-from quant.trace import fuse_bn
+from quant.tracing.trace import fuse_bn
 from tests.quant.networks import same_tensors
 from tests.quant.qat.training import CALIBRATE, SPEC, train, warm
 

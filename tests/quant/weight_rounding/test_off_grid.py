@@ -9,7 +9,7 @@ from quant.calibrate import calibrate
 from quant.prepare import quant_convs
 from quant.qat.integers import changed, integer_weights
 from quant.recipe import CalibrateSpec, RoundingSpec
-from quant.trace import fuse_bn
+from quant.tracing.trace import fuse_bn
 from quant.weight_rounding.off_grid import lean_, load_off_grid, save_off_grid
 from quant.weight_rounding.rounding import round_weights_optq
 

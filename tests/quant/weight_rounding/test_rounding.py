@@ -13,7 +13,7 @@ from quant.engines import qnnpack
 from quant.prepare import quant_convs, quantizers
 from quant.recipe import GRANULARITIES, CalibrateSpec, RoundingSpec
 from quant.state import QuantizerStateError, require_state
-from quant.trace import fuse_bn
+from quant.tracing.trace import fuse_bn
 from quant.weight_rounding.rounding import round_weights_optq
 from tests.quant.networks import (
     AllKinds,

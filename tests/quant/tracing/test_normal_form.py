@@ -12,7 +12,7 @@ from quant.equalization.equalize import equalize
 from quant.graph import conv_blocks, module_of
 from quant.prepare import quant_convs
 from quant.recipe import CalibrateSpec, EqualizeSpec
-from quant.trace import fuse_bn, trace
+from quant.tracing.trace import fuse_bn, trace
 from tests.quant.networks import reference, settled
 
 

@@ -28,7 +28,7 @@ from quant.engines import qnnpack
 from quant.equalization.equalize import equalize
 from quant.prepare import quant_convs
 from quant.recipe import CalibrateSpec, EqualizeSpec
-from quant.trace import fuse_bn
+from quant.tracing.trace import fuse_bn
 
 TORCHVISION = (
     *("mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large", "resnet18", "resnet50", "regnet_y_400mf"),

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from model.network.tracing import SizesError, trace_with_sizes
-from quant.attention import unfold_attention_
 from quant.graph import UnsupportedNetworkError, conv_blocks, finish, fold, module_of
-from quant.normal_form import normalize
+from quant.tracing.attention import unfold_attention_
+from quant.tracing.normal_form import normalize
 
 _DROPPED = (nn.Dropout, nn.Dropout2d, nn.Identity)
 
@@ -16,9 +16,9 @@ _DROPPED = (nn.Dropout, nn.Dropout2d, nn.Identity)
 def trace(network: nn.Module, example: Tensor | None = None) -> fx.GraphModule:
     """A traced copy of ``network`` without dropout and identities; module and parameter names are kept.
 
-    With an ``example`` (1xCxHxW) the sizes that its forward reads are constants, and the graph is in normal form
-    (``quant.normal_form``), with linear layers as 1x1 convolutions; without one, sizes cannot be read. A graph is
-    taken as it is. Raises UnsupportedNetworkError where the network cannot be traced.
+    With an ``example`` (1xCxHxW) the sizes that its forward reads are constants, and the graph is in normal form, with
+    linear layers as 1x1 convolutions; without one, sizes cannot be read. A graph is taken as it is. Raises
+    UnsupportedNetworkError where the network cannot be traced.
     """
     if isinstance(network, fx.GraphModule):
         return copy.deepcopy(network)
