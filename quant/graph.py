@@ -129,9 +129,8 @@ def constants(graph_module: fx.GraphModule) -> set[fx.Node]:
     return found
 
 
-def read_in_int8(graph_module: fx.GraphModule) -> set[fx.Node]:
+def read_in_int8(graph_module: fx.GraphModule, constant: set[fx.Node]) -> set[fx.Node]:
     """Values that an operator with int8 kernels reads, itself or behind others that only move values."""
-    constant = constants(graph_module)
     found: set[fx.Node] = set()
     for node in reversed(graph_module.graph.nodes):
         for user in node.users:

@@ -116,7 +116,8 @@ def prepare(network: nn.Module, granularity: str, weight_bits: WeightBits = ALL_
     blocks = {block.conv: block for block in conv_blocks(graph_module)}
     names: dict[fx.Node, str] = {}
     graph_module.add_module("quantizers", nn.Module())
-    constant, read = constants(graph_module), read_in_int8(graph_module)
+    constant = constants(graph_module)
+    read = read_in_int8(graph_module, constant)
     for node in list(graph_module.graph.nodes):
         absorbed = any(node in (s.bn, s.activation) for s in blocks.values())
         if node.op == "output" or node in constant or absorbed:

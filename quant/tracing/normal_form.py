@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from quant.graph import finish, module_of
+from quant.graph import finish, module_of, set_module
 
 _ELEMENTWISE = (nn.ReLU, nn.ReLU6, nn.SiLU, nn.Hardswish, nn.Hardsigmoid, nn.Sigmoid, nn.GELU, nn.LeakyReLU, nn.Tanh)
 _RELU = (F.relu, torch.relu, F.relu_, torch.relu_, "relu", "relu_")
@@ -88,7 +88,7 @@ def _make_linears_convolutions_(graph_module: fx.GraphModule) -> None:
         if _is_flatten(module, node) and source.meta["shape"][2:] == (1, 1) and len(shape) == 2:
             images[node] = source
         elif isinstance(module, nn.Linear):
-            _set_module(graph_module, str(node.target), _as_convolution(module))
+            set_module(graph_module, str(node.target), _as_convolution(module))
             _on_image(graph, node, _image(graph, node, source, images), images)
         elif isinstance(module, _ELEMENTWISE) and source in images:
             _on_image(graph, node, images[source], images)
@@ -127,8 +127,3 @@ def _as_convolution(linear: nn.Linear) -> nn.Conv2d:
     conv.bias = None if linear.bias is None else nn.Parameter(linear.bias.detach())
     conv.training = linear.training
     return conv
-
-
-def _set_module(graph_module: fx.GraphModule, name: str, module: nn.Module) -> None:
-    parent, _, leaf = name.rpartition(".")
-    setattr(graph_module.get_submodule(parent), leaf, module)
