@@ -1,6 +1,7 @@
 """Plan -> Ray Tune: one trial is one node of the trie, released when its inputs are in the store."""
 
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -96,7 +97,21 @@ def cluster(resources: Resources) -> Iterator[Dashboard]:
             ),
         )
     finally:
+        _shut_down()
+
+
+def _shut_down() -> None:
+    """Leave Ray, with the garbage collector at rest.
+
+    Ray ends a process in which any thread lets go of an ``ObjectRef`` while it shuts down, and a thread that records
+    results may be the one that collects the circles Tune leaves behind.
+    """
+    gc.disable()
+    try:
+        gc.collect()
         ray.shutdown()
+    finally:
+        gc.enable()
 
 
 class RayDied(RuntimeError):

@@ -1,5 +1,6 @@
 """A tiny grid that really runs on Ray: every stage once, on cores of its own."""
 
+import gc
 import itertools
 import json
 import os
@@ -7,9 +8,11 @@ import re
 import time
 import urllib.error
 import urllib.request
+import weakref
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -203,3 +206,28 @@ def test_records_are_json_that_other_tools_can_read(ran):
     for node in ran.plan.nodes:
         if ran.store.has(node.id):
             assert json.loads((ran.store.path(node.id) / "result.json").read_text())["id"] == node.id
+
+
+def test_no_thread_collects_circles_while_ray_shuts_down(monkeypatch):
+    """Ray ends the process in which one with an ObjectRef in it is collected then."""
+
+    class Circle:
+        def __init__(self) -> None:
+            self.own = self
+
+    known, alive = [], []
+
+    def shutdown() -> None:
+        alive.extend(circle() is not None for circle in known)
+        known.append(weakref.ref(Circle()))
+        for _ in range(100_000):  # many collections of all ages, were they on
+            Circle()
+        alive.append(known[-1]() is not None)
+
+    monkeypatch.setattr(schedule.ray, "init", lambda **_: SimpleNamespace(dashboard_url=""))
+    monkeypatch.setattr(schedule.ray, "nodes", list)
+    monkeypatch.setattr(schedule.ray, "shutdown", shutdown)
+    with schedule.cluster(Resources()):
+        known.append(weakref.ref(Circle()))
+    assert alive == [False, True]
+    assert gc.isenabled()
