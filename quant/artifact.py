@@ -31,7 +31,7 @@ from quant.tracing.trace import fuse_bn, trace
 
 FORMS = ("float", "prepared", "int8")
 _DESCRIPTION = "network.json"
-_ONLY_WHERE_NOT_8BIT = ("weight_bits", "activation_bits")
+_ONLY_WHERE_NEEDED = ("weight_bits", "activation_bits", "traced")
 _FLOAT_TENSORS = "network.safetensors"
 _STATE_DICT, _PACKED = ".pt", ".packed.safetensors"
 
@@ -60,8 +60,8 @@ def save_network(folder: Path, network: nn.Module, form: Form) -> None:
     states = {"modes": {name: quantizer.mode for name, quantizer in named.items()}, "activation_bits": wide(named)}
     if isinstance(network, fx.GraphModule) and form.form == "int8":
         states = {key: network.meta[key] for key in states}
-    described = {**asdict(form), **states}
-    description = {key: value for key, value in described.items() if value or key not in _ONLY_WHERE_NOT_8BIT}
+    described = {**asdict(form), **states, "traced": form.form == "float" and isinstance(network, fx.GraphModule)}
+    description = {key: value for key, value in described.items() if value or key not in _ONLY_WHERE_NEEDED}
     if form.form == "int8" and not isinstance(network, ExportedNetwork):
         _save_int8(network, folder, form.weight_bits)
     elif not isinstance(network, ExportedNetwork):
@@ -113,6 +113,8 @@ def load_network(folder: str | Path) -> nn.Module:
         return load_prepared(folder)
     if form.form == "float":
         network = _built(form)
+        if _read_description(folder).get("traced"):
+            network = trace(network, example_image(form.network))
         _load_tensors_(network, folder, _FLOAT_TENSORS)
         return network.eval()
     int8 = qnnpack.convert(_built_prepared(folder, form), form.engine or qnnpack.ENGINE)
@@ -163,10 +165,6 @@ def _load_tensors_(network: nn.Module, folder: Path, name: str, weight_bits: Wei
             state = load_packed(path, weight_bits, network.state_dict())
         else:
             state = load_file(path) if name == _FLOAT_TENSORS else torch.load(path, weights_only=True)
-        if name == _FLOAT_TENSORS:
-            for key, own in network.state_dict().items():  # a linear layer may come as the 1x1 convolution that it is
-                if key in state and own.dim() == 2 and state[key].shape[2:] == (1, 1):
-                    state[key] = state[key].flatten(1)
         network.load_state_dict(state)
     except (OSError, RuntimeError, KeyError, ValueError, SafetensorError, UnpicklingError) as error:
         raise InputError(

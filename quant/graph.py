@@ -61,7 +61,8 @@ def set_module(graph_module: fx.GraphModule, name: str, module: nn.Module) -> No
     setattr(graph_module.get_submodule(parent), leaf, module)
 
 
-def _only_user(graph_module: fx.GraphModule, node: fx.Node, kinds: tuple[type, ...]) -> fx.Node | None:
+def only_user(graph_module: fx.GraphModule, node: fx.Node, kinds: tuple[type, ...]) -> fx.Node | None:
+    """The one reader of the node's value where it is a module of these kinds, else None."""
     if len(node.users) != 1:
         return None
     user = next(iter(node.users))
@@ -81,8 +82,8 @@ def conv_blocks(graph_module: fx.GraphModule) -> list[ConvBlock]:
         if conv.padding_mode != "zeros":
             raise UnsupportedNetworkError(f"convolution {node.target} pads by {conv.padding_mode}; expected zeros.")
         seen.add(conv)
-        bn = _only_user(graph_module, node, (nn.BatchNorm2d,))
-        activation = _only_user(graph_module, bn or node, ACTIVATIONS)
+        bn = only_user(graph_module, node, (nn.BatchNorm2d,))
+        activation = only_user(graph_module, bn or node, ACTIVATIONS)
         blocks.append(ConvBlock(node, bn, activation))
     return blocks
 

@@ -36,6 +36,7 @@ def trace_with_sizes(network: nn.Module, example: Tensor) -> fx.GraphModule:
         root = _of_images_alone(copy.deepcopy(network).eval())
         graphs.append((tracer.trace(root), root))
     (graph, root), (other, other_root) = graphs
+    graph._tracer_cls = fx.Tracer  # with which a copy from another process is made
     for module, source in zip(root.modules(), network.modules(), strict=True):
         module.training = source.training
     graph_module = fx.GraphModule(root, graph, type(network).__name__)

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from quant.graph import finish, module_of, set_module
+from quant.tracing.transposed import unfold_transposed_
 
 _ELEMENTWISE = (nn.ReLU, nn.ReLU6, nn.SiLU, nn.Hardswish, nn.Hardsigmoid, nn.Sigmoid, nn.GELU, nn.LeakyReLU, nn.Tanh)
 _RELU = (F.relu, torch.relu, F.relu_, torch.relu_, "relu", "relu_")
@@ -36,6 +37,7 @@ def normalize(graph_module: fx.GraphModule) -> fx.GraphModule:
     """Bring a graph that knows its shapes (``trace_with_sizes``) into normal form, in place."""
     _drop_what_does_nothing_(graph_module)
     _make_activations_modules_(graph_module)
+    unfold_transposed_(graph_module)
     _make_linears_convolutions_(graph_module)
     graph_module.graph.eliminate_dead_code()
     return finish(graph_module)

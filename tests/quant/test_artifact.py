@@ -8,7 +8,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from model.errors import InputError
+from model.network.depth_network import build_network
 from model.network.spec import NetworkSpec
+from model.network.user_network import register_network
 from quant.analysis.weight_widths import choose_widths
 from quant.artifact import Form, load_network, load_prepared, read_form, save_network, size_mb
 from quant.calibrate import calibrate
@@ -19,7 +21,7 @@ from quant.prepare import quant_convs, quantizers
 from quant.qat.finetune import prepare_for_qat
 from quant.recipe import CalibrateSpec, EqualizeSpec
 from quant.state import require_state
-from quant.tracing.trace import fuse_bn
+from quant.tracing.trace import fuse_bn, trace
 from tests.quant.networks import reference, same_tensors
 
 SPEC = NetworkSpec(input_size=64)
@@ -249,3 +251,44 @@ def test_a_packed_file_that_is_damaged_or_of_another_network_is_named(depth_netw
         save_file({name: value[:-1] for name, value in tensors.items()}, file)
     with pytest.raises(InputError, match=str(tmp_path)):
         load_network(tmp_path)
+
+
+LINEAR_AND_TRANSPOSED = """
+from torch import nn
+
+
+class Small(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 3, 8, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU())
+        self.gate = nn.Linear(8, 8)
+        self.up = nn.ConvTranspose2d(8, 1, 2, stride=2)
+
+    def forward(self, x):
+        x = self.body(x)
+        return self.up(x * self.gate(x.mean((2, 3))).sigmoid()[:, :, None, None])
+
+
+def build(input_size):
+    return Small()
+"""
+
+
+@pytest.mark.parametrize("form", ["float", "prepared", "int8"])
+def test_layers_that_became_convolutions_come_back_in_every_form(images, tmp_path, form):
+    (tmp_path / "small.py").write_text(LINEAR_AND_TRANSPOSED)
+    spec = NetworkSpec(register_network(tmp_path / "small.py"), 64)
+    network = trace(build_network(spec).eval(), images[:1])
+    if form != "float":
+        network = calibrate(network, "per_channel", MINMAX, images)
+    if form == "int8":
+        network = qnnpack.convert(network)
+    granularity = None if form == "float" else "per_channel"
+    save_network(
+        tmp_path,
+        network,
+        Form(spec, False, form, granularity=granularity, engine="qnnpack" if form == "int8" else None),
+    )
+    loaded = load_network(tmp_path)
+    assert same_tensors(loaded.state_dict(), network.state_dict())
+    assert torch.equal(reference(loaded, images), reference(network, images))
