@@ -143,6 +143,9 @@ def _convert_quantized(
     elif quantized is not None and len(inputs) == 2 and _has_kernel(prepared, producer, quantizer):
         qparams = _qparams(graph_module, call, quantizer)
         new = graph.call_function(quantized, (*(values.int8[arg] for arg in inputs), *qparams))
+    elif isinstance(module, nn.Hardswish):
+        qparams = _qparams(graph_module, call, quantizer)
+        new = graph.call_function(torch.ops.quantized.hardswish, (values.int8[inputs[0]], *qparams))
     elif producer.target is torch.cat:
         dim = producer.args[1] if len(producer.args) > 1 else producer.kwargs.get("dim", 0)
         listed = producer.args[0] if producer.args else producer.kwargs["tensors"]

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from quant.graph import finish, module_of, set_module
+from quant.tracing.lone_batch_norm import give_convolutions_
 from quant.tracing.transposed import unfold_transposed_
 
 _ELEMENTWISE = (nn.ReLU, nn.ReLU6, nn.SiLU, nn.Hardswish, nn.Hardsigmoid, nn.Sigmoid, nn.GELU, nn.LeakyReLU, nn.Tanh)
@@ -38,6 +39,7 @@ def normalize(graph_module: fx.GraphModule) -> fx.GraphModule:
     _drop_what_does_nothing_(graph_module)
     _make_activations_modules_(graph_module)
     unfold_transposed_(graph_module)
+    give_convolutions_(graph_module)
     _make_linears_convolutions_(graph_module)
     graph_module.graph.eliminate_dead_code()
     return finish(graph_module)
