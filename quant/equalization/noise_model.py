@@ -47,7 +47,7 @@ class _Matrices:
     """
 
     def __init__(self, elements: Tensor, down: Tensor, floor: float) -> None:
-        self.logs = torch.where(elements > floor, elements, 0.0).double().log()
+        self.elements = torch.where(elements > floor, elements, 0.0)
         self.down = down
         self.live = (elements > floor).any(-1).flatten()
 
@@ -57,7 +57,7 @@ class _Matrices:
         It holds near ``around``: of elements whose share there is below 1e-308 it knows nothing.
         """
         origin = around[self.down]
-        exponents = power * self.logs + slope * origin[:, None]
+        exponents = self.elements.to(torch.float64, copy=True).log_().mul_(power).add_(slope * origin[:, None])
         most = exponents.amax(-1, keepdim=True).clamp_min(-1e300)
         kernel = exponents.sub_(most).exp_()
 
@@ -154,6 +154,7 @@ class NoiseModel:
 
             with torch.enable_grad():
                 optimizer.step(closure)
+            del log_noise, closure  # and the matrices that they hold, before others are made
         return (theta * self.scalable).detach()
 
 
