@@ -113,10 +113,21 @@ def is_linear_in_place(graph_module: fx.GraphModule, node: fx.Node) -> bool:
 
 
 def keeps_quantization(graph_module: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether output values are averages, copies or clamps at zero of input values, of whatever channel."""
-    if is_linear_in_place(graph_module, node) or node.target in _REARRANGING:
+    """Whether output values are averages, copies or clamps at zero of input values, of whatever channel, or zeros."""
+    if is_linear_in_place(graph_module, node) or node.target in _REARRANGING or is_zero_pad(node):
         return True
     return isinstance(module_of(graph_module, node), _REARRANGING_MODULES)
+
+
+def is_zero_pad(node: fx.Node) -> bool:
+    """Whether the node puts zeros around its input, which every activation quantizer has a level for."""
+    if node.target is not F.pad:
+        return False
+    mode, value = (
+        node.kwargs.get(name, node.args[place] if len(node.args) > place else default)
+        for place, name, default in ((2, "mode", "constant"), (3, "value", None))
+    )
+    return mode == "constant" and not value
 
 
 def constants(graph_module: fx.GraphModule) -> set[fx.Node]:
