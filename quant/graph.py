@@ -113,7 +113,7 @@ def is_linear_in_place(graph_module: fx.GraphModule, node: fx.Node) -> bool:
 
 def keeps_quantization(graph_module: fx.GraphModule, node: fx.Node) -> bool:
     """Whether output values are averages, copies or clamps at zero of input values, of whatever channel."""
-    if node.target is operator.getitem and node.all_input_nodes[0].meta.get("gives_tuple"):
+    if any(one.meta.get("gives_tuple") for one in (node, *node.all_input_nodes)):
         return False
     if is_linear_in_place(graph_module, node) or node.target in _REARRANGING:
         return True

@@ -8,6 +8,7 @@ free: the network is recorded with two and with three images, and what differs i
 import copy
 import inspect
 import itertools
+import operator
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -36,9 +37,9 @@ def trace_with_sizes(network: nn.Module, example: Tensor) -> fx.GraphModule:
 
     Module and parameter names, and train or eval mode, are kept; what a forward does in eval mode, with its defaults,
     is recorded. Tensors that it makes by itself become buffers. The ``meta`` of a node has its ``shape`` for two images
-    and its ``dtype``, or ``gives_tuple``, and the ``line`` (file:line) of the code that it is from. Raises
-    fx.proxy.TraceError where the forward branches on values, and SizesError where it depends on the batch in other ways
-    than in proportion.
+    and its ``dtype``, the dimensions that are ``free`` as they grow with the batch, or ``gives_tuple``, and the
+    ``line`` (file:line) of the code that it is from. Raises fx.proxy.TraceError where the forward branches on values,
+    and SizesError where it depends on the batch in other ways than in proportion.
     """
     graphs = []
     for count in BATCHES:
@@ -167,6 +168,8 @@ def free_batch_(graph_module: fx.GraphModule, other: fx.Graph, other_root: nn.Mo
         raise SizesError(f"{name} runs other operators with {BATCHES[1]} images than with {BATCHES[0]}.", other_node)
     images = next(node for node in nodes if node.op == "placeholder")
     for node, twin in zip(nodes, others, strict=True):
+        sizes = zip(node.meta.get("shape", ()), twin.meta.get("shape", ()), strict=True)
+        node.meta["free"] = tuple(dim for dim, (a, b) in enumerate(sizes) if a != b)
         if node.op != "placeholder":
             _replace_batch_(node, twin, images)
         if node.op == "get_attr" and str(node.target).startswith("_tensor_constant"):
@@ -194,7 +197,8 @@ def _replace_batch_(node: fx.Node, twin: fx.Node, images: fx.Node) -> None:
     if not differing:
         return
     if any(isinstance(number, float) or a * BATCHES[1] != b * BATCHES[0] for a, b in differing for number in (a, b)):
-        raise SizesError(f"{node.format_node()} depends on the batch as {differing}, not in proportion to it.", node)
+        name = node._pretty_print_target(node.target)
+        raise SizesError(f"{name} depends on the batch as {differing}, not in proportion to it.", node)
     if node.target in _SHAPES:
         sizes = [-1 if a != b else a for a, b in zip(node.meta["shape"], twin.meta["shape"], strict=True)]
         if sizes.count(-1) == 1 and 0 not in sizes:
@@ -209,11 +213,10 @@ def _replace_batch_(node: fx.Node, twin: fx.Node, images: fx.Node) -> None:
         a, b = next(position)
         if a == b:
             return argument
-        if a != BATCHES[0]:
-            times = a // BATCHES[0]
-            raise SizesError(f"{node.format_node()} needs {times} times the number of images as a size.", node)
         with graph.inserting_before(node):
-            return graph.call_method("size", (images, 0))
+            size = graph.call_method("size", (images, 0))
+            times = a // BATCHES[0]
+            return size if times == 1 else graph.call_function(operator.mul, (size, times))
 
     node.args, node.kwargs = fx.node.map_aggregate((node.args, node.kwargs), batch)
 

@@ -1,17 +1,20 @@
 """What a forward computes from parameters alone, computed once."""
 
+import copy
+
 import torch
 from torch import Tensor, fx, nn
 
-from quant.graph import set_module
+from quant.graph import module_of, set_module
 
 
 @torch.no_grad()
 def evaluate_constants_(graph_module: fx.GraphModule) -> None:
     """Put the value of every subgraph that reads parameters and buffers alone in its place, for each of its readers.
 
-    Standardized or scaled weights, embeddings that are looked up. The value is a parameter where one of its sources is
-    a parameter that learns: training then changes the value, and no longer what it was computed from.
+    Standardized or scaled weights, embeddings that are looked up, a position bias that a small network gives. The value
+    is a parameter where one of its sources is a parameter that learns: training then changes the value, and no longer
+    what it was computed from.
     """
     sources = _sources(graph_module)
     values: dict[fx.Node, object] = {}
@@ -42,8 +45,11 @@ def _sources(graph_module: fx.GraphModule) -> dict[fx.Node, tuple[str, ...]]:
         inputs = node.all_input_nodes
         if node.op == "get_attr":
             found[node] = (str(node.target),)
-        elif node.op in ("call_function", "call_method") and found.keys() >= set(inputs) and not _is_random(node):
-            found[node] = tuple(dict.fromkeys(name for source in inputs for name in found[source]))
+        elif node.op not in ("placeholder", "output") and found.keys() >= set(inputs) and not _is_random(node):
+            names = [name for source in inputs for name in found[source]]
+            module = module_of(graph_module, node)
+            names += [f"{node.target}.{name}" for name, _ in module.named_parameters()] if module is not None else []
+            found[node] = tuple(dict.fromkeys(names))
     return found
 
 
@@ -55,6 +61,8 @@ def _value(graph_module: fx.GraphModule, node: fx.Node, values: dict[fx.Node, ob
     if node.op == "get_attr":
         return attribute(graph_module, str(node.target))
     args, kwargs = fx.map_arg((node.args, node.kwargs), lambda source: values[source])  # type: ignore[arg-type, return-value]
+    if (module := module_of(graph_module, node)) is not None:
+        return copy.deepcopy(module).eval()(*args, **kwargs)
     if node.op == "call_method":
         return getattr(args[0], str(node.target))(*args[1:], **kwargs)
     return node.target(*args, **kwargs)  # type: ignore[operator]

@@ -7,6 +7,7 @@ that torch.fx records: ``torch.nn.functional`` and methods of tensors. The names
 
 import contextlib
 import copy
+import io
 import logging
 import operator
 from collections.abc import Iterator
@@ -39,7 +40,7 @@ def trace_exported(network: nn.Module, example: Tensor) -> fx.GraphModule:
 def _exported(network: nn.Module, images: Tensor) -> fx.GraphModule:
     root = copy.deepcopy(network).eval()
     # Without gradients, attention takes fast paths that are one operator.
-    with torch.enable_grad(), _without_log():
+    with torch.enable_grad(), _silence():
         program = torch.export.export(root, (images,), strict=False)
     program = program.run_decompositions({})  # nothing is taken apart, but for what changes values in place
     graph = fx.Graph()
@@ -62,14 +63,15 @@ def _exported(network: nn.Module, images: Tensor) -> fx.GraphModule:
 
 
 @contextlib.contextmanager
-def _without_log() -> Iterator[None]:
-    """A failure is reported by what is raised."""
-    logger = logging.getLogger("torch")
-    before, logger.disabled = logger.disabled, True
+def _silence() -> Iterator[None]:
+    """torch.export prints the graph so far where it fails; what is raised says enough."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
     try:
-        yield
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield
     finally:
-        logger.disabled = before
+        logging.disable(before)
 
 
 def _attribute(root: nn.Module, name: str, constants: dict[str, Any]) -> str:

@@ -60,6 +60,8 @@ def _place(graph_module: fx.GraphModule, node: fx.Node, module: nn.Module) -> st
         return free_name(graph_module, f"{node.name}_module")
     name = str(weights[0].meta.get("source", weights[0].target))
     owner, _, leaf = name.rpartition(".")
+    if leaf.endswith("_weight"):  # such as in_proj_weight
+        return free_name(graph_module, name.removesuffix("_weight"))
     if not owner or leaf not in ("weight", "running_mean"):
         return free_name(graph_module, f"{name}_{getattr(node.target, '__name__', node.target)}")
     return owner if _is_free(graph_module, node, owner, module) else free_name(graph_module, owner)

@@ -94,7 +94,7 @@ def _make_linears_convolutions_(graph_module: fx.GraphModule) -> None:
         if isinstance(module, nn.Linear):
             known, form = images, _as_convolution(module)
             _image(graph, node, source, images)
-        elif isinstance(module, nn.Conv1d) and module.padding_mode == "zeros" and len(shape) == 3:
+        elif isinstance(module, nn.Conv1d) and module.padding_mode == "zeros" and _is_line(node):
             known, form = lines, _as_convolution(module)
             _line(graph, node, source, lines)
         elif isinstance(module, nn.BatchNorm1d) and source in known and len(shape) == (2 if known is images else 3):
@@ -113,6 +113,11 @@ def _make_linears_convolutions_(graph_module: fx.GraphModule) -> None:
 
 def _is_flatten(module: nn.Module | None, node: fx.Node) -> bool:
     return isinstance(module, nn.Flatten) or node.target in (torch.flatten, "flatten", "view", "reshape", torch.reshape)
+
+
+def _is_line(node: fx.Node) -> bool:
+    """Whether a value is N x C x L, with the batch where it belongs."""
+    return len(node.meta["shape"]) == 3 and node.meta.get("free", (0,)) == (0,)
 
 
 def _image(graph: fx.Graph, node: fx.Node, source: fx.Node, images: dict[fx.Node, fx.Node]) -> None:
@@ -135,10 +140,11 @@ def _on_image(graph: fx.Graph, node: fx.Node, image: fx.Node, in_2d: tuple[int, 
     """Let ``node`` work on ``image``, and give its readers the shape that they know."""
     shape = node.meta["shape"]
     node.args = (image, *node.args[1:])
+    free = node.meta.get("free", (0,))
     with graph.inserting_after(node):
-        value = graph.call_method("reshape", (node, -1, *shape[1:]))
+        value = graph.call_method("reshape", (node, *(-1 if dim in free else size for dim, size in enumerate(shape))))
     value.meta = dict(node.meta)
-    node.meta = {**node.meta, "shape": in_2d}
+    node.meta = {**node.meta, "shape": in_2d, "free": (0,)}
     node.replace_all_uses_with(value, delete_user_cb=lambda user: user is not value)
 
 

@@ -26,15 +26,31 @@ def refusal(network: nn.Module, *errors: Exception) -> UnsupportedNetworkError:
     error = next((error for error in reversed(errors) if _line(error)), errors[-1])
     line, (path, kind) = _line(error), _module(error)
     where = type(network).__name__ + (f".{path} ({kind})" if path else "")
-    if line:
-        file, _, number = line.rpartition(":")
-        where += f", {line}, `{linecache.getline(file, int(number)).strip()}`"
+    where += _shown(line)
     reason, advice = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip("."), _ADVICE
     if isinstance(error, fx.proxy.TraceError) or type(error).__name__ in _ON_VALUES:
         reason, advice = "", _ADVICE_VALUES
     elif isinstance(error, SizesError):
         advice = _ADVICE_BATCH
     return UnsupportedNetworkError(f"{where} cannot be traced{f': {reason}' if reason else ''}. {advice}")
+
+
+def place_in_graph(error: BaseException) -> str:
+    """Operator, and line of the network's code, at which the run of a traced network failed; else an empty string."""
+    for frame, number in reversed(_frames(error)):
+        graph_module = frame.f_locals.get("self")
+        if frame.f_code.co_filename.startswith("<eval_with_key>") and isinstance(graph_module, fx.GraphModule):
+            name = linecache.getline(frame.f_code.co_filename, number).partition("=")[0].strip()
+            node = next((node for node in graph_module.graph.nodes if node.name == name), None)
+            if node is not None:
+                return f"{node.op} {node._pretty_print_target(node.target)}{_shown(node.meta.get('line', ''))}"
+    return ""
+
+
+def _shown(line: str) -> str:
+    """The line with what is written there."""
+    file, _, number = line.rpartition(":")
+    return f", {line}, `{linecache.getline(file, int(number)).strip()}`" if line else ""
 
 
 def _frames(error: BaseException) -> list[tuple[FrameType, int]]:

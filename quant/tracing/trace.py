@@ -34,15 +34,19 @@ def trace(network: nn.Module, example: Tensor | None = None) -> fx.GraphModule:
             raise refusal(network, error) from error
     device = next((parameter.device for parameter in network.parameters()), example.device)
     errors = []
-    for record in (trace_with_sizes, trace_exported):
+    for record in (_trace_fx, trace_exported):
         try:
-            recorded = record(unfold_attention_(settle_weights_(copy.deepcopy(network))), example.to(device))
+            recorded = record(settle_weights_(copy.deepcopy(network)), example.to(device))
             graph_module = normalize(_without_dropout(recorded))
             require_same_function(network, graph_module, example.to(device))
             return graph_module
         except Exception as error:  # whatever a forward does with a value that is recorded
             errors.append(error)
     raise refusal(network, *errors) from errors[-1]
+
+
+def _trace_fx(network: nn.Module, example: Tensor) -> fx.GraphModule:
+    return trace_with_sizes(unfold_attention_(network), example)
 
 
 def _without_dropout(graph_module: fx.GraphModule) -> fx.GraphModule:

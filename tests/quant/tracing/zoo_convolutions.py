@@ -43,6 +43,19 @@ class WeightStandardization(nn.Module):
         return F.conv2d(x, self.last.weight * self.scale, self.last.bias)
 
 
+class NormalizedWeights(nn.Module):
+    """Weights in the forms of ``torch.nn.utils``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 8, 3, padding=1))
+        self.conv = nn.utils.parametrizations.spectral_norm(nn.Conv2d(8, 8, 3, padding=1))
+        self.last = nn.utils.spectral_norm(nn.Conv2d(8, 4, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(F.elu(self.conv(F.mish(self.stem(x)))))
+
+
 class SharedHead(nn.Module):
     """A head that two levels share, as detectors have it, with BatchNorm inside."""
 

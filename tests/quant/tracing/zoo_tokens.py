@@ -108,3 +108,37 @@ class RowsInOrder(nn.Module):
     def forward(self, x: Tensor) -> Any:
         tokens, _ = self.rows(F.relu(self.stem(x)).mean(2).transpose(1, 2))
         return self.last(tokens)
+
+
+class TransformerLayers(nn.Module):
+    """PyTorch's own layers: an encoder with the batch second, and a decoder whose queries are parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 8, 4, stride=4)
+        self.encoder = nn.TransformerEncoderLayer(8, 2, 12)
+        self.decoder = nn.TransformerDecoderLayer(8, 2, 12, batch_first=True, norm_first=True, activation="gelu")
+        self.queries = nn.Embedding(3, 8)
+        self.register_buffer("mask", torch.triu(torch.ones(16, 16, dtype=torch.bool), 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.encoder(self.patches(x).flatten(2).permute(2, 0, 1), src_mask=self.mask).transpose(0, 1)
+        queries = self.queries(torch.arange(3, device=x.device))
+        return self.decoder(queries.expand(len(x), -1, -1), tokens)
+
+
+class KernelsOfThePicture(nn.Module):
+    """Convolutions whose kernels the picture gives, one for each image of the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.kernels, self.last = nn.Conv2d(3, 4, 3, 2, 1), nn.Linear(4, 36), nn.Conv2d(4, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.stem(x))
+        count, channels, height, width = x.shape
+        kernels = self.kernels(x.mean((2, 3))).view(count * channels, 1, 3, 3)
+        x = x.reshape(1, count * channels, height, width)
+        return self.last(
+            F.relu(F.conv2d(x, kernels, padding=1, groups=count * channels).view(count, -1, height, width))
+        )
