@@ -100,8 +100,9 @@ class _Tracer(fx.Tracer):
         return _Known(node, self)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """Modules of PyTorch, but for those that are made of others, such as nn.TransformerEncoderLayer."""
-        return super().is_leaf_module(m, module_qualified_name) and not list(m.children())
+        """Modules of PyTorch, but for those made of others (nn.TransformerEncoderLayer), and those with hooks."""
+        plain = not (list(m.children()) or m._forward_hooks or m._forward_pre_hooks)
+        return plain and super().is_leaf_module(m, module_qualified_name)
 
     def create_proxy(self, kind: str, target: Any, args: Any, kwargs: Any, *rest: Any, **named: Any) -> Any:
         proxy: Any = super().create_proxy(kind, target, args, kwargs, *rest, **named)

@@ -17,7 +17,7 @@ from quant.tracing.constants import evaluate_constants_
 from quant.tracing.in_place import make_out_of_place_
 from quant.tracing.modules import make_modules_
 from quant.tracing.operators import name_operators_
-from quant.tracing.paddings import make_paddings_numbers_
+from quant.tracing.paddings import keep_divisors_, make_paddings_numbers_
 from quant.tracing.separate import separate_calls_
 
 _ELEMENTWISE = (
@@ -42,6 +42,7 @@ def normalize(graph_module: fx.GraphModule) -> fx.GraphModule:
     separate_calls_(graph_module)
     _make_linears_convolutions_(graph_module)
     make_paddings_numbers_(graph_module)
+    keep_divisors_(graph_module)
     graph_module.graph.eliminate_dead_code()
     _forget_unread_(graph_module)
     return finish(graph_module)

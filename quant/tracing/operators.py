@@ -18,6 +18,8 @@ _NAMES: dict[Callable[..., Any], tuple[Any, ...]] = {
     torch.cat: (torch.concat, torch.concatenate),
 }
 _SPELLINGS = {spelling: name for name, spellings in _NAMES.items() for spelling in spellings}
+_OF_INTEGERS = {operator.add: torch.ops.aten.add.Tensor, operator.mul: torch.ops.aten.mul.Tensor}
+"""Sums and products of indices and masks go by a name that no int8 kernel is found for."""
 _SCALED = (operator.add, operator.sub)
 
 
@@ -26,7 +28,10 @@ def name_operators_(graph_module: fx.GraphModule) -> None:
     for node in list(graph_module.graph.nodes):
         if node.op not in ("call_function", "call_method"):
             continue
-        if (name := _SPELLINGS.get(node.target)) is not None and _has_name(node, name):
+        if not getattr(node.meta.get("dtype"), "is_floating_point", True):
+            node.target = _OF_INTEGERS.get(_SPELLINGS.get(node.target, node.target), node.target)
+            node.op = "call_function" if callable(node.target) else node.op
+        elif (name := _SPELLINGS.get(node.target)) is not None and _has_name(node, name):
             _scale_(node) if name in _SCALED else None
             node.op, node.target = "call_function", name
             if name is torch.softmax:

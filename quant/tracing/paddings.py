@@ -1,6 +1,7 @@
-"""Convolutions that pad in their own ways, as a padding and a convolution that pads both sides by zeros."""
+"""Layers that pad in ways that int8 kernels do not: convolutions as a padding and a convolution, pooling in float."""
 
-from torch import fx, nn
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
 
 from quant.graph import module_of, set_module
 from quant.tracing.constants import free_name
@@ -28,6 +29,35 @@ def make_paddings_numbers_(graph_module: fx.GraphModule) -> None:
             node.args = (padded,)
             conv.padding, conv.padding_mode = (0, 0), "zeros"
         done.add(conv)
+
+
+class AveragePool(nn.Module):
+    """Averages with a divisor of its own, for which there is no int8 kernel: over what is no padding, or given."""
+
+    def __init__(self, pool: nn.AvgPool2d) -> None:
+        super().__init__()
+        self.size, self.stride, self.padding, self.ceil_mode = (
+            pool.kernel_size,
+            pool.stride,
+            pool.padding,
+            pool.ceil_mode,
+        )
+        self.count_include_pad, self.divisor = pool.count_include_pad, pool.divisor_override
+
+    def forward(self, x: Tensor) -> Tensor:
+        """NxCxHxW to NxCxH'xW'."""
+        where = self.size, self.stride, self.padding, self.ceil_mode
+        return F.avg_pool2d(x, *where, self.count_include_pad, self.divisor)
+
+
+def keep_divisors_(graph_module: fx.GraphModule) -> None:
+    """Let average pooling that does not divide by the size of its kernel be float."""
+    for node in graph_module.graph.nodes:
+        pool = module_of(graph_module, node)
+        if isinstance(pool, nn.AvgPool2d):
+            uncounted = not pool.count_include_pad and pool.padding not in (0, (0, 0), [0, 0])
+            if uncounted or pool.divisor_override is not None:
+                set_module(graph_module, str(node.target), AveragePool(pool))
 
 
 def _sides(conv: nn.Conv2d) -> tuple[int, int, int, int]:

@@ -7,7 +7,7 @@ from types import FrameType
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from model.network import tracing
 from model.network.tracing import SizesError
@@ -35,16 +35,19 @@ def refusal(network: nn.Module, *errors: Exception) -> UnsupportedNetworkError:
     return UnsupportedNetworkError(f"{where} cannot be traced{f': {reason}' if reason else ''}. {advice}")
 
 
-def place_in_graph(error: BaseException) -> str:
-    """Operator, and line of the network's code, at which the run of a traced network failed; else an empty string."""
-    for frame, number in reversed(_frames(error)):
-        graph_module = frame.f_locals.get("self")
-        if frame.f_code.co_filename.startswith("<eval_with_key>") and isinstance(graph_module, fx.GraphModule):
-            name = linecache.getline(frame.f_code.co_filename, number).partition("=")[0].strip()
-            node = next((node for node in graph_module.graph.nodes if node.name == name), None)
-            if node is not None:
-                return f"{node.op} {node._pretty_print_target(node.target)}{_shown(node.meta.get('line', ''))}"
-    return ""
+def run(graph_module: fx.GraphModule, images: Tensor) -> Any:
+    """Run a graph by operators; raises UnsupportedNetworkError that names the one that fails, and its line of code."""
+    return _Run(graph_module).run(images)
+
+
+class _Run(fx.Interpreter):
+    def run_node(self, n: fx.Node) -> Any:
+        try:
+            return super().run_node(n)
+        except Exception as error:
+            operator = f"{n.op} {n._pretty_print_target(n.target)}"
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise UnsupportedNetworkError(f"{operator}{_shown(n.meta.get('line', ''))}: {reason}") from error
 
 
 def _shown(line: str) -> str:

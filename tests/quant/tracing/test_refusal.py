@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from quant.graph import UnsupportedNetworkError
-from quant.quantizable import require_quantizable
+from quant.tracing.refusal import run
 from quant.tracing.trace import trace
 from tests.quant.tracing.zoo_python import BranchOnValues, OtherwiseByBatch
 
@@ -53,8 +53,6 @@ def test_a_refusal_names_module_line_and_way_out(network, place, code, advice, c
 
 
 class FailsForOne(nn.Module):
-    """A sort of float values in an order that int8 has no kernel for is fine; a product of other sizes is not."""
-
     def __init__(self) -> None:
         super().__init__()
         self.conv = nn.Conv2d(3, 4, 3)
@@ -68,14 +66,22 @@ def test_a_network_that_does_otherwise_with_one_image_is_refused():
         trace(FailsForOne(), EXAMPLE)
 
 
-def test_what_fails_behind_tracing_names_operator_and_line(monkeypatch):
-    """The int8 network fails where its kernel does."""
+class OfOneSize(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
 
-    def broken(self: nn.Module, x: Tensor) -> Tensor:
-        raise RuntimeError("no kernel")
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        return x + x.new_ones(x.shape[-1])
 
-    monkeypatch.setattr(nn.Hardswish, "forward", broken)
-    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3))
-    require_quantizable(network, 16)  # holds no Hardswish
-    with pytest.raises(UnsupportedNetworkError, match="no kernel"):
-        require_quantizable(nn.Sequential(network, nn.Hardswish()), 16)
+
+def test_what_fails_in_the_run_of_a_graph_is_an_operator_and_a_line():
+    graph_module = trace(OfOneSize(), EXAMPLE)
+    assert torch.equal(run(graph_module, EXAMPLE), graph_module(EXAMPLE))
+    with pytest.raises(UnsupportedNetworkError) as caught:
+        run(graph_module, torch.zeros(1, 3, 20, 20))
+    place, _, reason = str(caught.value).partition("`: ")
+    assert place.startswith("call_function operator.add, ")
+    assert place.endswith("`return x + x.new_ones(x.shape[-1])")
+    assert reason.startswith("The size of tensor a (18) must match")

@@ -221,6 +221,26 @@ class Padded(nn.Module):
         return self.last(F.pad(F.relu(self.mirror(x)), (0, 1, 0, 1)))
 
 
+class Pools(nn.Module):
+    """Average pooling that does not count its padding, max pooling with its indices, and a hook."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.last = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 4, 3, padding=1)
+        self.average = nn.AvgPool2d(3, 2, padding=1, count_include_pad=False)
+        self.most, self.back = nn.MaxPool2d(2, return_indices=True), nn.MaxUnpool2d(2)
+        self.stem.register_forward_hook(double)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.stem(x))
+        values, places = self.most(x)
+        return self.last(self.average(x + self.back(values, places + 0)))
+
+
+def double(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+    return output * 2.0
+
+
 class Outputs(nn.Module):
     """A tuple of maps, one of them an input of the rest."""
 
