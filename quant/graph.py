@@ -114,6 +114,8 @@ def is_linear_in_place(graph_module: fx.GraphModule, node: fx.Node) -> bool:
 
 def keeps_quantization(graph_module: fx.GraphModule, node: fx.Node) -> bool:
     """Whether output values are averages, copies or clamps at zero of input values, of whatever channel, or zeros."""
+    if any(one.meta.get("gives_tuple") for one in (node, *node.all_input_nodes)):
+        return False
     if is_linear_in_place(graph_module, node) or node.target in _REARRANGING or is_zero_pad(node):
         return True
     return isinstance(module_of(graph_module, node), _REARRANGING_MODULES)

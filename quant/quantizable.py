@@ -9,6 +9,7 @@ from quant.calibrate import calibrate
 from quant.engines import qnnpack
 from quant.graph import UnsupportedNetworkError
 from quant.recipe import CalibrateSpec
+from quant.tracing.refusal import run
 from quant.tracing.trace import fuse_bn
 
 
@@ -16,7 +17,7 @@ from quant.tracing.trace import fuse_bn
 def require_quantizable(network: nn.Module, input_size: int) -> None:
     """Fuse, calibrate and convert a copy of ``network`` on noise, and run it.
 
-    Raises UnsupportedNetworkError with the first thing that failed.
+    Raises UnsupportedNetworkError with the first thing that failed; operator and line of code, if that was an operator.
     """
     noise = torch.randn(2, 3, input_size, input_size, generator=torch.Generator().manual_seed(0))
     spec = CalibrateSpec(activation_range="minmax")
@@ -24,7 +25,7 @@ def require_quantizable(network: nn.Module, input_size: int) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # torch's, that its int8 tensors are deprecated
             for form in (network.eval(), fuse_bn(network.eval(), noise[:1])):
-                qnnpack.convert(calibrate(form, "per_tensor", spec, noise))(noise[:1])
+                run(qnnpack.convert(calibrate(form, "per_tensor", spec, noise)), noise[:1])
     except Exception as error:  # what a forward does with a traced or quantized value can fail in any way
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UnsupportedNetworkError(reason) from error

@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 
 from quant.calibrate import Images
 from quant.graph import bn_factor, conv_blocks, module_of
+from quant.tracing.same_function import tensors
 
 
 @dataclass
@@ -57,10 +58,12 @@ def sensitivity(
     squared = {node: torch.zeros_like(weight) for node, weight in weights.items()}
     with torch.enable_grad():
         for index in range(count):
-            output = recorder.run(images[index : index + 1].to(device))
-            signs = torch.randint(0, 2, output.shape, generator=generator).to(output) * 2 - 1
+            total = torch.zeros((), device=device)
+            for output in tensors(recorder.run(images[index : index + 1].to(device))):
+                signs = torch.randint(0, 2, output.shape, generator=generator).to(output) * 2 - 1
+                total = total + (output * signs).sum()
             outputs = [recorder.convolved[node] for node in weights]
-            gradients = torch.autograd.grad((output * signs).sum(), [*weights.values(), *outputs])
+            gradients = torch.autograd.grad(total, [*weights.values(), *outputs])
             for node, by_weight, by_output in zip(
                 weights, gradients[: len(weights)], gradients[len(weights) :], strict=True
             ):

@@ -1,12 +1,11 @@
-"""One way to write each operator: modules in place of functions, and linear layers as 1x1 convolutions.
+"""One way to write each operator: modules in place of functions, one for each call, and all convolutions in 2D.
 
-A linear layer is a 1x1 convolution over an image of one pixel, whose rows are the batch. Written as one, all techniques
-for convolutions hold for it, and it runs in the same int8 kernels. Elementwise operators between two linear layers work
-on that image too.
+A linear layer is a 1x1 convolution over an image of one pixel, whose rows are the batch, and a convolution over a line
+one over an image of one row. Written as such, all techniques for convolutions hold for them, and they run in the same
+int8 kernels. BatchNorm and elementwise operators behind them work on that image too.
 """
 
 import operator
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,34 +13,42 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from quant.graph import finish, module_of, set_module
+from quant.tracing.constants import evaluate_constants_
+from quant.tracing.in_place import make_out_of_place_
 from quant.tracing.lone_batch_norm import give_convolutions_
+from quant.tracing.modules import make_modules_
+from quant.tracing.operators import name_operators_
+from quant.tracing.paddings import keep_divisors_, make_paddings_numbers_
+from quant.tracing.separate import separate_calls_
 from quant.tracing.transposed import unfold_transposed_
 
-_ELEMENTWISE = (nn.ReLU, nn.ReLU6, nn.SiLU, nn.Hardswish, nn.Hardsigmoid, nn.Sigmoid, nn.GELU, nn.LeakyReLU, nn.Tanh)
-_RELU = (F.relu, torch.relu, F.relu_, torch.relu_, "relu", "relu_")
-_SIGMOID = (torch.sigmoid, F.sigmoid, "sigmoid", "sigmoid_")
-_ACTIVATIONS: dict[Any, Callable[..., nn.Module]] = {
-    **dict.fromkeys(_RELU, lambda inplace=False: nn.ReLU()),
-    **dict.fromkeys(_SIGMOID, nn.Sigmoid),
-    F.relu6: lambda inplace=False: nn.ReLU6(),
-    F.silu: lambda inplace=False: nn.SiLU(),
-    F.hardswish: lambda inplace=False: nn.Hardswish(),
-    F.hardsigmoid: lambda inplace=False: nn.Hardsigmoid(),
-    F.gelu: nn.GELU,
-}
-_DROPOUTS = (F.dropout, F.dropout2d, F.alpha_dropout)
-_SAME = tuple(("call_method", name) for name in ("to", "float", "clone", "detach", "contiguous"))
+_ELEMENTWISE = (
+    *(nn.ReLU, nn.ReLU6, nn.SiLU, nn.Hardswish, nn.Hardsigmoid, nn.Sigmoid, nn.GELU, nn.LeakyReLU, nn.Tanh, nn.ELU),
+    *(nn.Mish, nn.Softplus, nn.Hardtanh),
+)
+_DROPOUTS = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout)
+_SAME = tuple(("call_method", name) for name in ("to", "float", "clone", "detach", "contiguous", "type_as"))
 """What leaves the values of a float32 tensor as they are."""
 
 
 def normalize(graph_module: fx.GraphModule) -> fx.GraphModule:
-    """Bring a graph that knows its shapes (``trace_with_sizes``) into normal form, in place."""
+    """Bring a graph that knows its shapes (``trace_with_sizes``, ``trace_exported``) into normal form, in place.
+
+    Raises UnsupportedNetworkError where it cannot: see ``make_out_of_place_``.
+    """
+    make_out_of_place_(graph_module)
     _drop_what_does_nothing_(graph_module)
-    _make_activations_modules_(graph_module)
+    name_operators_(graph_module)
+    evaluate_constants_(graph_module)
+    make_modules_(graph_module)
+    separate_calls_(graph_module)
     unfold_transposed_(graph_module)
-    give_convolutions_(graph_module)
     _make_linears_convolutions_(graph_module)
+    give_convolutions_(graph_module)
+    make_paddings_numbers_(graph_module)
+    keep_divisors_(graph_module)
     graph_module.graph.eliminate_dead_code()
+    _forget_unread_(graph_module)
     return finish(graph_module)
 
 
@@ -57,7 +64,7 @@ def _drop_what_does_nothing_(graph_module: fx.GraphModule) -> None:
                 with graph.inserting_before(node):
                     kept = graph.call_function(operator.getitem, (kept, where))
                 kept.meta = dict(node.meta)
-        elif node.target not in _DROPOUTS and (node.op, node.target) not in _SAME:
+        elif node.target not in _DROPOUTS and not _is_copy(node):
             if node.op == "call_method" and node.target == "view":  # what stood in front may have been made contiguous
                 node.target = "reshape"
             continue
@@ -65,23 +72,19 @@ def _drop_what_does_nothing_(graph_module: fx.GraphModule) -> None:
         graph.erase_node(node)
 
 
-def _make_activations_modules_(graph_module: fx.GraphModule) -> None:
-    graph = graph_module.graph
-    for node in list(graph.nodes):
-        if node.op in ("call_function", "call_method") and node.target in _ACTIVATIONS:
-            name = f"{node.name}_module"
-            graph_module.add_module(name, _ACTIVATIONS[node.target](*node.args[1:], **node.kwargs))
-            with graph.inserting_before(node):
-                call = graph.call_module(name, (node.args[0],))
-            call.meta = dict(node.meta)
-            node.replace_all_uses_with(call)
-            graph.erase_node(node)
+def _is_copy(node: fx.Node) -> bool:
+    source = node.args[0] if node.args else None
+    if (node.op, node.target) not in _SAME or not isinstance(source, fx.Node):
+        return False
+    return bool(source.meta.get("dtype") == node.meta.get("dtype"))
 
 
 def _make_linears_convolutions_(graph_module: fx.GraphModule) -> None:
     graph = graph_module.graph
     images: dict[fx.Node, fx.Node] = {}
     """Of a value (..., C) the same as rows x C x 1 x 1."""
+    lines: dict[fx.Node, fx.Node] = {}
+    """Of a value (N, C, L) the same as N x C x 1 x L."""
     for node in list(graph.nodes):
         module, shape = module_of(graph_module, node), node.meta.get("shape")
         if shape is None or node.op not in ("call_module", "call_function", "call_method"):
@@ -89,45 +92,106 @@ def _make_linears_convolutions_(graph_module: fx.GraphModule) -> None:
         source = node.args[0] if node.args and isinstance(node.args[0], fx.Node) else None
         if source is None:
             continue
+        known, form = images if source in images else lines, module
         if _is_flatten(module, node) and source.meta["shape"][2:] == (1, 1) and len(shape) == 2:
             images[node] = source
-        elif isinstance(module, nn.Linear):
-            set_module(graph_module, str(node.target), _as_convolution(module))
-            _on_image(graph, node, _image(graph, node, source, images), images)
-        elif isinstance(module, _ELEMENTWISE) and source in images:
-            _on_image(graph, node, images[source], images)
+            continue
+        if isinstance(module, nn.Linear):
+            known, form = images, _as_convolution(module)
+            _image(graph, node, source, images)
+        elif isinstance(module, nn.Conv1d) and module.padding_mode == "zeros" and _is_line(node):
+            known, form = lines, _as_convolution(module)
+            _line(graph, node, source, lines)
+        elif isinstance(module, nn.BatchNorm1d) and source in known and len(shape) == (2 if known is images else 3):
+            form = _as_2d(module)
+        elif isinstance(module, _ELEMENTWISE) and source in known:
+            pass
+        else:
+            continue
+        if form is not None and form is not module:
+            set_module(graph_module, str(node.target), form)
+        rows, channels, width = shape[0], shape[1], shape[-1]
+        in_2d = (rows, channels, 1, width) if known is lines else (torch.Size(shape[:-1]).numel(), width, 1, 1)
+        _on_image(graph, node, known[source], in_2d)
+        known[next(iter(node.users))] = node
 
 
 def _is_flatten(module: nn.Module | None, node: fx.Node) -> bool:
     return isinstance(module, nn.Flatten) or node.target in (torch.flatten, "flatten", "view", "reshape", torch.reshape)
 
 
-def _image(graph: fx.Graph, node: fx.Node, source: fx.Node, images: dict[fx.Node, fx.Node]) -> fx.Node:
+def _is_line(node: fx.Node) -> bool:
+    """Whether a value is N x C x L, with the batch where it belongs."""
+    return len(node.meta["shape"]) == 3 and node.meta.get("free", (0,)) == (0,)
+
+
+def _image(graph: fx.Graph, node: fx.Node, source: fx.Node, images: dict[fx.Node, fx.Node]) -> None:
     if source not in images:
         *rows, channels = source.meta["shape"]
         with graph.inserting_before(node):
-            image = graph.call_method("reshape", (source, -1, channels, 1, 1))
-        image.meta["shape"] = (torch.Size(rows).numel(), channels, 1, 1)
-        images[source] = image
-    return images[source]
+            images[source] = graph.call_method("reshape", (source, -1, channels, 1, 1))
+        images[source].meta = {**source.meta, "shape": (torch.Size(rows).numel(), channels, 1, 1)}
 
 
-def _on_image(graph: fx.Graph, node: fx.Node, image: fx.Node, images: dict[fx.Node, fx.Node]) -> None:
+def _line(graph: fx.Graph, node: fx.Node, source: fx.Node, lines: dict[fx.Node, fx.Node]) -> None:
+    if source not in lines:
+        count, channels, length = source.meta["shape"]
+        with graph.inserting_before(node):
+            lines[source] = graph.call_method("reshape", (source, -1, channels, 1, length))
+        lines[source].meta = {**source.meta, "shape": (count, channels, 1, length)}
+
+
+def _on_image(graph: fx.Graph, node: fx.Node, image: fx.Node, in_2d: tuple[int, ...]) -> None:
     """Let ``node`` work on ``image``, and give its readers the shape that they know."""
     shape = node.meta["shape"]
     node.args = (image, *node.args[1:])
-    node.meta["shape"] = (*image.meta["shape"][:1], shape[-1], 1, 1)
+    free = node.meta.get("free", (0,))
     with graph.inserting_after(node):
-        value = graph.call_method("reshape", (node, -1, *shape[1:]))
-    value.meta["shape"] = shape
+        value = graph.call_method("reshape", (node, *(-1 if dim in free else size for dim, size in enumerate(shape))))
+    value.meta = dict(node.meta)
+    node.meta = {**node.meta, "shape": in_2d, "free": (0,)}
     node.replace_all_uses_with(value, delete_user_cb=lambda user: user is not value)
-    images[value] = node
 
 
-def _as_convolution(linear: nn.Linear) -> nn.Conv2d:
-    weight = linear.weight.detach()
-    conv = nn.Conv2d(linear.in_features, linear.out_features, 1, bias=linear.bias is not None)
-    conv.weight = nn.Parameter(weight.reshape(*weight.shape, 1, 1))
-    conv.bias = None if linear.bias is None else nn.Parameter(linear.bias.detach())
-    conv.training = linear.training
-    return conv
+def _as_convolution(source: nn.Linear | nn.Conv1d) -> nn.Conv2d:
+    """A convolution whose kernel has one row."""
+    out, inputs, *width = source.weight.shape
+    if isinstance(source, nn.Conv1d):
+        stride, dilation, groups = source.stride[0], source.dilation[0], source.groups
+        padding: str | tuple[int, int] = source.padding if isinstance(source.padding, str) else (0, source.padding[0])
+        options: dict[str, Any] = {
+            "stride": (1, stride),
+            "padding": padding,
+            "dilation": (1, dilation),
+            "groups": groups,
+        }
+    else:
+        options = {}
+    with torch.device("meta"):
+        size = (1, width[0] if width else 1)
+        conv = nn.Conv2d(inputs * options.get("groups", 1), out, size, bias=source.bias is not None, **options)
+    weight = source.weight.detach().reshape(*conv.weight.shape)
+    conv.weight = nn.Parameter(weight, source.weight.requires_grad)
+    conv.bias = None if source.bias is None else nn.Parameter(source.bias.detach(), source.bias.requires_grad)
+    return conv.train(source.training)
+
+
+def _as_2d(norm: nn.BatchNorm1d) -> nn.BatchNorm2d:
+    norm_2d = nn.BatchNorm2d(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+    norm_2d._parameters.update(norm._parameters)
+    norm_2d._buffers.update(norm._buffers)
+    return norm_2d.train(norm.training)
+
+
+def _forget_unread_(graph_module: fx.GraphModule) -> None:
+    """Delete parameters and buffers that only values computed once were read from."""
+    read = {str(node.target) for node in graph_module.graph.nodes if node.op == "get_attr"}
+    called = {str(node.target) for node in graph_module.graph.nodes if node.op == "call_module"}
+    for owner, module in graph_module.named_modules():
+        parts = owner.split(".")
+        if called & {".".join(parts[: count + 1]) for count in range(len(parts))}:
+            continue
+        for kept in (module._parameters, module._buffers):
+            for leaf in list(kept):
+                if f"{owner}.{leaf}".lstrip(".") not in read:
+                    del kept[leaf]

@@ -5,40 +5,56 @@ import copy
 import torch
 from torch import Tensor, fx, nn
 
-from model.network.tracing import SizesError, trace_with_sizes
-from quant.graph import UnsupportedNetworkError, conv_blocks, finish, fold, module_of
+from model.network.tracing import trace_with_sizes
+from quant.graph import conv_blocks, finish, fold, module_of
 from quant.tracing.attention import unfold_attention_
+from quant.tracing.exported import trace_exported
 from quant.tracing.normal_form import normalize
+from quant.tracing.refusal import refusal
+from quant.tracing.same_function import require_same_function
+from quant.tracing.weights import settle_weights_
 
-_DROPPED = (nn.Dropout, nn.Dropout2d, nn.Identity)
+_DROPPED = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout, nn.Identity)
 
 
 def trace(network: nn.Module, example: Tensor | None = None) -> fx.GraphModule:
     """A traced copy of ``network`` without dropout and identities; module and parameter names are kept.
 
     With an ``example`` (1xCxHxW) the sizes that its forward reads are constants, and the graph is in normal form, with
-    linear layers as 1x1 convolutions; without one, sizes cannot be read. A graph is taken as it is. Raises
-    UnsupportedNetworkError where the network cannot be traced.
+    linear layers as 1x1 convolutions and a copy of a module for each of its calls; what torch.fx cannot record is
+    recorded by torch.export. Without one, sizes cannot be read. A graph is taken as it is. Raises
+    UnsupportedNetworkError, in one line, where the network cannot be traced.
     """
     if isinstance(network, fx.GraphModule):
         return copy.deepcopy(network)
-    try:
-        if example is None:
-            graph_module = fx.symbolic_trace(copy.deepcopy(network))
-        else:
-            device = next((parameter.device for parameter in network.parameters()), example.device)
-            graph_module = trace_with_sizes(unfold_attention_(copy.deepcopy(network)), example.to(device))
-    except (TypeError, SizesError, fx.proxy.TraceError) as error:
-        raise UnsupportedNetworkError(
-            f"{type(network).__name__} cannot be traced by torch.fx: {error}. "
-            "Its forward must not branch on tensor values."
-        ) from error
-    modules = dict(graph_module.named_modules())
+    if example is None:
+        try:
+            return finish(_without_dropout(fx.symbolic_trace(copy.deepcopy(network))))
+        except (TypeError, fx.proxy.TraceError) as error:
+            raise refusal(network, error) from error
+    device = next((parameter.device for parameter in network.parameters()), example.device)
+    errors = []
+    for record in (_trace_fx, trace_exported):
+        try:
+            recorded = record(settle_weights_(copy.deepcopy(network)), example.to(device))
+            graph_module = normalize(_without_dropout(recorded))
+            require_same_function(network, graph_module, example.to(device))
+            return graph_module
+        except Exception as error:  # whatever a forward does with a value that is recorded
+            errors.append(error)
+    raise refusal(network, *errors) from errors[-1]
+
+
+def _trace_fx(network: nn.Module, example: Tensor) -> fx.GraphModule:
+    return trace_with_sizes(unfold_attention_(network), example)
+
+
+def _without_dropout(graph_module: fx.GraphModule) -> fx.GraphModule:
     for node in list(graph_module.graph.nodes):
-        if node.op == "call_module" and isinstance(modules[node.target], _DROPPED):
+        if isinstance(module_of(graph_module, node), _DROPPED):
             node.replace_all_uses_with(node.args[0])
             graph_module.graph.erase_node(node)
-    return finish(graph_module if example is None else normalize(graph_module))
+    return graph_module
 
 
 @torch.no_grad()
