@@ -129,7 +129,7 @@ def is_zero_pad(node: fx.Node) -> bool:
         node.kwargs.get(name, node.args[place] if len(node.args) > place else default)
         for place, name, default in ((2, "mode", "constant"), (3, "value", None))
     )
-    return mode == "constant" and not value
+    return bool(mode == "constant" and not value)
 
 
 def constants(graph_module: fx.GraphModule) -> set[fx.Node]:

@@ -9,7 +9,7 @@ from model.network.tracing import trace_with_sizes
 from quant.graph import conv_blocks, finish, fold, module_of
 from quant.tracing.attention import unfold_attention_
 from quant.tracing.exported import trace_exported
-from quant.tracing.normal_form import normalize
+from quant.tracing.normal_form.normalize import normalize
 from quant.tracing.refusal import refusal
 from quant.tracing.same_function import require_same_function
 from quant.tracing.weights import settle_weights_

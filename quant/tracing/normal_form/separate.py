@@ -5,7 +5,7 @@ import copy
 from torch import fx
 
 from quant.graph import module_of, set_module
-from quant.tracing.constants import free_name
+from quant.tracing.normal_form.constants import free_name
 
 
 def separate_calls_(graph_module: fx.GraphModule) -> None:

@@ -13,14 +13,14 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from quant.graph import finish, module_of, set_module
-from quant.tracing.constants import evaluate_constants_
-from quant.tracing.in_place import make_out_of_place_
-from quant.tracing.lone_batch_norm import give_convolutions_
-from quant.tracing.modules import make_modules_
-from quant.tracing.operators import name_operators_
-from quant.tracing.paddings import keep_divisors_, make_paddings_numbers_
-from quant.tracing.separate import separate_calls_
-from quant.tracing.transposed import unfold_transposed_
+from quant.tracing.normal_form.constants import evaluate_constants_
+from quant.tracing.normal_form.in_place import make_out_of_place_
+from quant.tracing.normal_form.lone_batch_norm import give_convolutions_
+from quant.tracing.normal_form.modules import make_modules_
+from quant.tracing.normal_form.operators import name_operators_
+from quant.tracing.normal_form.paddings import keep_divisors_, make_paddings_numbers_
+from quant.tracing.normal_form.separate import separate_calls_
+from quant.tracing.normal_form.transposed import unfold_transposed_
 
 _ELEMENTWISE = (
     *(nn.ReLU, nn.ReLU6, nn.SiLU, nn.Hardswish, nn.Hardsigmoid, nn.Sigmoid, nn.GELU, nn.LeakyReLU, nn.Tanh, nn.ELU),

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from quant.graph import set_module
-from quant.tracing.constants import attribute, free_name
+from quant.tracing.normal_form.constants import attribute, free_name
 
 Made = nn.Module | None
 

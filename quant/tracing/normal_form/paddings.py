@@ -4,8 +4,8 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from quant.graph import module_of, set_module
-from quant.tracing.constants import free_name
-from quant.tracing.modules import PADS
+from quant.tracing.normal_form.constants import free_name
+from quant.tracing.normal_form.modules import PADS
 
 
 def make_paddings_numbers_(graph_module: fx.GraphModule) -> None:

@@ -11,8 +11,8 @@ from model.metrics import sqnr_db
 from quant.calibrate import calibrate
 from quant.engines import qnnpack
 from quant.recipe import CalibrateSpec
+from quant.tracing.normal_form.transposed import sub_pixel_convolution
 from quant.tracing.trace import fuse_bn, trace
-from quant.tracing.transposed import sub_pixel_convolution
 from tests.quant.networks import settled
 
 GEOMETRIES = [

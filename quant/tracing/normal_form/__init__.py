@@ -1,0 +1,1 @@
+"""The passes that bring a graph into normal form, one file each."""
