@@ -20,8 +20,8 @@ _OPTIONS = {"googlenet": _QUICK | {"aux_logits": False}, "inception_v3": _QUICK}
 def named_network(name: str, input_size: int, where: str) -> nn.Module:
     """Build a network of any task in eval mode; one of a library has random weights, the same each time.
 
-    ``where`` is the flag that gave the name. Raises InputError for a name that the library does not have, and for a file
-    that does not run or whose network does not take images of ``input_size``.
+    ``where`` is the flag that gave the name. Raises InputError for a name that the library does not have, and for a
+    file that does not run or whose network does not take images of ``input_size``.
     """
     torch.manual_seed(0)
     if not name.startswith(LIBRARIES):

@@ -7,14 +7,13 @@ from torch import fx, nn
 
 from quant.fake_quantize import FakeQuantize
 from quant.graph import ADDITIONS, module_of
-from quant.inspection.operators import OPERATOR, Operator
+from quant.inspection.operators import Operator, module_name
 from quant.inspection.placement import Placement, islands, kinds
 from quant.prepare import quant_convs
 from quant.scaled_silu import scale_silus
 
 _FEW_LEVELS = 16
 """An operand with fewer of the 256 levels of a sum, or a channel with fewer of the 127 of a weight, is called poor."""
-_SHOWN = 3
 
 
 def range_cautions(prepared: fx.GraphModule) -> list[str]:
@@ -34,8 +33,9 @@ def range_cautions(prepared: fx.GraphModule) -> list[str]:
     if not poor:
         return []
     levels, worst = min(poor, key=lambda one: one[0])
+    count = f"{len(poor)} additions or concatenations join" if len(poor) > 1 else "One addition or concatenation joins"
     return [
-        f"{len(poor)} additions or concatenations join values of very unlike ranges: at {worst.name} one of them is left "
+        f"{count} values of very unlike ranges: in {module_name(prepared, worst)} ({worst.name}) one of them is left "
         f"with {levels:.0f} of 256 levels. Scale them alike in the network, or keep the result in float."
     ]
 
@@ -61,10 +61,11 @@ def depthwise_cautions(prepared: fx.GraphModule) -> list[str]:
     if not poor:
         return []
     _, name, few, channels = max(poor)
+    count = f"{len(poor)} depthwise convolutions have" if len(poor) > 1 else "One depthwise convolution has"
     return [
-        f"{len(poor)} depthwise convolutions have channels of very unlike weights: with per_tensor weights, {few} of "
-        f"{channels} channels of {name} are left with fewer than {_FEW_LEVELS} of 127 levels. Use per_channel weights, "
-        "or equalization (on by default), which evens them out."
+        f"{count} channels of very unlike weights: with per_tensor weights, {few} of {channels} channels of {name} are "
+        f"left with fewer than {_FEW_LEVELS} of 127 levels. Use per_channel weights, or equalization (on by default), "
+        "which evens them out."
     ]
 
 
@@ -95,7 +96,7 @@ def island_cautions(placement: Placement, operators: Sequence[Operator]) -> list
     inside = kinds(operator for one in found for operator in one.operators)
     word = "island" if len(found) == 1 else "islands"
     return [
-        f"{placement.engine}: {len(found)} float {word} between int8 operators ({inside}): {conversions} conversions of "
-        f"{values / 1e6:.2f} million values; the largest is {largest.operators[0].module}, with "
+        f"{placement.engine}: {len(found)} float {word} between int8 operators ({inside}): {conversions} conversions "
+        f"of {values / 1e6:.2f} million values; the largest is {largest.operators[0].module}, with "
         f"{largest.conversions} of {largest.values / 1e6:.2f} million."
     ]

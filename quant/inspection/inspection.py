@@ -15,7 +15,7 @@ from quant.inspection.memory import Peak, peak_activations
 from quant.inspection.on_onnxruntime import on_onnxruntime
 from quant.inspection.on_qnnpack import int8_form, on_qnnpack
 from quant.inspection.on_xnnpack import on_xnnpack
-from quant.inspection.operators import Operator, first_tensor, float_form, operators
+from quant.inspection.operators import Operator, first_tensor, float_form, operators, weights_of
 from quant.inspection.placement import Placement
 from quant.recipe import CalibrateSpec
 from quant.tracing.trace import fuse_bn
@@ -33,10 +33,12 @@ ENGINES: dict[str, Callable[[fx.GraphModule, Tensor], Placement]] = {
 class Inspection:
     """What was found for one image: all operators, what each engine makes of them, peaks of memory, and cautions.
 
-    ``absent`` has the engines that could not be asked, and why.
+    ``weights`` counts the values in all weights, those that no operator owns (such as embeddings) included; ``absent``
+    has the engines that could not be asked, and why.
     """
 
     operators: tuple[Operator, ...]
+    weights: int
     placements: tuple[Placement, ...]
     absent: dict[str, str]
     int8_peak: Peak
@@ -79,10 +81,11 @@ def inspect_network(
                 reason = f"it does not take the network: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
             if reason is not None:
                 absent[engine] = reason
-        peaks = (peak_activations(form(prepared), image) for form in (int8_form, float_form))
+        int8_peak, float_peak = (peak_activations(form(prepared), image) for form in (int8_form, float_form))
         cautions = [one for placement in placements for one in island_cautions(placement, listed)]
         cautions += [*range_cautions(prepared), *depthwise_cautions(prepared), *activation_cautions(float_network)]
-        return Inspection(listed, tuple(placements), absent, *peaks, tuple(cautions))
+        weights = weights_of(prepared)
+        return Inspection(listed, weights, tuple(placements), absent, int8_peak, float_peak, tuple(cautions))
 
 
 def with_plain_outputs(graph_module: fx.GraphModule, image: Tensor) -> fx.GraphModule:

@@ -25,7 +25,7 @@ def peak_activations(form: fx.GraphModule, image: Tensor) -> Peak:
     weights do not count. A conversion belongs to the operator before it.
     """
     live = _Live(form)
-    live.run(image)
+    live.run(image.clone())  # one of several images shares their memory
     return live.peak
 
 

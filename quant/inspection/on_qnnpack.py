@@ -26,7 +26,8 @@ def on_qnnpack(prepared: fx.GraphModule, image: Tensor) -> Placement:
 def int8_form(prepared: fx.GraphModule) -> fx.GraphModule:
     """The int8 network with the name of the operator on every node that runs one."""
     int8 = qnnpack.convert(marked(prepared))
-    results, convolutions = {}, {}
+    results: dict[str, str] = {}
+    convolutions: dict[str, str] = {}
     for node in operator_nodes(prepared):
         results |= {f"{user.name}_scale": node.name for user in node.users}
         if isinstance(module_of(prepared, node), QuantConv):

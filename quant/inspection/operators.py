@@ -89,7 +89,7 @@ def operators(prepared: fx.GraphModule, image: Tensor, passes: int = 0) -> tuple
         found.append(
             Operator(
                 node.name,
-                _module_name(prepared, node),
+                module_name(prepared, node),
                 kind_of(prepared, node),
                 counted.shapes.get(node.name, ()),
                 counted.macs.get(node.name, 0),
@@ -128,7 +128,7 @@ def _moves(graph_module: fx.GraphModule, node: fx.Node) -> bool:
     return keeps_quantization(graph_module, node) and not is_linear_in_place(graph_module, node)
 
 
-def _module_name(graph_module: fx.GraphModule, node: fx.Node) -> str:
+def module_name(graph_module: fx.GraphModule, node: fx.Node) -> str:
     """The module that a node calls, else the innermost one whose forward calls its function."""
     if node.op == "call_module":
         return str(node.target)
