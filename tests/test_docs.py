@@ -39,6 +39,8 @@ ELSEWHERE = {
     "make audit": "asks the internet; tests/security/test_audit.py judges answers",
     'make audit ARGS="--service osv"': "as make audit",
     "python runner.py --export RUN/CELL --engine xnnpack --out exported": "tests/grid/run/test_export.py",
+    "python runner.py --inspect-network docs/examples/small_depth.py": "tests/grid/run/test_inspect.py",
+    "python runner.py --inspect-network torchvision/mobilenet_v3_small --input-size 160": "as above, with its file",
     "python runner.py --ui": (
         "tests/security/test_running.py opens the pages, tests/grid/run/test_mlflow_pages.py closes them"
     ),

@@ -8,7 +8,6 @@ be. Each network has a process of its own, on one core: fused, equalized, calibr
 
 import argparse
 import json
-import math
 import resource
 import subprocess
 import sys
@@ -17,16 +16,18 @@ import warnings
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
-from torch.ao.nn.quantized import Conv2d
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor, nn
 
 from benchmarks.line import say
 from model.metrics import sqnr_db
+from model.network.named import named_network
 from quant.calibrate import calibrate
 from quant.engines import qnnpack
 from quant.equalization.equalize import equalize
-from quant.prepare import quant_convs
+from quant.inspection.inspection import with_plain_outputs
+from quant.inspection.on_qnnpack import on_qnnpack
+from quant.inspection.operators import operators, weights_of
+from quant.inspection.placement import int8_macs, int8_weights
 from quant.recipe import CalibrateSpec, EqualizeSpec
 from quant.tracing.trace import fuse_bn
 
@@ -47,37 +48,6 @@ LARGE = ("vit_b_16", "deit_tiny_patch16_224", "levit_128s", "efficientformerv2_s
 SMALL_SIZE, LARGE_SIZE, IMAGES = 96, 224, 8
 
 
-class Segmentation(nn.Module):
-    """The map of a torchvision segmentation network, out of its dictionary."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Nx3xHxW to NxCxHxW."""
-        maps: Tensor = self.network(images)["out"]
-        return maps
-
-
-def build(name: str) -> nn.Module:
-    """A network of the zoo with random weights."""
-    torch.manual_seed(0)
-    library, _, model = name.partition("/")
-    if library == "timm":
-        import timm
-
-        network: nn.Module = timm.create_model(model, pretrained=False)
-        return network
-    import torchvision
-
-    options: dict[str, Any] = {"googlenet": {"aux_logits": False, "init_weights": False}}.get(model, {})
-    if model.startswith(("fcn", "deeplab", "lraspp")):
-        options = {"weights_backbone": None} | ({} if model.startswith("lraspp") else {"aux_loss": False})
-    network = torchvision.models.get_model(model, weights=None, **options)
-    return Segmentation(network) if "weights_backbone" in options else network
-
-
 @torch.no_grad()
 def settle(network: nn.Module, images: Tensor) -> nn.Module:
     """Statistics of the images in every BatchNorm, weights where they are zero (a head may be); in eval mode."""
@@ -96,54 +66,35 @@ def measure(name: str) -> dict[str, Any]:
     torch.set_num_threads(1)
     size = LARGE_SIZE if name.rpartition("/")[2] in LARGE else SMALL_SIZE
     images = torch.randn(IMAGES, 3, size, size, generator=torch.Generator().manual_seed(1))
-    network = settle(build(name), images)
+    network = settle(named_network(name, size, "zoo"), images)
     seconds, started = {}, time.monotonic()
 
     def lap(stage: str) -> None:
         nonlocal started
         seconds[stage], started = time.monotonic() - started, time.monotonic()
 
-    float_network = fuse_bn(network, images[:1])
+    float_network = with_plain_outputs(fuse_bn(network, images[:1]), images[:1])
     lap("fuse")
-    with torch.no_grad(), FlopCounterMode(display=False) as counted:
-        float_network(images[:1])  # the graph: a network's own fast paths are not counted
-    started = time.monotonic()
     balanced = equalize(float_network, EqualizeSpec(images=4), images, "per_channel")
     lap("equalize")
     prepared = calibrate(balanced, "per_channel", CalibrateSpec(), images)
     lap("calibrate")
     int8 = qnnpack.convert(prepared)
     lap("convert")
+    listed, placement = operators(prepared, images[:1]), on_qnnpack(prepared, images[:1])
     with torch.no_grad():
-        exact, simulated = network(images), prepared(images)
+        given, simulated = network(images), prepared(images)
+        exact = given["out"] if isinstance(given, dict) else given
         shipped = torch.cat([int8(image) for image in images.split(1)])
-    in_int8 = {module_name for module_name, module in int8.named_modules() if isinstance(module, Conv2d)}
     return {
-        "macs": 2 * int8_macs(prepared, images[:1], in_int8) / counted.get_total_flops(),
-        "weights": sum(quant_convs(prepared)[item].conv.weight.numel() for item in in_int8)
-        / sum(parameter.numel() for parameter in network.parameters() if parameter.dim() > 1),
+        "macs": int8_macs(placement, listed) / sum(one.macs for one in listed),
+        "weights": int8_weights(placement, listed) / weights_of(network),
         "simulated_db": sqnr_db(exact, simulated),
         "shipped_db": sqnr_db(exact, shipped),
         "agreement_db": sqnr_db(simulated, shipped),
         "seconds": seconds,
         "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
     }
-
-
-@torch.no_grad()
-def int8_macs(prepared: fx.GraphModule, image: Tensor, names: set[str]) -> int:
-    """Multiplications and additions of the named convolutions for one image."""
-    total = 0
-
-    def add(module: nn.Module, inputs: Any, output: Tensor) -> None:
-        nonlocal total
-        total += output.numel() * math.prod(module.conv.weight.shape[1:])  # type: ignore[union-attr, operator]
-
-    hooks = [module.register_forward_hook(add) for name, module in quant_convs(prepared).items() if name in names]
-    prepared(image)
-    for hook in hooks:
-        hook.remove()
-    return total
 
 
 def main() -> None:

@@ -146,6 +146,27 @@ class Plot:
 
 
 @dataclass(frozen=True)
+class Part:
+    """A part of a strip: what is shown where the pointer rests on it, its width (of any unit), and its colour."""
+
+    text: str
+    width: float
+    colour: str
+
+
+@dataclass(frozen=True)
+class Strips:
+    """Strips of coloured parts below each other, each from its first part to its last over the whole width.
+
+    ``strips`` has a label and the parts for each, ``key`` the words for the colours.
+    """
+
+    kind: ClassVar = "strips"
+    strips: tuple[tuple[str, tuple[Part, ...]], ...]
+    key: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
 class Section:
     """A heading and what stands below it, possibly sections of the next level."""
 
@@ -159,7 +180,7 @@ class Section:
         return re.sub(r"\W+", "-", plain_text(self.title).lower()).strip("-")
 
 
-Block = Paragraph | Items | CodeBlock | Table | Picture | Plot | Section
+Block = Paragraph | Items | CodeBlock | Table | Picture | Plot | Strips | Section
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from grid.report.document import (
     Section,
     Span,
     Spans,
+    Strips,
     Strong,
     Table,
 )
@@ -64,6 +65,8 @@ def _block(block: Block, level: int) -> str:
             return f"{'' if block.folded else '!'}[{_line((block.text,))}]({quote(block.file, safe='+=')})"
         case Plot():
             return _block(block.picture, level)
+        case Strips():
+            return "\n".join(f"- {_line((label,))}" for label, _ in block.strips)
         case Section():
             return "\n\n".join(_section(block, level + 1))
 

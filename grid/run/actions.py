@@ -1,6 +1,7 @@
 """What can be done with a storage instead of running a grid: one function for each flag."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +20,11 @@ from grid.storage.result_store import StageStore
 from grid.storage.run_lock import only_driver
 from grid.storage.runs import known_run, share_run
 from model.errors import InputError
+from model.files import write_atomically
 from model.network.user_network import register_network
+
+_NOISE = 4
+"""Images of noise on which an inspected network is calibrated."""
 
 
 def report(options: Options) -> int:
@@ -70,7 +75,45 @@ def export(options: Options) -> int:
     return 0
 
 
-ACTIONS: dict[str, Callable[[Options], int]] = {"report": report, "sync": sync, "export": export, "ui": open_pages}
+def inspect(options: Options) -> int:
+    """Say what of a network would run in int8 on each engine, in text and as a page in the storage."""
+    import torch  # and, for this alone, torchvision, timm and torch.fx
+
+    from grid.report.html import html_page
+    from grid.report.inspection import inspection_page, inspection_text
+    from model.network.named import named_network
+    from quant.graph import UnsupportedNetworkError
+    from quant.inspection.inspection import inspect_network
+
+    name, size = str(options.inspect_network), options.input_size
+    root = open_storage(options.storage)[0]
+    root.mkdir(parents=True, exist_ok=True)
+    require_writable(root)
+    folder = root / "inspections"
+    images = torch.randn(_NOISE, 3, size, size, generator=torch.Generator().manual_seed(0))
+    network = named_network(name, size, "--inspect-network")
+    try:
+        found = inspect_network(network, images, progress=lambda step: print(f"{step} ...", file=sys.stderr))
+    except UnsupportedNetworkError as error:
+        problem = f"cannot become an int8 network ({error})"
+        raise InputError(name, problem, hint="docs/own.md says what is possible.") from error
+    plain = Path(name).stem if name.endswith(".py") else name.replace("/", "-")
+    file = f"{plain}-{size}.html"
+    page = write_atomically(
+        folder / file,
+        html_page(inspection_page(Path(name).name if name.endswith(".py") else name, size, found), folder),
+    )
+    print(f"{inspection_text(found)}\n\npage  {page}")
+    return 0
+
+
+ACTIONS: dict[str, Callable[[Options], int]] = {
+    "report": report,
+    "sync": sync,
+    "export": export,
+    "inspect_network": inspect,
+    "ui": open_pages,
+}
 """By ``Options.action``; each returns the exit status and raises InputError."""
 
 

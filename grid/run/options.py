@@ -20,17 +20,17 @@ from model.errors import InputError
 
 DESCRIPTION = "Quantization grid runner: which recipe gives my network the best accuracy, size and latency?"
 GRID = "grid"
-ACTIONS = ("report", "sync", "export", "ui")
+ACTIONS = ("report", "sync", "export", "inspect_network", "ui")
 """What can be done instead of running a grid; each is a flag."""
 _ALONE = (*ACTIONS, "resume")
 _ONLY_GRIDS = {"dry_run": ACTIONS, "run_name": _ALONE}
 """Flags that are about running a grid, with those that they do not go with."""
-_OF_ONE_COMMAND = (*ACTIONS, "engine", "out", "resume", "dry_run", "run_name")
+_OF_ONE_COMMAND = (*ACTIONS, "input_size", "engine", "out", "resume", "dry_run", "run_name")
 _NOT_SAVED = (*_OF_ONE_COMMAND, "storage")
 _NOT_REPEATED = (*_OF_ONE_COMMAND, "tracking_uri", "register", "retries", "stall_minutes")
 _LISTS = ("set", "margin")
 """Flags that may be given several times."""
-_NOT_EMPTY = ("resume", "report", "sync", "export", "run_name", "register")
+_NOT_EMPTY = ("resume", "report", "sync", "export", "inspect_network", "run_name", "register")
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,8 @@ class Options:
     sync: str | None
     ui: int | None
     export: str | None
+    inspect_network: str | None
+    input_size: int
     engine: str
     out: str
     dry_run: bool
@@ -104,6 +106,8 @@ def _checked(parsed: argparse.Namespace) -> Options:
     for name in ("gpus_per_trial", "stall_minutes"):
         if not math.isfinite(values[name]):
             raise InputError(_flag(name), "is out of range", "a finite number", value=str(values[name]))
+    if not 8 <= values["input_size"] <= 4096:
+        raise InputError("--input-size", "is out of range", "8 to 4096 pixels", value=str(values["input_size"]))
     if re.search(r"[/:]", values["register"] or ""):
         problem = "cannot be the name of an MLflow model"
         raise InputError("--register", problem, "one without / and :", value=repr(values["register"]))
@@ -159,6 +163,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--export", metavar="RUN/CELL", help="write a cell's network as a file for --engine into --out")
     add("--engine", default="xnnpack", metavar="NAME", help="of the file: xnnpack (default) or onnxruntime")
     add("--out", default="exported", metavar="DIR", help="where the file goes (default: exported)")
+    text = "say what of a network would run in int8: a Python file, torchvision/NAME or timm/NAME"
+    add("--inspect-network", metavar="WHAT", help=text)
+    add("--input-size", type=int, default=224, metavar="N", help="of --inspect-network, in pixels (default: 224)")
     add("--dry-run", action="store_true", help="print the plan and stop")
     return parser
 

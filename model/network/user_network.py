@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -67,22 +68,30 @@ def build_own(name: str, input_size: int) -> nn.Module:
 
     Raises InputError naming the file where its ``build`` or its network fails.
     """
+    network, depth = built_once(name, input_size)
+    file, expected = str(own_network(name).file), (1, 1, input_size // 4, input_size // 4)
+    if not isinstance(depth, torch.Tensor) or tuple(depth.shape) != expected:
+        shape = list(depth.shape) if isinstance(depth, torch.Tensor) else f"a {type(depth).__name__}"
+        problem = f"turns an image of {input_size} pixels into {shape}"
+        raise InputError(file, problem, f"{list(expected)}: one depth map of a quarter of its size", _INSTEAD)
+    return network.train()
+
+
+def built_once(name: str, input_size: int) -> tuple[nn.Module, Any]:
+    """The network in eval mode, of whatever task, and what it gives for an image of zeros.
+
+    Raises InputError naming the file where its ``build`` or its network fails.
+    """
     own = own_network(name)
-    expected = (1, 1, input_size // 4, input_size // 4)
     try:
         network = own.build(input_size)
         if not isinstance(network, nn.Module):
             raise TypeError(f"build returned a {type(network).__name__}, not a torch.nn.Module")
         with torch.no_grad():
-            depth = network.eval()(torch.zeros(1, 3, input_size, input_size))
+            return network, network.eval()(torch.zeros(1, 3, input_size, input_size))
     except (Exception, SystemExit) as error:  # whatever the user's code raises
         problem = f"fails at {input_size} pixels ({_reason(error, own.file)})"
         raise InputError(str(own.file), problem, "build(input_size) to give a network of images", _INSTEAD) from error
-    if not isinstance(depth, torch.Tensor) or tuple(depth.shape) != expected:
-        shape = list(depth.shape) if isinstance(depth, torch.Tensor) else f"a {type(depth).__name__}"
-        problem = f"turns an image of {input_size} pixels into {shape}"
-        raise InputError(str(own.file), problem, f"{list(expected)}: one depth map of a quarter of its size", _INSTEAD)
-    return network.train()
 
 
 def _run(file: Path) -> Callable[[int], nn.Module]:

@@ -21,17 +21,23 @@ _GATE = (1 / 255, -128)
 
 def write(network: nn.Module, example: Tensor, path: Path) -> None:
     """Lower ``network`` for inputs like ``example`` (1x3xSxS) to XNNPACK and write it to ``path``."""
+    path.write_bytes(lower(network, example).to_executorch().buffer)
+
+
+def lower(network: nn.Module, example: Tensor) -> Any:
+    """ExecuTorch's program of ``network``, a graph being changed, with the parts that XNNPACK takes."""
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower
 
     if isinstance(network, fx.GraphModule):
         network = _requantized_concatenations(_int8_gates(network))
-    edge = to_edge_transform_and_lower(
+        for node in network.graph.nodes:  # torch.export notes what became of a node only where it has notes already
+            node.meta.setdefault("name", node.name)
+    return to_edge_transform_and_lower(
         torch.export.export(network, (example,)),
         partitioner=[XnnpackPartitioner(configs=_partitioner_configs())],
         compile_config=EdgeCompileConfig(_check_ir_validity=False),
     )
-    path.write_bytes(edge.to_executorch().buffer)
 
 
 def _partitioner_configs() -> list[Any]:

@@ -10,3 +10,5 @@ OTHER = "#000000"
 VERDICTS = {"better": "#1b9e77", "equivalent": "#1f78b4", "undecided": "#888888", "worse": "#d95f02"}
 """In the order of a key. Told apart without colours too: by their words and by where they lie."""
 MARGIN = "#e3edf5"
+PLACES = {"int8": "#1f78b4", "float": "#d95f02", "moves data": "#999999", "folded": "#cccccc"}
+"""Where an operator runs."""

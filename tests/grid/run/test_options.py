@@ -66,7 +66,7 @@ def test_a_run_of_the_first_version_is_resumed_with_its_own_command(tmp_path):
 def test_the_action_is_the_flag_that_names_it_and_else_the_grid():
     assert parse([]).action == GRID
     assert parse(["--dry-run"]).action == GRID
-    found = [parse([f"--{name}", "1"]).action for name in ACTIONS if name != "sync"]
+    found = [parse([f"--{name.replace('_', '-')}", "1"]).action for name in ACTIONS if name != "sync"]
     assert found == [name for name in ACTIONS if name != "sync"]
     assert parse(["--ui", "0"]).action == "ui"
 

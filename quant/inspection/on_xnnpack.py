@@ -1,0 +1,117 @@
+"""What XNNPACK runs of a network: from the programs that ExecuTorch hands to it, and what it leaves outside."""
+
+import json
+import re
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from quant.engines import xnnpack as engine
+from quant.engines.decomposed import DEQUANTIZE, QUANTIZE, decompose
+from quant.inspection.operators import OPERATOR, first_tensor, marked, operator_nodes
+from quant.inspection.placement import FLOAT, FOLDED, INT8, Placement
+
+_ROUNDING = "XNNConvert"
+_BYTES = ("xnn_datatype_qint8", "xnn_datatype_quint8")
+
+
+@torch.no_grad()
+def on_xnnpack(prepared: fx.GraphModule, image: Tensor) -> Placement:
+    """Lower a prepared network for an image like ``image`` (1xCxHxW), and read each program of XNNPACK in the result.
+
+    ExecuTorch keeps from which node each of its operators was made. An operator of which one part is float is float.
+    """
+    plain = decompose(marked(prepared), engine.SIGNED)
+    rounded = _rounded(plain)
+    program = engine.lower(plain, image).exported_program().graph_module
+    names = _operator_names(plain, rounded)
+    types: dict[str, set[str]] = defaultdict(set)
+    conversions = 0
+    for node in program.graph.nodes:  # outside of XNNPACK: ExecuTorch's own kernels
+        if node.op != "call_function" or _is_call(node) or "dim_order" in str(node.target):
+            continue
+        if re.search("quantize_per_tensor", str(node.target)):
+            conversions += 1
+        elif (name := names.get(_origin(node))) and (value := first_tensor(node.meta.get("val"))) is not None:
+            types[name].add(INT8 if value.dtype in (torch.int8, torch.uint8) else FLOAT)
+    for lowered in (module for module in program.children() if hasattr(module, "original_module")):
+        handles = _handles(lowered.original_module.graph_module, names)
+        nodes, datatypes = _delegated(lowered.processed_bytes)
+        for kind, handle, node in nodes:
+            result = INT8 if datatypes[node["output_id"]] in _BYTES else FLOAT
+            if kind == _ROUNDING:
+                conversions += (datatypes[node["input_id"]] in _BYTES) != (result == INT8)
+            else:
+                for name in handles.get(handle, ()):
+                    types[name].add(result)
+    where = {}
+    for node in operator_nodes(prepared):
+        found = types.get(node.name, set())
+        where[node.name] = FLOAT if FLOAT in found else INT8 if found else FOLDED
+    return Placement("xnnpack", where, conversions)
+
+
+def _rounded(plain: fx.GraphModule) -> dict[str, str]:
+    """By the name of a rounding: the operator whose result it rounds."""
+    roundings = (node for node in plain.graph.nodes if node.target is QUANTIZE)
+    return {node.name: node.args[0].meta[OPERATOR] for node in roundings if OPERATOR in node.args[0].meta}
+
+
+def _operator_names(plain: fx.GraphModule, rounded: dict[str, str]) -> dict[str, str]:
+    """By the name of a node in the graph that was lowered: its operator, or the one that it was made a part of."""
+    names: dict[str, str] = dict(rounded)
+    for node in reversed(plain.graph.nodes):
+        if node.op.startswith("call_") and node.name not in names:
+            ahead = (found for user in node.users if (found := names.get(user.name)))
+            names[node.name] = node.meta.get(OPERATOR) or next(ahead, "")
+    roundings = {node.name for node in plain.graph.nodes if node.target in (QUANTIZE, DEQUANTIZE)}
+    return {name: operator for name, operator in names.items() if operator and name not in roundings}
+
+
+def _is_call(node: fx.Node) -> bool:
+    calls = any(source.op == "get_attr" and "lowered_module" in str(source.target) for source in node.all_input_nodes)
+    return calls or any("executorch_call_delegate" in source.name for source in node.all_input_nodes)
+
+
+def _origin(node: fx.Node) -> str:
+    """The name of the node, in the graph that was lowered, from which ExecuTorch made this one; else an empty text."""
+    source = (node.meta.get("from_node") or [None])[-1]
+    while source is not None and source.from_node:
+        source = source.from_node[-1]
+    return str(source.name) if source is not None and source.pass_name.startswith("Interpreter_Interp") else ""
+
+
+def _handles(delegated: fx.GraphModule, names: dict[str, str]) -> dict[int, set[str]]:
+    """The operators by the number that ExecuTorch gives to what belongs together."""
+    found: dict[int, set[str]] = defaultdict(set)
+    for node in delegated.graph.nodes:
+        handle, name = node.meta.get("debug_handle"), names.get(_origin(node))
+        if node.op == "call_function" and handle is not None and name:
+            found[handle].add(name)
+    return found
+
+
+def _delegated(content: bytes) -> tuple[list[tuple[str, int, dict[str, Any]]], dict[int, str]]:
+    """The nodes of one program of XNNPACK (kind, number, ids of values) and the type of each value."""
+    from executorch.backends.xnnpack.serialization import xnnpack_graph_serialize as serialize
+    from executorch.exir._serialize._flatbuffer import _flatc_decompile
+
+    header = serialize.XNNHeader.from_bytes(content[: serialize.XNNHeader.EXPECTED_LENGTH])
+    with tempfile.TemporaryDirectory() as folder:
+        schema, binary = Path(folder) / "schema.fbs", Path(folder) / "graph.bin"
+        schema.write_bytes(serialize._get_schema_bytes())
+        binary.write_bytes(content[header.flatbuffer_offset : header.flatbuffer_offset + header.flatbuffer_size])
+        _flatc_decompile(folder, str(schema), str(binary), ["--raw-binary"])
+        text = (Path(folder) / "graph.json").read_text()
+    graph = json.loads(re.sub(r":\s*[+-]?(inf|nan)\b", ": null", text))  # which JSON has no words for
+    nodes = []
+    for node in graph["xnodes"]:
+        union = node["xnode_union"]
+        nodes.append((node["xnode_union_type"], node["debug_handle"], union.get("node", union)))
+    values = (value["xvalue_union"] for value in graph["xvalues"])
+    tensors = (value.get("tensor_value", value) for value in values)
+    return nodes, {tensor["id_out"]: tensor["datatype"] for tensor in tensors}

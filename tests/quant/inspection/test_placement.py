@@ -1,0 +1,96 @@
+"""Where operators run, on networks whose answer is known; the engines say it themselves."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from quant.engines.catalog import missing
+from quant.inspection.inspection import ENGINES
+from quant.inspection.operators import Operator, operators
+from quant.inspection.placement import FLOAT, FOLDED, INT8, MOVES, Placement, int8_macs, int8_weights, islands
+from tests.quant.inspection.small_networks import MACS, SIZE, WEIGHTS, Between, noise, prepared
+
+INSTALLED = [pytest.param(name, marks=pytest.mark.skipif(bool(missing(name)), reason="not here")) for name in ENGINES]
+
+
+def test_every_operator_has_the_macs_and_weights_that_follow_from_its_shape():
+    listed = operators(prepared(Between(nn.Hardswish())), noise(1), passes=2)
+    assert {one.name: one.macs for one in listed} == MACS
+    assert {one.name: one.weights for one in listed} == WEIGHTS
+    assert {one.name: one.kind for one in listed} == {
+        "first_0": "conv 3x3 + ReLU",
+        "middle": "depthwise conv 3x3",
+        "activation": "Hardswish",
+        "add": "add",
+        "last": "conv 1x1",
+    }
+    assert next(one for one in listed if one.name == "add").inputs == ("first_0", "activation")
+    assert all(one.float_s > 0 for one in listed)
+
+
+@pytest.mark.parametrize("engine", INSTALLED)
+def test_hardswish_is_an_island_on_every_engine_and_all_else_is_int8(engine):
+    network = prepared(Between(nn.Hardswish()))
+    listed, placement = operators(network, noise(1)), ENGINES[engine](network, noise(1))
+    assert dict(placement.where) == dict.fromkeys(MACS, INT8) | {"activation": FLOAT}
+    assert placement.conversions == 4  # the input, the island twice, the output
+    (island,) = islands(placement, listed)
+    assert [one.name for one in island.operators] == ["activation"]
+    assert (island.conversions, island.values) == (2, 2 * 8 * SIZE * SIZE)
+    assert int8_macs(placement, listed) == sum(MACS.values())
+    assert int8_weights(placement, listed) == sum(WEIGHTS.values())
+
+
+@pytest.mark.parametrize("engine", INSTALLED)
+def test_a_silu_is_int8_only_where_the_engine_has_its_gate_in_int8(engine):
+    placement = ENGINES[engine](prepared(Between(nn.SiLU())), noise(1))
+    assert placement.where["activation"] == (INT8 if engine == "xnnpack" else FLOAT)
+    assert placement.conversions == (2 if engine == "xnnpack" else 4)
+
+
+class Wired(nn.Module):
+    """Splits, shuffles, joins: what moves values, between convolutions; and a norm in float."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.left = nn.Conv2d(3, 8, 1), nn.Conv2d(4, 4, 3, padding=1)
+        self.norm, self.last = nn.GroupNorm(2, 8), nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        left, right = self.first(x).chunk(2, 1)
+        joined = F.max_pool2d(torch.cat([self.left(left), right], 1), 2)
+        return self.last(self.norm(joined))
+
+
+@pytest.mark.parametrize("engine", INSTALLED)
+def test_splits_and_joins_stay_in_int8_and_a_norm_does_not(engine):
+    network = prepared(Wired())
+    listed, placement = operators(network, noise(1)), ENGINES[engine](network, noise(1))
+    places = {one.name: placement.of(one) for one in listed}
+    assert places["norm"] == FLOAT
+    assert {places[name] for name in ("chunk", "getitem", "getitem_1")} <= {MOVES, FOLDED}
+    assert [places[name] for name in ("first", "left", "cat", "last")] == [INT8] * 4
+    assert [one.name for one in placement.in_float(listed)] == ["norm"]
+    assert len(islands(placement, listed)) == 1
+
+
+def made_up(name: str, *inputs: str, moves: bool = False) -> Operator:
+    return Operator(name, name, name, (1, 10), 0, 0, moves, inputs)
+
+
+def test_neighbours_in_float_are_one_island_and_those_at_the_ends_are_none():
+    listed = [
+        made_up("start"),
+        made_up("a", "start"),
+        made_up("b", "a"),
+        made_up("moved", "b", moves=True),
+        made_up("c", "moved"),
+        made_up("d", "c"),
+        made_up("end", "d"),
+    ]
+    where = {"start": FLOAT, "a": INT8, "b": FLOAT, "moved": FOLDED, "c": FLOAT, "d": INT8, "end": FLOAT}
+    (island,) = islands(Placement("x", where, 0), listed)
+    assert [one.name for one in island.operators] == ["b", "c"]
+    assert (island.conversions, island.values) == (2, 20)
