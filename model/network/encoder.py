@@ -110,7 +110,8 @@ def _timm_encoder(name: str, input_size: int, pretrained: bool) -> nn.Module:
     if not timm.is_model(base_name):
         near = difflib.get_close_matches(base_name, timm.list_models(), n=1)
         hint = f"Did you mean {TIMM}{near[0]}?" if near else ""
-        raise InputError("network.encoder", f"{name!r} is unknown to timm {timm.__version__}", "a model of timm", hint)
+        problem = f"is unknown to timm {timm.__version__}"
+        raise InputError("network.encoder", problem, "a model of timm", hint, value=repr(name))
     generator = torch.Generator().manual_seed(0)
     example = torch.randn(1, 3, input_size, input_size, generator=generator)
     size: dict[str, int] = {}
@@ -277,9 +278,10 @@ def _verified(encoder: nn.Module, example: Tensor, expected: Sequence[Tensor], n
 def _unusable(name: str, problem: str) -> InputError:
     return InputError(
         "network.encoder",
-        f"{name!r} {problem}",
+        problem,
         "a model with stages at strides 4, 8, 16 and 16 or 32 that torch.fx traces",
-        "EfficientNet, MobileNet and ResNet families work.",
+        "docs/own.md lists encoders that work.",
+        value=repr(name),
     )
 
 
