@@ -114,7 +114,7 @@ def _timm_encoder(name: str, input_size: int, pretrained: bool) -> nn.Module:
         raise InputError("network.encoder", problem, "a model of timm", hint, value=repr(name))
     generator = torch.Generator().manual_seed(0)
     example = torch.randn(1, 3, input_size, input_size, generator=generator)
-    size: dict[str, int] = {}
+    size: dict[str, Any] = {}
     try:
         config = timm.get_pretrained_cfg(model_name)
         if config is not None and config.fixed_input_size:  # those that have a parameter for each place
