@@ -27,11 +27,12 @@ from quant.fake_quantize import current_mode
 from quant.prepare import prepare, quantizers, wide
 from quant.recipe import ALL_8BIT, WeightBits
 from quant.scaled_silu import scale_silus
+from quant.tracing.branches import merge_branches
 from quant.tracing.trace import fuse_bn, trace
 
 FORMS = ("float", "prepared", "int8")
 _DESCRIPTION = "network.json"
-_ONLY_WHERE_NEEDED = ("weight_bits", "activation_bits", "traced")
+_ONLY_WHERE_SET = ("weight_bits", "activation_bits", "merged", "traced")
 _FLOAT_TENSORS = "network.safetensors"
 _STATE_DICT, _PACKED = ".pt", ".packed.safetensors"
 
@@ -43,6 +44,7 @@ class Form:
     ``scaled_silu``: its SiLUs carry scales. ``granularity`` and ``modes`` (quantizer name -> mode) belong to prepared
     and int8 networks only, ``engine`` to int8 ones and to files of an exporting engine, which may be float.
     ``weight_bits`` are the widths that its weights have or will have, by convolution; empty where all have 8 bits.
+    ``merged``: its parallel branches are convolutions.
     """
 
     network: NetworkSpec
@@ -52,6 +54,7 @@ class Form:
     granularity: str | None = None
     engine: str | None = None
     weight_bits: WeightBits = field(default_factory=dict)
+    merged: bool = False
 
 
 def save_network(folder: Path, network: nn.Module, form: Form) -> None:
@@ -61,7 +64,7 @@ def save_network(folder: Path, network: nn.Module, form: Form) -> None:
     if isinstance(network, fx.GraphModule) and form.form == "int8":
         states = {key: network.meta[key] for key in states}
     described = {**asdict(form), **states, "traced": form.form == "float" and isinstance(network, fx.GraphModule)}
-    description = {key: value for key, value in described.items() if value or key not in _ONLY_WHERE_NEEDED}
+    description = {key: value for key, value in described.items() if value or key not in _ONLY_WHERE_SET}
     if form.form == "int8" and not isinstance(network, ExportedNetwork):
         _save_int8(network, folder, form.weight_bits)
     elif not isinstance(network, ExportedNetwork):
@@ -93,6 +96,7 @@ def read_form(folder: Path) -> Form:
             description["granularity"],
             description["engine"],
             dict(description.get("weight_bits", {})),
+            bool(description.get("merged", False)),
         )
     except (KeyError, TypeError) as error:
         raise InputError(
@@ -138,6 +142,8 @@ def load_prepared(folder: Path) -> fx.GraphModule:
 def _built(form: Form) -> nn.Module:
     """The float network of this form, with other weights."""
     network: nn.Module = build_network(form.network).eval()
+    if form.merged:
+        network = merge_branches(network, example_image(form.network))
     if form.fused:
         network = fuse_bn(network, example_image(form.network))
     return scale_silus(trace(network, example_image(form.network))) if form.scaled_silu else network

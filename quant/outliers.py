@@ -9,20 +9,23 @@ import torch
 from torch import Tensor, fx, nn
 
 from quant.calibrate import Images
+from quant.graph import constants
 from quant.tracing.trace import trace
 
 
 class _Largest(fx.Interpreter):
-    """Keeps the largest magnitude of every value for each image."""
+    """Keeps the largest magnitude of every value for each of ``count`` images; one may have many rows of a value."""
 
-    def __init__(self, graph_module: fx.GraphModule) -> None:
+    def __init__(self, graph_module: fx.GraphModule, count: int) -> None:
         super().__init__(graph_module)
+        self.count = count
+        self.constants = constants(graph_module)
         self.largest: list[Tensor] = []
 
     def run_node(self, n: fx.Node) -> object:
         value = super().run_node(n)
-        if isinstance(value, Tensor) and value.dim() == 4 and n.op != "output":
-            self.largest.append(value.abs().amax((1, 2, 3)))
+        if isinstance(value, Tensor) and value.dim() == 4 and n.op != "output" and n not in self.constants:
+            self.largest.append(value.abs().reshape(self.count, -1).amax(1))
         return value
 
 
@@ -41,8 +44,9 @@ def typical_images(network: nn.Module, images: Images, ratio: float, batch_size:
     device = next(graph_module.parameters()).device
     rows = []
     for start in range(0, len(images), batch_size):
-        run = _Largest(graph_module)
-        run.run(images[start : start + batch_size].to(device))
+        batch = images[start : start + batch_size].to(device)
+        run = _Largest(graph_module, len(batch))
+        run.run(batch)
         rows.append(torch.stack(run.largest, 1))
     largest = torch.cat(rows)  # (images, values)
     if not torch.isfinite(largest).all():

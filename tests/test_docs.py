@@ -34,6 +34,9 @@ ELSEWHERE = {
     "python -m model --network docs/examples/small_depth.py --data rooms --out small_depth.safetensors": (
         "tests/runner/test_own_network.py, on a few pictures"
     ),
+    "python runner.py --grid encoders": (
+        "fifteen networks; tests/grid/space/test_search_space.py loads it, tests/grid/run/test_networks.py builds"
+    ),
     "make engines": ".ci/run",
     "make pins": ".ci/run",
     "make audit": "asks the internet; tests/security/test_audit.py judges answers",

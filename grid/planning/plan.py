@@ -3,19 +3,20 @@
 import functools
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, field
 
 from grid.planning import stage_table
 from grid.planning.cell_names import cell_name, written
+from grid.planning.combinations import all_settings, as_run, chain, matching, network_of
 from grid.planning.stage import CPU, Chain, Stage
 from grid.space.search_space import Exclusion, SearchSpace
 from grid.space.settings import Flat, Scalar
 from model.errors import InputError
 from model.network.spec import NetworkSpec
 from model.network.user_network import OWN, own_network
-from quant.engines.catalog import FLOAT_RUNTIMES, REVISIONS, TORCH, is_exported, missing, missing_runtime
-from quant.recipe import FINETUNED, FLOAT_METHODS
+from quant.engines.catalog import FLOAT_RUNTIMES, REVISIONS, missing, missing_runtime
+from quant.recipe import FLOAT_METHODS
 
 
 @dataclass(frozen=True)
@@ -68,21 +69,18 @@ class Plan:
     repeats: int
 
 
-def chain(settings: Flat, given: bool) -> tuple[Stage, ...]:
-    """The stages of a cell in their order; ``given``: a checkpoint holds its network."""
-    return tuple(stage for stage in stage_table.STAGES if stage.in_cell(settings, given))
-
-
 def make_plan(
     space: SearchSpace,
     checkpoint_sha256: str | None,
     fingerprint: str,
     checkpoint_network: NetworkSpec | None = None,
+    branched: Collection[NetworkSpec] = (),
 ) -> Plan:
     """Plan a grid on the data with this ``fingerprint``.
 
     Cells start from the checkpoint where its hash is given, else each network is trained first. With
     ``checkpoint_network`` the checkpoint serves the cells of that network only and the others are trained.
+    ``branched`` are the networks with branches to merge: in the cells of others ``merge_branches`` means nothing.
     """
     own = {} if checkpoint_network is None else asdict(checkpoint_network)
     draft = _Draft(checkpoint_sha256, fingerprint)
@@ -90,7 +88,8 @@ def make_plan(
     cells: dict[str, Cell] = {}
     names: set[str] = set()
     repeats = 0
-    for settings in map(_as_run, _all_settings(space)):
+    for asked in all_settings(space):
+        settings = as_run(asked, branched)
         fits = all(settings[f"network.{key}"] == value for key, value in own.items())
         given = checkpoint_sha256 is not None and fits
         if settings["train.init"] == "checkpoint" and not given:
@@ -103,6 +102,8 @@ def make_plan(
             repeats += 1
             continue
         relevant = {one: settings[one] for one in _relevant_keys(settings, given)}
+        if network_of(settings) not in branched:
+            del relevant["merge_branches"]
         reason = _reason(space.exclude, relevant) or missing(str(relevant.get("engine", "")))
         reason = reason or missing_runtime(str(relevant.get("float_runtime", "")))
         nodes = {} if reason else draft.add_(key, parts)
@@ -147,7 +148,7 @@ class _Draft:
         """What one stage takes from the settings of a cell."""
         known = (stage.name, tuple(settings))
         if known not in self.keys:
-            self.keys[known] = _matching(stage.settings, settings)
+            self.keys[known] = matching(stage.settings, settings)
         keys = self.keys[known]
         values = tuple(map(settings.__getitem__, keys))
         part = self.parts.get((stage.name, values))
@@ -214,14 +215,11 @@ def _digest(content: object) -> str:
     return hashlib.sha256(_canonical(content).encode()).hexdigest()
 
 
-def _matching(prefixes: Iterable[str], keys: Iterable[str]) -> tuple[str, ...]:
-    wanted = tuple(prefixes)
-    return tuple(key for key in keys if any(key == one or key.startswith(f"{one}.") for one in wanted))
-
-
 def _relevant_keys(settings: Flat, given: bool) -> tuple[str, ...]:
     """What a cell's result depends on: its stages' settings, and those that gave it these stages."""
-    prefixes = {"fuse_bn", "method"} | ({"weight_bits"} if settings["method"] not in FLOAT_METHODS else set())
+    prefixes = {"merge_branches", "fuse_bn", "method"}
+    if settings["method"] not in FLOAT_METHODS:
+        prefixes.add("weight_bits")
     for stage in stage_table.STAGES:
         if stage.in_cell(settings, given):
             prefixes.update(stage.settings)
@@ -234,45 +232,7 @@ def _relevant_keys(settings: Flat, given: bool) -> tuple[str, ...]:
 
 @functools.cache
 def _cached_matching(prefixes: frozenset[str], keys: tuple[str, ...]) -> tuple[str, ...]:
-    return _matching(prefixes, keys)
-
-
-_OF_QUANTIZERS = ("qat.learned_scales", "qat.observe_batches", "qat.freeze_ranges_after")
-"""Settings of QAT that mean nothing to its control."""
-
-
-def _all_settings(space: SearchSpace) -> Iterator[Flat]:
-    """The baselines, then every combination of the axes; how a float network is run tells no others apart."""
-    others = [key for key, _ in space.axes if key != "float_runtime"]
-    if space.baselines:
-        folded = {**space.base, "method": "fp32", "fuse_bn": True, "engine": TORCH[0]}
-        stages = {stage.name: stage for given in (True, False) for stage in chain(folded, given)}
-        prefixes = [prefix for stage in stages.values() for prefix in stage.settings]
-        runtimes = dict(space.axes).get("float_runtime", (space.base["float_runtime"],))
-        for settings in space.combinations(_matching(prefixes, others)):
-            yield {**settings, "method": "fp32", "fuse_bn": False, "engine": TORCH[0]}
-            for runtime in runtimes:
-                own: Flat = {"method": "fp32", "fuse_bn": True, "engine": TORCH[0], "float_runtime": runtime}
-                yield {**settings, **own}
-        for settings in space.combinations(_matching([*prefixes, "engine"], others)):
-            if is_exported(str(settings["engine"])):  # engines that run float networks as well fold BatchNorm
-                yield {**settings, "method": "fp32", "fuse_bn": True}
-    if space.finetuned_baseline and any(settings["method"] in ("qat", "ptq+qat") for settings in space.combinations()):
-        axes = _matching(("network", "train", "qat", "seed"), others)
-        budgets = space.combinations(key for key in axes if key not in _OF_QUANTIZERS)
-        for settings in budgets:  # with BatchNorm folded: its statistics are held, as at the end of float training
-            yield {**settings, "method": FINETUNED, "fuse_bn": True, "engine": TORCH[0]}
-    yield from space.combinations(others)
-
-
-def _as_run(settings: Flat) -> Flat:
-    """The settings with the float runtime that the cell really has.
-
-    Int8 networks and files have their engine. The float network with its BatchNorm is what all others are compared
-    with, as it is; the other ways of running it stand beside the folded one.
-    """
-    own = settings["method"] == "fp32" and settings["fuse_bn"] and not is_exported(str(settings["engine"]))
-    return settings if own else {**settings, "float_runtime": FLOAT_RUNTIMES[0]}
+    return matching(prefixes, keys)
 
 
 def _reason(exclusions: Iterable[Exclusion], relevant: Flat) -> str | None:

@@ -75,6 +75,13 @@ STAGES: tuple[Stage, ...] = (
         columns=columns.training,
     ),
     Stage(
+        "merge",
+        "grid.stages.float_network:merge_parallel_branches",
+        belongs=lambda settings, given: bool(settings["merge_branches"]),
+        inputs=lambda chain: {"network": chain.network},
+        makes_root=True,
+    ),
+    Stage(
         "fuse",
         "grid.stages.float_network:fuse_batchnorm",
         belongs=lambda settings, given: bool(settings["fuse_bn"]),

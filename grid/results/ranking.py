@@ -39,6 +39,7 @@ SSIM = Measure("ssim", "test_ssim", "SSIM", "SSIM", True, "ssim")
 SQNR = Measure("sqnr_db", "sqnr_db", "SQNR", "SQNR dB", True, "noise_mse")
 SIZE = Measure("size_mb", "size_mb", "size", "size MB", False)
 LATENCY = Measure("latency", "latency_ratio", "latency", "x float latency", False)
+_UNDOTTED = ("engine", "encoder", "merge_branches", "weight_bits")
 RECIPE = ("fuse_bn", "granularity", "method")
 MEASURES = (MSE, SSIM, SQNR, SIZE, LATENCY)
 UNKNOWN = "unknown"
@@ -80,10 +81,9 @@ def contenders(rows: Iterable[Row]) -> list[Row]:
 def axes_of(rows: Sequence[Row]) -> tuple[str, ...]:
     """Return the columns that are axes: the recipe's three, and every other setting that the int8 rows vary.
 
-    A setting is ``engine``, ``encoder``, ``weight_bits`` or a column with a dot in its name (``qat.epochs``); ``seed``
-    is none.
+    A setting is one of ``_UNDOTTED`` or a column with a dot in its name (``qat.epochs``); ``seed`` is none.
     """
-    settings = {key: None for row in rows for key in row if key in ("engine", "encoder", "weight_bits") or "." in key}
+    settings = {key: None for row in rows for key in row if key in _UNDOTTED or "." in key}
     cells = [row for row in rows if row["method"] != "fp32"]
     return (*RECIPE, *(key for key in settings if len({str(row.get(key)) for row in cells}) > 1))
 

@@ -1,13 +1,9 @@
 """A grid that is ready to run: everything that it needs was read, checked and planned."""
 
 import contextlib
-import ctypes
 import dataclasses
-import multiprocessing
-import signal
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,10 +15,10 @@ from grid.planning.void_init import require_init_used
 from grid.results.comparisons.margins import Margins, parse_margins
 from grid.results.target import Target, parse_target
 from grid.run.costs import Costs
+from grid.run.networks import aside, branched_networks, take_network
 from grid.run.options import Options, read_seeds
 from grid.run.plan_text import describe
 from grid.run.progress import say
-from grid.run.user_network import take_network
 from grid.scheduling.cores import own_cores
 from grid.scheduling.resources import Resources
 from grid.space.search_space import SearchSpace, load_space
@@ -40,9 +36,6 @@ from model.network.user_network import register_network
 from model.progress import duration
 
 _REWRITTEN_S = 0.1  # between two states of a line on a terminal
-
-_PR_SET_PDEATHSIG = 1
-"""See prctl(2)."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +99,7 @@ def prepare(options: Options) -> Job:
     space = load_space(options.grid, [*([f"network.encoder={own}"] if own else []), *options.overrides], seeds)
     network = take_network(own, space.pack.input_size, storage) if own else None
     checkpoint, checkpoint_network = _checkpoint(options, space)
+    branched = branched_networks(space)
     store = StageStore(storage, remote)
     require_writable(storage)
     spec = dataclasses.replace(space.pack, skip_bad=space.pack.skip_bad or options.skip_bad)
@@ -113,7 +107,7 @@ def prepare(options: Options) -> Job:
         prepare_pack(options.data, storage / "packs", spec, _pack_progress(console), _pack_fetch(storage, remote))
     )
     sha256 = checkpoint_sha256(checkpoint) if checkpoint else None
-    plan = make_plan(space, sha256, pack.fingerprint, checkpoint_network)
+    plan = make_plan(space, sha256, pack.fingerprint, checkpoint_network, branched)
     if not options.resume:  # a run of before this check still ends
         require_init_used(space, plan, options.checkpoint or "the checkpoint that ships")
     if options.checkpoint and checkpoint_network and not any(node.stage == "load" for node in plan.nodes):
@@ -177,15 +171,9 @@ def _checkpoint(options: Options, space: SearchSpace) -> tuple[Path | None, Netw
     if given == "none":
         return None, None
     bare = NetworkSpec(str(space.base["network.encoder"]), space.pack.input_size)
-    fork = multiprocessing.get_context("fork")  # a child that knows own networks too
-    with ProcessPoolExecutor(1, fork, _end_with_parent) as aside:
-        spec = aside.submit(_network_of, Path(given), bare).result()
+    with aside() as process:
+        spec = process.submit(_network_of, Path(given), bare).result()
     return Path(given).absolute(), spec
-
-
-def _end_with_parent() -> None:
-    """Have Linux end this process with its parent: a forked one waits for ever for work from a killed driver."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _network_of(checkpoint: Path, bare: NetworkSpec) -> NetworkSpec:

@@ -15,7 +15,7 @@ from grid.planning.stage_table import stage_named
 from grid.results.rows import Row, history, settings_by_place
 from grid.results.timing import pooled_latencies
 from grid.run.files import RunFiles
-from grid.run.user_network import kept_file
+from grid.run.networks import kept_file
 from grid.secrets import masked
 from grid.space.settings import Scalar
 from grid.storage.result_store import StageStore

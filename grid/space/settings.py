@@ -61,6 +61,7 @@ class LatencySpec:
 class Settings:
     """One cell, fully resolved; a group that may be ``None`` is a stage that may be off.
 
+    ``merge_branches`` makes one convolution of branches that a network was trained with, where it has any.
     ``float_runtime`` is how PyTorch runs a float network that is timed: int8 networks and files ignore it.
     """
 
@@ -70,6 +71,7 @@ class Settings:
     weight_bits: int = 8
     engine: str = "qnnpack"
     float_runtime: str = "eager"
+    merge_branches: bool = True
     seed: int = 0
     network: NetworkSpec = field(default_factory=NetworkSpec)
     train: TrainSpec = field(default_factory=TrainSpec)

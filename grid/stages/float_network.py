@@ -1,4 +1,4 @@
-"""The stages that make the float network: load or train, fuse BatchNorm, choose widths, equalize, fine-tune."""
+"""The stages that make the float network: load or train, merge branches, fuse BatchNorm, equalize, fine-tune."""
 
 import copy
 import dataclasses
@@ -20,6 +20,7 @@ from quant.equalization.equalize import equalize
 from quant.prepare import quantizers
 from quant.qat.control import prepare_control, take_weights_
 from quant.qat.finetune import finetune
+from quant.tracing.branches import merge_branches
 from quant.tracing.trace import fuse_bn, trace
 
 FLOAT_TOLERANCE = 1e-4
@@ -55,12 +56,21 @@ def train_float(work: Work) -> Outcome:
     return Outcome({"best_epoch": best["epoch"], "val_ssim": best["val_ssim"]}, asserted, history)
 
 
+def merge_parallel_branches(work: Work) -> Outcome:
+    """The network with its parallel branches merged into convolutions; the float function stays."""
+    network, form = load_network(work.inputs["network"]), read_form(work.inputs["network"])
+    merged = merge_branches(network, example_image(form.network))
+    change = _float_change(network, merged, check_images(work), "merge")
+    save_network(work.out, merged, dataclasses.replace(form, merged=True))
+    return Outcome(asserted={"float_change": change})
+
+
 def fuse_batchnorm(work: Work) -> Outcome:
     """The network with BatchNorm folded into its convolutions; the float function stays."""
-    network = load_network(work.inputs["network"])
-    fused = fuse_bn(network, example_image(read_form(work.inputs["network"]).network))
+    network, form = load_network(work.inputs["network"]), read_form(work.inputs["network"])
+    fused = fuse_bn(network, example_image(form.network))
     change = _float_change(network, fused, check_images(work), "fuse")
-    save_network(work.out, fused, Form(read_form(work.inputs["network"]).network, fused=True, form="float"))
+    save_network(work.out, fused, dataclasses.replace(form, fused=True))
     return Outcome(asserted={"float_change": change})
 
 

@@ -110,13 +110,30 @@ def _timm_encoder(name: str, input_size: int, pretrained: bool) -> nn.Module:
     if not timm.is_model(base_name):
         near = difflib.get_close_matches(base_name, timm.list_models(), n=1)
         hint = f"Did you mean {TIMM}{near[0]}?" if near else ""
-        raise InputError("network.encoder", f"{name!r} is unknown to timm {timm.__version__}", "a model of timm", hint)
+        problem = f"is unknown to timm {timm.__version__}"
+        raise InputError("network.encoder", problem, "a model of timm", hint, value=repr(name))
     generator = torch.Generator().manual_seed(0)
     example = torch.randn(1, 3, input_size, input_size, generator=generator)
-    model = timm.create_model(model_name, pretrained=pretrained)
-    if isinstance(model, EfficientNet | MobileNetV3):
-        return timm_efficientnet_encoder(model, example, name)
-    return _timm_feature_encoder(model_name, getattr(model, "feature_info", []), example, name, pretrained)
+    size: dict[str, Any] = {}
+    try:
+        config = timm.get_pretrained_cfg(model_name)
+        if config is not None and config.fixed_input_size:  # those that have a parameter for each place
+            size["img_size"] = input_size
+        model = timm.create_model(model_name, pretrained=pretrained, **size)
+        if isinstance(model, EfficientNet | MobileNetV3):
+            return timm_efficientnet_encoder(model, example, name)
+        picks = _four_stages([float(stage["reduction"]) for stage in getattr(model, "feature_info", [])], name)
+        features = timm.create_model(model_name, pretrained=pretrained, features_only=True, out_indices=picks, **size)
+        outputs, paddings = _run([features], example)
+    except (RuntimeError, ValueError, TypeError, AssertionError, AttributeError, KeyError) as error:
+        if pretrained or isinstance(error, InputError):
+            raise
+        only = f"; it takes images of {config.input_size[-1]}" if size and config is not None else ""
+        raise _unusable(name, f"gives no features at {input_size} pixels ({_first_line(error)}){only}") from error
+    shapes = [tuple(feature.shape) for feature in outputs[0]]
+    if any(len(shape) != 4 or shape[2] != shape[3] for shape in shapes):
+        raise _unusable(name, f"gives features of the shapes {shapes}")
+    return _verified(_plain(features, paddings), example, outputs[0], name)
 
 
 def timm_efficientnet_encoder(model: EfficientNet | MobileNetV3, example: Tensor, name: str) -> nn.Module:
@@ -132,22 +149,6 @@ def timm_efficientnet_encoder(model: EfficientNet | MobileNetV3, example: Tensor
     groups = [pieces[start:stop] for start, stop in pairwise((0, *(pick + 1 for pick in picks)))]
     layers = [group[0] if len(group) == 1 else nn.Sequential(*group) for group in groups]
     return _verified(Encoder(layers), example, [outputs[pick] for pick in picks], name)
-
-
-def _timm_feature_encoder(
-    model_name: str, info: Sequence[dict[str, Any]], example: Tensor, name: str, pretrained: bool
-) -> nn.Module:
-    """Any other model of timm, through its own ``features_only`` form."""
-    picks = _four_stages([float(stage["reduction"]) for stage in info], name)
-    try:
-        features = timm.create_model(model_name, pretrained=pretrained, features_only=True, out_indices=picks)
-        outputs, paddings = _run([features], example)
-    except (RuntimeError, ValueError, AssertionError, AttributeError, KeyError) as error:
-        raise _unusable(name, f"gives no features at {example.shape[-1]} pixels ({_first_line(error)})") from error
-    shapes = [tuple(feature.shape) for feature in outputs[0]]
-    if any(len(shape) != 4 or shape[2] != shape[3] for shape in shapes):
-        raise _unusable(name, f"gives features of the shapes {shapes}")
-    return _verified(_plain(features, paddings), example, outputs[0], name)
 
 
 def _four_stages(strides: Sequence[float], name: str) -> tuple[int, int, int, int]:
@@ -277,9 +278,10 @@ def _verified(encoder: nn.Module, example: Tensor, expected: Sequence[Tensor], n
 def _unusable(name: str, problem: str) -> InputError:
     return InputError(
         "network.encoder",
-        f"{name!r} {problem}",
+        problem,
         "a model with stages at strides 4, 8, 16 and 16 or 32 that torch.fx traces",
-        "EfficientNet, MobileNet and ResNet families work.",
+        "docs/own.md lists encoders that work.",
+        value=repr(name),
     )
 
 

@@ -2,12 +2,25 @@
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from quant.calibrate import calibrate
 from quant.outliers import typical_images
 from quant.prepare import quantizers
 from quant.recipe import CalibrateSpec
 from tests.quant.networks import reference
+
+
+class OverPixels(nn.Module):
+    """A linear layer over the pixels of an image, and a factor for each channel of all images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.linear = nn.Conv2d(3, 8, 4, stride=4), nn.Linear(8, 8)
+        self.gamma = nn.Parameter(torch.ones(1, 8, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(self.stem(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2) * self.gamma
 
 
 def test_pictures_of_one_kind_are_all_kept(depth_network, images):
@@ -21,6 +34,14 @@ def test_a_picture_that_drives_the_network_far_is_left_out_wherever_it_is(depth_
         assert typical_images(depth_network, wild, 2.0, batch_size=5) == [
             i for i in range(len(images)) if i != position
         ]
+
+
+def test_it_is_found_where_an_image_has_many_rows_of_a_value_and_others_are_constants(images):
+    torch.manual_seed(0)
+    network = OverPixels().eval()
+    wild = images.clone()
+    wild[5] *= 20.0
+    assert typical_images(network, wild, 2.0, batch_size=5) == [i for i in range(len(images)) if i != 5]
 
 
 def test_a_high_ratio_keeps_all(depth_network, images):

@@ -15,7 +15,7 @@ def root_names(rows: Sequence[Row]) -> dict[str, str | None]:
     floats = [row for row in rows if row["method"] == "fp32" and row["status"] == "ok" and not row.get("fuse_bn")]
     plain = [row for row in floats if value(row, "sqnr_db") is None and not row.get("engine")]
     plain = plain or [row for row in floats if value(row, "sqnr_db") is None]
-    axes = [axis for axis in axes_of(rows) if axis == "encoder" or "." in axis]
+    axes = [axis for axis in axes_of(rows) if axis in ("encoder", "merge_branches") or "." in axis]
     by_settings: dict[tuple[str, ...], list[Row]] = {}
     shared = [axis for axis in axes if any(row.get(axis) not in (None, "") for row in plain)]
     for row in plain:

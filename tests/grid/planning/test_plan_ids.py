@@ -43,7 +43,14 @@ QUANTIZED = {"finetune", "convert"} | TESTED
 TUNED = {"finetune_float"} | QUANTIZED
 CALIBRATED = {"calibrate", "round"} | TUNED
 ROUNDED = {"round"} | QUANTIZED
-EVERYTHING = set(stage_names()) - {"train", "widths", "correct_bias", "mix", "analyze"}  # the last four are off in it
+EVERYTHING = set(stage_names()) - {
+    "train",
+    "merge",
+    "widths",
+    "correct_bias",
+    "mix",
+    "analyze",
+}  # these are off
 
 
 @pytest.mark.parametrize(
@@ -140,14 +147,14 @@ def test_the_engine_enters_with_conversion(monkeypatch):
 def test_every_setting_is_read_by_a_stage_or_decides_which_stages_there_are():
     read = [prefix for stage in STAGES for prefix in stage.settings]
     for key in setting_types():
-        decides = key in ("fuse_bn", "method")  # weight_bits decides too, and is read
+        decides = key in ("merge_branches", "fuse_bn", "method")  # weight_bits decides too, and is read
         assert decides or any(key == one or key.startswith(f"{one}.") for one in read), key
 
 
 def test_a_node_holds_the_settings_that_it_reads_and_no_others():
     optional = {name for name, (_, optional) in groups().items() if optional}
     plan = full("weight_bits=4", *(f"{name}=true" for name in optional))
-    assert {node.stage for node in plan.nodes} == set(stage_names()) - {"train"}
+    assert {node.stage for node in plan.nodes} == set(stage_names()) - {"train", "merge"}
     for node in plan.nodes:
         own = {key for key in node.settings if key != "checkpoint_sha256"}
         prefixes = stage_named(node.stage).settings

@@ -1,0 +1,89 @@
+"""The networks of a grid, tried before any work: what cannot be built, and what has branches to merge.
+
+One of the user's own is kept where every node finds it.
+"""
+
+import ctypes
+import multiprocessing
+import signal
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+from grid.planning.combinations import network_of
+from grid.scheduling.cores import own_cores
+from grid.space.search_space import SearchSpace
+from grid.storage.copies import kept_copy
+from model.errors import InputError
+from model.network.spec import NetworkSpec
+from model.network.user_network import OWN, own_network, register_network
+
+_PR_SET_PDEATHSIG = 1
+"""See prctl(2)."""
+
+
+def aside(count: int = 1) -> ProcessPoolExecutor:
+    """Processes for what imports torchvision and timm, whose memory ends with them; they know own networks too."""
+    return ProcessPoolExecutor(count, multiprocessing.get_context("fork"), _end_with_parent)
+
+
+def branched_networks(space: SearchSpace) -> frozenset[NetworkSpec]:
+    """Build every network of the grid once, on all cores; returns those with branches that can be merged.
+
+    Raises one InputError that shows all networks that cannot be built, each where it was written.
+    """
+    varied = [key for key, _ in space.axes if key.startswith("network.")]
+    specs = dict.fromkeys(network_of(settings) for settings in space.combinations(varied))
+    others = [spec for spec in specs if spec.encoder != NetworkSpec.encoder]  # the default one has none
+    if not others:
+        return frozenset()
+    with aside(min(len(others), len(own_cores()))) as processes:
+        found = dict(zip(others, processes.map(_branched, others), strict=True))
+    written = {entry.value: entry for entry in space.written if entry.key == "network.encoder"}
+    errors = [
+        written[spec.encoder].located(answer) if spec.encoder in written else answer
+        for spec, answer in found.items()
+        if isinstance(answer, InputError)
+    ]
+    if errors:
+        raise InputError.all(errors)
+    return frozenset(spec for spec, answer in found.items() if answer is True)
+
+
+def _branched(spec: NetworkSpec) -> bool | InputError:
+    from model.network.depth_network import build_network, example_image
+    from quant.tracing.branches import has_branches
+
+    try:
+        return has_branches(build_network(spec).eval(), example_image(spec))
+    except InputError as error:
+        return error
+
+
+def _end_with_parent() -> None:
+    """Have Linux end this process with its parent: a forked one waits for ever for work from a killed driver."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def take_network(name: str, input_size: int, storage: Path) -> Path:
+    """Try the registered network ``own/...`` on the whole way to int8; returns a copy of its file in the storage.
+
+    The user's file may change while the grid runs. Raises InputError where the network cannot be built or quantized.
+    """
+    from model.network.depth_network import build_network  # torchvision, timm and torch.fx: 0.2 GB, for this alone
+    from quant.graph import UnsupportedNetworkError
+    from quant.quantizable import require_quantizable
+
+    own = own_network(name)
+    try:
+        require_quantizable(build_network(NetworkSpec(name, input_size)), input_size)
+    except UnsupportedNetworkError as error:
+        problem, expected = f"its network cannot be quantized ({error})", "fixed sizes, and no branch on tensor values"
+        raise InputError(str(own.file), problem, expected, "docs/own.md says what is possible.") from error
+    kept = kept_copy(own.file, storage / "networks")
+    register_network(kept)
+    return kept
+
+
+def kept_file(storage: Path, name: str, sha256: str) -> Path:
+    """Where a storage keeps the file of the network ``own/...``."""
+    return storage / "networks" / sha256[:12] / f"{name.removeprefix(OWN)}.py"
