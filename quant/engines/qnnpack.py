@@ -262,7 +262,9 @@ def graph_hash(network: fx.GraphModule, engine: str = ENGINE) -> str:
         if node.op == "placeholder":
             target = ""
         if node.op == "get_attr":
-            target = str(getattr(network, str(node.target)).item())
+            owner, _, leaf = str(node.target).rpartition(".")
+            constant = getattr(network.get_submodule(owner), leaf)
+            target = str(constant.item() if constant.numel() == 1 else constant.tolist())
         digest.update(f"{node.op} {target} {arguments}\n".encode())
         if isinstance(module, Conv2d):
             weight, bias = module.weight(), module.bias()

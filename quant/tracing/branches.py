@@ -77,7 +77,7 @@ def _merges(graph_module: fx.GraphModule) -> list[tuple[fx.Node, fx.Node, _Affin
     found: list[tuple[fx.Node, fx.Node, _Affine]] = []
     taken: set[fx.Node] = set()
     for node in reversed(graph_module.graph.nodes):
-        if node.target not in (*ADDITIONS, *_DIFFERENCES) or node in taken:
+        if node in taken or not (_is_sum(node) or isinstance(module_of(graph_module, node), nn.Conv2d)):
             continue
         for source, affine in views[node].items():
             if _pays(graph_module, node, affine):
@@ -94,7 +94,9 @@ def _views(
     module, source = module_of(graph_module, node), node.args[0] if node.args else None
     if isinstance(source, fx.Node) and isinstance(module, nn.Conv2d):
         affine = _of_convolution(module, node)
-        return {} if affine is None else {source: affine}
+        if affine is None:
+            return {}
+        return {**_scaled_by(module, affine, views.get(source, {}), node), source: affine}
     if isinstance(source, fx.Node) and isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
         if not module.affine:
             return {}
@@ -118,6 +120,22 @@ def _views(
         sums = {start: _sum(view, theirs[start], sign, node) for start, view in ours.items() if start in theirs}
         return {start: total for start, total in sums.items() if total is not None}
     return {}
+
+
+def _scaled_by(
+    conv: nn.Conv2d, affine: _Affine, views: dict[fx.Node, _Affine], node: fx.Node
+) -> dict[fx.Node, _Affine]:
+    """The views of a value behind a depthwise 1x1 convolution, as a BatchNorm behind a sum has one in front of it."""
+    if tuple(affine.weight.shape[1:]) != (1, 1, 1) or conv.groups != conv.in_channels or conv.stride != (1, 1):
+        return {}
+    if conv.out_channels != conv.in_channels:
+        return {}
+    factor = affine.weight.flatten()
+    scaled = {start: view.scaled(factor, node) for start, view in views.items()}
+    return {
+        start: replace(view, bias=view.bias + affine.bias, weights=view.weights + len(factor))
+        for start, view in scaled.items()
+    }
 
 
 def _product(
@@ -187,10 +205,15 @@ def _widened(weight: Tensor, size: list[int]) -> Tensor:
     return F.pad(weight, (columns, columns, rows, rows))
 
 
+def _is_sum(node: fx.Node) -> bool:
+    return node.target in (*ADDITIONS, *_DIFFERENCES)
+
+
 def _pays(graph_module: fx.GraphModule, node: fx.Node, affine: _Affine) -> bool:
-    convs = [one for one in affine.nodes if isinstance(module_of(graph_module, one), nn.Conv2d)]
+    sums = any(_is_sum(one) for one in affine.nodes)
+    convs = any(isinstance(module_of(graph_module, one), nn.Conv2d) for one in affine.nodes)
     read_elsewhere = any(user not in affine.nodes for one in affine.nodes - {node} for user in one.users)
-    return bool(convs) and not read_elsewhere and affine.weight.numel() <= affine.weights
+    return sums and convs and not read_elsewhere and affine.weight.numel() <= affine.weights
 
 
 def _widest(graph_module: fx.GraphModule, affine: _Affine) -> str:

@@ -152,7 +152,6 @@ KEPT = {
         nn.Conv2d(WIDTH, WIDTH, 3, padding=1, padding_mode="reflect"), conv(WIDTH, WIDTH)
     ),
     "a branch that is read elsewhere": lambda: Branch(conv(WIDTH, WIDTH), conv(WIDTH, WIDTH), reads_branch=True),
-    "nothing but BatchNorm": lambda: Branch(nn.BatchNorm2d(WIDTH), nn.BatchNorm2d(WIDTH)),
 }
 
 
