@@ -32,7 +32,7 @@ from quant.tracing.trace import fuse_bn, trace
 
 FORMS = ("float", "prepared", "int8")
 _DESCRIPTION = "network.json"
-_ONLY_WHERE_SET = ("weight_bits", "activation_bits", "merged", "traced")
+_ONLY_WHERE_SET = ("weight_bits", "activation_bits", "float_sums", "merged", "traced")
 _FLOAT_TENSORS = "network.safetensors"
 _STATE_DICT, _PACKED = ".pt", ".packed.safetensors"
 
@@ -60,7 +60,8 @@ class Form:
 def save_network(folder: Path, network: nn.Module, form: Form) -> None:
     """Write ``network`` into ``folder`` (which exists); the file of an exporting engine is there already."""
     named = quantizers(network)
-    states = {"modes": {name: quantizer.mode for name, quantizer in named.items()}, "activation_bits": wide(named)}
+    modes = {name: quantizer.mode for name, quantizer in named.items()}
+    states: dict[str, Any] = {"modes": modes, "activation_bits": wide(named), "float_sums": []}
     if isinstance(network, fx.GraphModule) and form.form == "int8":
         states = {key: network.meta[key] for key in states}
     described = {**asdict(form), **states, "traced": form.form == "float" and isinstance(network, fx.GraphModule)}
@@ -121,7 +122,9 @@ def load_network(folder: str | Path) -> nn.Module:
             network = trace(network, example_image(form.network))
         _load_tensors_(network, folder, _FLOAT_TENSORS)
         return network.eval()
-    int8 = qnnpack.convert(_built_prepared(folder, form), form.engine or qnnpack.ENGINE)
+    prepared = _built_prepared(folder, form)
+    prepared.meta["float_sums"] = _read_description(folder).get("float_sums", [])  # by ranges, which it lacks
+    int8 = qnnpack.convert(prepared, form.engine or qnnpack.ENGINE)
     _load_tensors_(int8, folder, f"network{_PACKED if is_narrow(form.weight_bits) else _STATE_DICT}", form.weight_bits)
     return int8
 

@@ -25,8 +25,9 @@ _QUANTIZED_OPERATORS = ((ADDITIONS, torch.ops.quantized.add), (PRODUCTS, torch.o
 class _Values:
     """For every value of the prepared graph its int8 and its float form, each added when it is first needed."""
 
-    def __init__(self, graph_module: fx.GraphModule) -> None:
+    def __init__(self, graph_module: fx.GraphModule, float_sums: list[str]) -> None:
         self.graph_module = graph_module
+        self.float_sums = float_sums
         self.int8: dict[fx.Node, fx.Node] = {}
         self.float: dict[fx.Node, fx.Node] = {}
 
@@ -52,7 +53,8 @@ def convert(prepared: fx.GraphModule, engine: str = ENGINE) -> fx.GraphModule:
     use_engine_(engine)
     graph_module = copy.deepcopy(prepared)
     graph_module.graph = graph = fx.Graph()
-    values = _Values(graph_module)
+    float_sums = _float_sums(prepared)
+    values = _Values(graph_module, float_sums)
     copied: dict[fx.Node, fx.Node] = {}
     constant = constants(prepared)
     for node in prepared.graph.nodes:
@@ -73,6 +75,7 @@ def convert(prepared: fx.GraphModule, engine: str = ENGINE) -> fx.GraphModule:
     graph_module = finish(graph_module)
     graph_module.eval()
     # What the structure depends on, kept so that it can be rebuilt.
+    graph_module.meta["float_sums"] = float_sums
     graph_module.meta["activation_bits"] = wide(quantizers(prepared))
     graph_module.meta["modes"] = {name: quantizer.mode for name, quantizer in quantizers(prepared).items()}
     graph_module.meta["weight_bits"] = {
@@ -140,7 +143,7 @@ def _convert_quantized(
     if isinstance(module, QuantConv) and module.weight_quantizer.mode != "off":
         set_module(graph_module, str(producer.target), int8_conv(module, quantizer))
         new = graph.call_module(str(producer.target), (values.int8[inputs[0]],))
-    elif quantized is not None and len(inputs) == 2 and _has_kernel(prepared, producer, quantizer):
+    elif quantized is not None and len(inputs) == 2 and call.target not in values.float_sums:
         qparams = _qparams(graph_module, call, quantizer)
         new = graph.call_function(quantized, (*(values.int8[arg] for arg in inputs), *qparams))
     elif isinstance(module, nn.Hardswish):
@@ -156,6 +159,18 @@ def _convert_quantized(
     else:
         new = _quantize(graph_module, _float_operator(graph_module, producer, values), call, quantizer)
     values.int8[call] = new
+
+
+def _float_sums(prepared: fx.GraphModule) -> list[str]:
+    """The quantizers of sums that have no kernel; a network that is rebuilt, with other ranges, is told them."""
+    if "float_sums" in prepared.meta:
+        return list(prepared.meta["float_sums"])
+    found = []
+    for node in prepared.graph.nodes:
+        quantizer = module_of(prepared, node)
+        if isinstance(quantizer, FakeQuantize) and not _has_kernel(prepared, node.args[0], quantizer):
+            found.append(str(node.target))
+    return found
 
 
 def _has_kernel(prepared: fx.GraphModule, producer: fx.Node, output: FakeQuantize) -> bool:
