@@ -100,8 +100,8 @@ def _views(
     if isinstance(source, fx.Node) and isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
         if not module.affine:
             return {}
-        factor = bn_factor(module).double()
-        shift = module.bias.double() - module.running_mean.double() * factor
+        factor = bn_factor(module).double().cpu()
+        shift = module.bias.double().cpu() - module.running_mean.double().cpu() * factor
         scaled = {start: view.scaled(factor, node) for start, view in _with_itself(source, views).items()}
         return {start: replace(view, bias=view.bias + shift) for start, view in scaled.items()}
     if node.op != "call_function" or len(node.args) != 2 or node.kwargs:
@@ -146,7 +146,7 @@ def _product(
         if not (isinstance(value, fx.Node) and isinstance(constant, fx.Node) and constant.op == "get_attr"):
             continue
         owner, _, leaf = str(constant.target).rpartition(".")
-        factor = getattr(graph_module.get_submodule(owner), leaf).detach().double()
+        factor = getattr(graph_module.get_submodule(owner), leaf).detach().double().cpu()
         shape = value.meta.get("shape", ())
         by_channel = len(shape) == 4 and tuple(factor.shape) in ((shape[1], 1, 1), (1, shape[1], 1, 1))
         if by_channel:
@@ -168,9 +168,9 @@ def _of_convolution(conv: nn.Conv2d, node: fx.Node) -> _Affine | None:
     odd = all(size % 2 for size in conv.kernel_size)
     if not odd or conv.padding != around or set(conv.dilation) != {1} or conv.padding_mode != "zeros":
         return None
-    (down, right), weight = conv.stride, conv.weight.detach().double()
-    bias = torch.zeros(len(weight), dtype=torch.double) if conv.bias is None else conv.bias.detach().double()
-    return _Affine(weight.cpu(), bias.cpu(), conv.groups, (down, right), frozenset({node}), weight.numel())
+    (down, right), weight = conv.stride, conv.weight.detach().double().cpu()
+    bias = torch.zeros(len(weight), dtype=torch.double) if conv.bias is None else conv.bias.detach().double().cpu()
+    return _Affine(weight, bias, conv.groups, (down, right), frozenset({node}), weight.numel())
 
 
 def _sum(ours: _Affine, theirs: _Affine, sign: float, node: fx.Node) -> _Affine | None:
@@ -228,7 +228,6 @@ def _convolution(affine: _Affine, like: nn.Module) -> nn.Conv2d:
     padding = ((rows - 1) // 2, (columns - 1) // 2)
     same = next(like.parameters())
     conv = nn.Conv2d(inputs * affine.groups, outputs, (rows, columns), affine.stride, padding, groups=affine.groups)
-    conv.load_state_dict({"weight": affine.weight, "bias": affine.bias})
-    conv.to(same.device)
+    conv.to(same.device, same.dtype).load_state_dict({"weight": affine.weight, "bias": affine.bias})
     conv.training = like.training
     return conv

@@ -182,15 +182,15 @@ def test_a_network_without_branches_is_only_traced(depth_network, images, fresh_
 )
 def test_encoders_have_as_many_convolutions_as_timms_own_merging_leaves(name):
     images = smooth_images(2, 64)
-    encoder = build_encoder(f"timm/{name}", 64)
-    settled(encoder, images)
+    encoder = settled(build_encoder(f"timm/{name}", 64), images)
     theirs = timm.create_model(name, features_only=True)
     theirs.load_state_dict(encoder.state_dict(), strict=False)  # a last stage that the encoder leaves out
     merged, expected = merge_branches(encoder, images[:1]), reparameterize_model(theirs.eval())
     assert len(convolutions(merged)) == len(convolutions(expected))
+    exact, images = merge_branches(encoder.double(), images[:1].double()), images.double()  # rounding adds up in depth
     with torch.no_grad():
-        for ours, before in zip(merged(images), encoder(images), strict=True):
-            assert float((ours - before).abs().max()) <= 1e-5 * float(before.abs().max())
+        for ours, before in zip(exact(images), encoder(images), strict=True):
+            assert float((ours - before).abs().max()) <= 1e-9 * float(before.abs().max())
 
 
 def test_a_saved_network_comes_back_merged(tmp_path):
