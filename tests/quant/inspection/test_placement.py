@@ -78,6 +78,28 @@ def test_splits_and_joins_stay_in_int8_and_a_norm_does_not(engine):
     assert found == ([["chunk", "getitem", "getitem_1"], ["norm"]] if engine == "xnnpack" else [["norm"]])
 
 
+class Normed(nn.Module):
+    """Norms over tokens, which ExecuTorch makes other operators of, behind one that moves values and before int8."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.left, self.right = nn.Conv2d(3, 8, 1), nn.BatchNorm1d(8), nn.BatchNorm1d(8)
+        self.middle, self.last = nn.Linear(8, 8), nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = self.middle(self.left(self.first(x).mean((2, 3))))
+        return self.last(torch.tanh(self.right(tokens)))
+
+
+@pytest.mark.parametrize("engine", INSTALLED)
+def test_what_an_engine_writes_in_another_way_is_not_taken_for_folded(engine):
+    network = prepared(Normed())
+    placement = ENGINES[engine](network, noise(1))
+    listed = operators(network, noise(1))
+    assert {one.name for one in placement.in_float(listed)} == {"mean", "left", "right", "tanh"}
+
+
 def made_up(name: str, *inputs: str, moves: bool = False) -> Operator:
     return Operator(name, name, name, (1, 10), 0, 0, moves, inputs)
 
