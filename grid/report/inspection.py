@@ -7,7 +7,7 @@ from grid.report.figures.colours import PLACES
 from quant.inspection.inspection import Inspection
 from quant.inspection.memory import Peak
 from quant.inspection.operators import Operator
-from quant.inspection.placement import Placement, int8_macs, int8_weights, kinds
+from quant.inspection.placement import FLOAT, Placement, int8_macs, int8_weights, kinds
 
 _MOST_KINDS = 12
 _RANDOM = "Ranges are calibrated on noise, so cautions about ranges are hints."
@@ -124,13 +124,11 @@ def _strips(found: Inspection, measure: str) -> Strips:
 
 
 def _table(found: Inspection) -> Table:
+    figures = ("MACs, million", "weights", "activation, kB in int8", "float time, ms")
     columns = (
-        *(Column("#", "number"), Column("module", "name"), Column("operator", filter="operator"), Column("output")),
-        *(
-            Column(title, "number")
-            for title in ("MACs, million", "weights", "activation, kB in int8", "float time, ms")
-        ),
+        *(Column("#", "number"), Column("module", "name"), Column("operator", filter="operator")),
         *(Column(placement.engine, filter=placement.engine) for placement in found.placements),
+        *(Column("output"), *(Column(title, "number") for title in figures)),
     )
     rows = [_row(number, one, found.placements) for number, one in enumerate(found.operators, 1)]
     return Table(columns, tuple(rows))
@@ -141,12 +139,12 @@ def _row(number: int, one: Operator, placements: Sequence[Placement]) -> tuple[C
         _number(number, f"{number}"),
         Cell((Code(one.module),)),
         Cell((one.kind,)),
+        *(Cell((place,), mark="best" if place == FLOAT else "") for place in (p.of(one) for p in placements)),
         Cell((" x ".join(map(str, one.shape)),)),
         _number(one.macs, f"{one.macs / 1e6:,.2f}"),
         _number(one.weights, f"{one.weights:,}"),
         _number(one.values, f"{one.values / 1e3:,.1f}"),
         _number(one.float_s, f"{one.float_s * 1e3:.3f}"),
-        *(Cell((place,), mark="best" if place == "float" else "") for place in (p.of(one) for p in placements)),
     )
 
 

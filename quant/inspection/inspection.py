@@ -63,11 +63,13 @@ def inspect_network(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of exporters and torch's deprecated int8 tensors: nothing a reader can change
         progress("tracing and calibrating")
-        float_network = with_plain_outputs(fuse_bn(network.eval(), image), image)
         try:
+            float_network = with_plain_outputs(fuse_bn(network.eval(), image), image)
             prepared = calibrate(float_network, "per_channel", CalibrateSpec(activation_range="minmax"), images)
-        except FloatingPointError as error:
-            raise UnsupportedNetworkError(f"values of the network are not finite: {error}") from error
+        except UnsupportedNetworkError:
+            raise
+        except Exception as error:  # what a forward does with a traced or prepared value can fail in any way
+            raise UnsupportedNetworkError(first_line(error)) from error
         progress("timing the float network")
         listed = operators(prepared, image, passes)
         placements, absent = [], {}
@@ -78,7 +80,7 @@ def inspect_network(
                 if reason is None:
                     placements.append(ENGINES[engine](prepared, image))
             except Exception as error:  # an exporter may fail in any way; the other engines have their answers
-                reason = f"it does not take the network: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
+                reason = f"it does not take the network: {first_line(error)}"
             if reason is not None:
                 absent[engine] = reason
         int8_peak, float_peak = (peak_activations(form(prepared), image) for form in (int8_form, float_form))
@@ -86,6 +88,11 @@ def inspect_network(
         cautions += [*range_cautions(prepared), *depthwise_cautions(prepared), *activation_cautions(float_network)]
         weights = weights_of(prepared)
         return Inspection(listed, weights, tuple(placements), absent, int8_peak, float_peak, tuple(cautions))
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in one line."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def with_plain_outputs(graph_module: fx.GraphModule, image: Tensor) -> fx.GraphModule:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, fx
 
@@ -27,20 +28,22 @@ def on_onnxruntime(prepared: fx.GraphModule, image: Tensor) -> Placement:
     import onnx
 
     plain = decompose(marked(prepared), engine.SIGNED)
-    rounded = [node.args[0].meta.get(OPERATOR) for node in plain.graph.nodes if node.target is QUANTIZE]
+    roundings = [node for node in plain.graph.nodes if node.target is QUANTIZE]
     with tempfile.TemporaryDirectory() as folder:
         file, optimized = Path(folder) / engine.FILE, Path(folder) / "optimized.onnx"
         engine.write(plain, image, file)
         _optimize(file, optimized)
         written, run = onnx.load(file).graph, onnx.load(optimized).graph
     producers = {value: node for node in written.node for value in node.output}
-    quantizers = [node for node in written.node if node.op_type == "QuantizeLinear"]
-    if len(quantizers) != len(rounded):
-        raise RuntimeError(f"the ONNX file has {len(quantizers)} roundings of activations, and not {len(rounded)}")
+    quantizers = _numbered(written, roundings)
     left, in_int8 = _left(run)
     where = {node.name: FLOAT for node in operator_nodes(prepared)}
-    for operator, quantizer in zip(rounded, quantizers, strict=True):
+    for number, rounding in enumerate(roundings):
+        operator, quantizer = rounding.args[0].meta.get(OPERATOR), quantizers.get(number)
         if operator is None:  # the rounding of the network's input
+            continue
+        if quantizer is None:  # the exporter has found that the value is another one once more
+            where[operator] = FOLDED
             continue
         names = {node.name for node in _between(quantizer, producers)}
         if quantizer.name in left:
@@ -65,6 +68,30 @@ def _optimize(file: Path, optimized: Path) -> None:
     options.log_severity_level = 3
     options.optimized_model_filepath = str(optimized)
     onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+
+
+def _numbered(written: Any, roundings: list[fx.Node]) -> dict[int, Any]:
+    """The file's QuantizeLinear nodes by which of the ``roundings`` they are: the exporter numbers their outputs.
+
+    Raises RuntimeError where the scale of one is not that of its rounding.
+    """
+    import onnx
+
+    scales = {one.name: onnx.numpy_helper.to_array(one).ravel() for one in written.initializer}
+    numbered: dict[int, Any] = {}
+    for node in written.node:
+        if node.op_type != "QuantizeLinear":
+            continue
+        suffix = node.output[0].removeprefix("quantize_per_tensor").removeprefix("_")
+        number = int(suffix) if suffix.isdecimal() else 0
+        if number >= len(roundings) or not np.array_equal(scales[node.input[1]], _float32(roundings[number].args[1])):
+            raise RuntimeError(f"{node.output[0]} of the ONNX file cannot be followed to an operator")
+        numbered[number] = node
+    return numbered
+
+
+def _float32(scale: Any) -> Any:
+    return np.array([scale], np.float32)
 
 
 def _left(graph: Any) -> tuple[set[str], set[str]]:

@@ -12,7 +12,7 @@ from torch import Tensor, fx
 
 from quant.engines import xnnpack as engine
 from quant.engines.decomposed import DEQUANTIZE, QUANTIZE, decompose
-from quant.inspection.operators import OPERATOR, first_tensor, marked, operator_nodes
+from quant.inspection.operators import OPERATOR, first_tensor, marked, moves, operator_nodes
 from quant.inspection.placement import FLOAT, FOLDED, INT8, Placement
 
 _ROUNDING = "XNNConvert"
@@ -23,7 +23,9 @@ _BYTES = ("xnn_datatype_qint8", "xnn_datatype_quint8")
 def on_xnnpack(prepared: fx.GraphModule, image: Tensor) -> Placement:
     """Lower a prepared network for an image like ``image`` (1xCxHxW), and read each program of XNNPACK in the result.
 
-    ExecuTorch keeps from which node each of its operators was made. An operator of which one part is float is float.
+    ExecuTorch notes from which node each of its operators was made, but for those that its own passes put in the place
+    of others. An operator is float if one of its parts is, if its result is rounded by a step of its own, or if it
+    computes and is not rounded at all; and folded if nothing is left of it.
     """
     plain = decompose(marked(prepared), engine.SIGNED)
     rounded = _rounded(plain)
@@ -34,23 +36,31 @@ def on_xnnpack(prepared: fx.GraphModule, image: Tensor) -> Placement:
     for node in program.graph.nodes:  # outside of XNNPACK: ExecuTorch's own kernels
         if node.op != "call_function" or _is_call(node) or "dim_order" in str(node.target):
             continue
-        if re.search("quantize_per_tensor", str(node.target)):
+        if "quantize_per_tensor" in str(node.target):
             conversions += 1
+            if operator := rounded.get(_origin(node)):
+                types[operator].add(FLOAT)
         elif (name := names.get(_origin(node))) and (value := first_tensor(node.meta.get("val"))) is not None:
             types[name].add(INT8 if value.dtype in (torch.int8, torch.uint8) else FLOAT)
     for lowered in (module for module in program.children() if hasattr(module, "original_module")):
         handles = _handles(lowered.original_module.graph_module, names)
+        roundings = _handles(lowered.original_module.graph_module, rounded)
         nodes, datatypes = _delegated(lowered.processed_bytes)
         for kind, handle, node in nodes:
             result = INT8 if datatypes[node["output_id"]] in _BYTES else FLOAT
             if kind == _ROUNDING:
-                conversions += (datatypes[node["input_id"]] in _BYTES) != (result == INT8)
+                from_int8 = datatypes[node["input_id"]] in _BYTES
+                conversions += from_int8 != (result == INT8)
+                for name in roundings.get(handle, ()) if not from_int8 else ():
+                    types[name].add(FLOAT)
             else:
                 for name in handles.get(handle, ()):
                     types[name].add(result)
     where = {}
     for node in operator_nodes(prepared):
         found = types.get(node.name, set())
+        if not found and node.name not in rounded.values() and not moves(prepared, node):
+            found = {FLOAT}
         where[node.name] = FLOAT if FLOAT in found else INT8 if found else FOLDED
     return Placement("xnnpack", where, conversions)
 

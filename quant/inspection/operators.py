@@ -94,7 +94,7 @@ def operators(prepared: fx.GraphModule, image: Tensor, passes: int = 0) -> tuple
                 counted.shapes.get(node.name, ()),
                 counted.macs.get(node.name, 0),
                 0 if module is None else weights_of(module),
-                _moves(prepared, node),
+                moves(prepared, node),
                 tuple(dict.fromkeys(name for source in node.all_input_nodes for name in _sources(source, names))),
                 seconds.get(node.name, 0.0),
             )
@@ -122,7 +122,8 @@ def kind_of(graph_module: fx.GraphModule, node: fx.Node) -> str:
     return "slice" if name == "getitem" else name.removeprefix("_")
 
 
-def _moves(graph_module: fx.GraphModule, node: fx.Node) -> bool:
+def moves(graph_module: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether an operator only rearranges values."""
     if node.target in SPLITS:
         return True
     return keeps_quantization(graph_module, node) and not is_linear_in_place(graph_module, node)

@@ -51,7 +51,9 @@ def test_the_text_has_memory_float_operators_by_kind_and_cautions():
 def test_the_page_has_a_strip_for_each_engine_and_a_row_for_each_operator(tmp_path):
     page = html_page(inspection_page("own/mine", 32, FOUND), tmp_path)
     assert page.count("<svg ") == 4  # two engines, by MACs and by time
-    widths = re.findall(r'<rect x="[\d.]+" width="([\d.]+)" height="1" fill="(#\w+)"><title>([^<]+)</title>', page)
+    widths = re.findall(
+        r'<rect x="[\d.]+" width="([\d.]+)" height="1" fill="(#\w+)"(?: class="wide")?><title>([^<]+)</title>', page
+    )
     assert widths[:2] == [
         ("900.000", "#1f78b4", "stem.&lt;conv&gt;: conv 3x3 + ReLU, int8, 90.0 %"),
         ("100.000", "#d95f02", "attention: matmul, float, 10.0 %"),

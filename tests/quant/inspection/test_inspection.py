@@ -53,7 +53,7 @@ def test_values_that_are_not_finite_are_refused():
     network = Between(nn.ReLU())
     with torch.no_grad():
         network.middle.weight.fill_(float("inf"))
-    with pytest.raises(UnsupportedNetworkError, match="not finite"):
+    with pytest.raises(UnsupportedNetworkError, match="quantizer range is not finite"):
         inspect_network(network, noise(), ONLY)
 
 
