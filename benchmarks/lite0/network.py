@@ -1,6 +1,5 @@
 """EfficientNet-Lite0 with its ImageNet weights, as a classifier of plain ``torch.nn`` modules."""
 
-
 from torch import Tensor, nn
 
 from model.network.pretrained import LITE0_BN_EPS, lite0_weights

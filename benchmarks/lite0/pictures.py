@@ -19,7 +19,7 @@ MEAN, DEVIATION = 127.0, 128.0
 LEAST = 2
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".ppm")
 _COLOUR = ("RGB", "RGBA", "P", "CMYK")
-CENTRE = 4
+CROPS, CENTRE = 10, 4
 """Of the ten crops: four corners, the centre, and all of them mirrored."""
 
 
@@ -52,5 +52,7 @@ def _read(path: Path) -> Tensor | None:
                 return None
             pixels = torch.stack([torch.from_numpy(np.array(one)) for one in crop(picture.convert("RGB"))])
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise InputError(str(path), f"cannot be read ({error})", "a whole picture", "Take it out of the folder.") from None
+        raise InputError(
+            str(path), f"cannot be read ({error})", "a whole picture", "Take it out of the folder."
+        ) from None
     return (pixels.permute(0, 3, 1, 2).float() - MEAN) / DEVIATION

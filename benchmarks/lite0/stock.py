@@ -19,7 +19,7 @@ ORT_SETTINGS = {
         for kind in ("QUInt8", "QInt8")
     },
 }
-"""Settings of ONNX Runtime's ``quantize_static``: its default, and per channel all ranges that it offers, both types."""
+"""Settings of ONNX Runtime's ``quantize_static``: its default, and per channel all its ranges, with both types."""
 
 
 def float_onnx(network: nn.Module, example: Tensor, path: Path) -> None:
@@ -93,3 +93,13 @@ def pt2e(network: nn.Module, calibration: Tensor, backend: str) -> Network:
             prepared(image)
         converted: Network = convert_pt2e(prepared)
     return converted
+
+
+def int8_layers(path: Path) -> int:
+    """How many convolutions and linear layers of an ONNX file read int8 weights."""
+    import onnx
+
+    graph = onnx.load(path).graph
+    rounded = {node.output[0] for node in graph.node if node.op_type == "DequantizeLinear"}
+    layers = [node for node in graph.node if node.op_type in ("Conv", "Gemm", "MatMul")]
+    return sum(rounded.issuperset(node.input[:2]) for node in layers)
