@@ -41,7 +41,7 @@ def corrected(prepared: fx.GraphModule, images: Tensor) -> fx.GraphModule:
 
 
 def float_weights(prepared: fx.GraphModule) -> fx.GraphModule:
-    """A copy that rounds activations alone: what no choice of 8-bit weights can repair."""
+    """A copy that rounds activations alone, with the float weights."""
     network = copy.deepcopy(prepared)
     for quantizer in quantizers(network).values():
         if quantizer.weight:

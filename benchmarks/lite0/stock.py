@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from quant.engines.onnxruntime import Runner
 
@@ -67,7 +67,7 @@ def onnxruntime(source: Path, calibration: Tensor, path: Path, settings: dict[st
     return Runner(path)
 
 
-def pt2e(network: nn.Module, calibration: Tensor, backend: str) -> Network:
+def pt2e(network: nn.Module, calibration: Tensor, backend: str) -> fx.GraphModule:
     """PyTorch's pt2e quantization with the quantizer of ``x86`` or ``xnnpack``, per channel, as its simulation runs."""
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
@@ -91,15 +91,22 @@ def pt2e(network: nn.Module, calibration: Tensor, backend: str) -> Network:
         prepared = prepare_pt2e(exported, quantizer)
         for image in calibration.split(1):
             prepared(image)
-        converted: Network = convert_pt2e(prepared)
+        converted: fx.GraphModule = convert_pt2e(prepared)
     return converted
 
 
 def int8_layers(path: Path) -> int:
-    """How many convolutions and linear layers of an ONNX file read int8 weights."""
+    """How many convolutions and linear layers of an ONNX file read int8 values and int8 weights."""
     import onnx
 
     graph = onnx.load(path).graph
     rounded = {node.output[0] for node in graph.node if node.op_type == "DequantizeLinear"}
     layers = [node for node in graph.node if node.op_type in ("Conv", "Gemm", "MatMul")]
     return sum(rounded.issuperset(node.input[:2]) for node in layers)
+
+
+def int8_layers_of_graph(converted: fx.GraphModule) -> int:
+    """The same of what ``pt2e`` gives."""
+    kinds = (torch.ops.aten.conv2d.default, torch.ops.aten.linear.default)
+    layers = [node for node in converted.graph.nodes if node.target in kinds]
+    return sum(all("dequantize" in str(source.target) for source in node.args[:2]) for node in layers)

@@ -1,12 +1,15 @@
 """The benchmark on photographs: its pictures, its network, what it counts, and other tools on a small one."""
 
+import json
+import math
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from benchmarks.lite0 import ours, stock
-from benchmarks.lite0.__main__ import HEAD, compare, markdown
+from benchmarks.lite0.__main__ import HEAD, compare, markdown, summary
 from benchmarks.lite0.network import build, pretrained
 from benchmarks.lite0.pictures import CENTRE, CROPS, ten_crops
 from model.errors import InputError
@@ -85,6 +88,19 @@ def test_a_row_counts_changed_classes_by_their_float_margin():
     assert markdown(row).count("|") == HEAD.splitlines()[0].count("|")
 
 
+def test_the_summary_compares_like_with_like(capsys):
+    exact = torch.randn(4, CROPS, 8, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(exact.shape, generator=torch.Generator().manual_seed(1))
+    sizes = {"ours, simulated": 0.1, "ours, qnnpack": 0.11, "ours, onnxruntime": 0.2}
+    sizes |= {"ONNX Runtime, a": 0.4, "ONNX Runtime, b": 0.8}
+    summary({name: compare(name, exact, exact + size * noise, "", None, 0.0) for name, size in sizes.items()})
+    said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    values = {line["name"]: line["value"] for line in said}
+    assert values["lite0 sqnr_db"] == pytest.approx(sqnr_db(exact, exact + 0.11 * noise), rel=1e-3)
+    assert values["lite0 engine and simulation"] == pytest.approx(20 * math.log10(2), rel=1e-3)
+    assert values["lite0 lead"] == pytest.approx(20 * math.log10(2), rel=1e-3)
+
+
 def test_every_layer_is_in_int8_on_qnnpack_and_agrees_with_the_simulation(tiny):
     network, images = tiny
     prepared, typical = ours.calibrated(network, images)
@@ -106,6 +122,16 @@ def test_onnx_runtime_quantizes_every_layer_of_the_float_file(tiny, tmp_path, se
     found = stock.onnxruntime(tmp_path / "float.onnx", images, tmp_path / "int8.onnx", chosen)
     layers = sum(isinstance(module, torch.nn.Conv2d | torch.nn.Linear) for module in network.modules())
     assert stock.int8_layers(tmp_path / "int8.onnx") == layers
+    assert 5 < sqnr_db(ours.logits(network, images), ours.logits(found, images)) < 60
+
+
+@engines
+@pytest.mark.slow
+def test_pt2e_quantizes_every_layer(tiny):
+    network, images = tiny
+    found = stock.pt2e(network, images, "x86")
+    layers = sum(isinstance(module, torch.nn.Conv2d | torch.nn.Linear) for module in network.modules())
+    assert stock.int8_layers_of_graph(found) == layers
     assert 5 < sqnr_db(ours.logits(network, images), ours.logits(found, images)) < 60
 
 
