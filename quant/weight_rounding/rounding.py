@@ -30,8 +30,6 @@ from quant.weight_rounding.closest_point import closest_point, rounded
 
 _BATCH = 8
 _SWEEPS = 10
-_CLAMPED = 1e-3
-"""What an output counts that a clamp cuts off: where all of a channel's are, it is still rounded like others."""
 
 
 @dataclass(frozen=True)
@@ -137,13 +135,12 @@ class _TwoRuns:
 class _Moments:
     """Of a convolution's quantized input patches x, and of r, by which its output falls short of the float one.
 
-    A patch is what one output value is computed from, and ``r = W (x_float - x)``. ``count`` is their number (groups
-    or 1, 1), of which clamped ones are a small part. ``weight`` W is (groups, rows, columns); means and covariances are
-    float64, of shapes x (groups, columns), r and the float output y (groups, rows), xx (groups, columns, columns), rx
-    (groups, rows, columns); of r and y there are only variances.
+    A patch is what one output value is computed from, and ``r = W (x_float - x)``. ``weight`` W is (groups, rows,
+    columns); means and covariances are float64, of shapes x (groups, columns), r and the float output y (groups,
+    rows), xx (groups, columns, columns), rx (groups, rows, columns); of r and y there are only variances.
     """
 
-    count: Tensor
+    count: int
     weight: Tensor
     x: Tensor
     r: Tensor
@@ -170,20 +167,19 @@ def _moments(
     weight = weight.reshape(conv.conv.groups, len(weight) // conv.conv.groups, -1)
     origin: Tensor | None = None
     sums: dict[str, Tensor] = {}
+    count = 0
     for float_input, quantized_input in inputs:
         x, exact = _patches(conv.conv, (quantized_input, float_input), sampled_outputs, generator)
         r, y = weight @ (exact - x), weight @ exact
-        slope = _slopes(conv, y)
         if origin is None:
             origin = x.mean(-1, keepdim=True)
         x = x - origin  # or large means would cost the moments their precision
-        new = {"count": torch.ones_like(y[:1, :1]), "x": x, "r": r, "y": y, "rr": r**2, "yy": y**2}
-        new = {name: (slope * value).double().sum(-1) for name, value in new.items()}
-        new |= {"xx": ((slope * x) @ x.mT).double(), "rx": ((slope * r) @ x.mT).double()}
+        count += x.shape[-1]
+        new = {name: value.double().sum(-1) for name, value in {"x": x, "r": r, "y": y, "rr": r**2, "yy": y**2}.items()}
+        new |= {"xx": (x @ x.mT).double(), "rx": (r @ x.mT).double()}
         sums = {name: value + sums.get(name, 0.0) for name, value in new.items()}
     assert origin is not None
-    count = sums.pop("count")
-    mean = {name: value / (count if value.dim() == 2 else count[..., None]) for name, value in sums.items()}
+    mean = {name: value / count for name, value in sums.items()}
     return _Moments(
         count=count,
         weight=weight.double(),
@@ -194,20 +190,6 @@ def _moments(
         rr=mean["rr"] - mean["r"] ** 2,
         yy=mean["yy"] - mean["y"] ** 2,
     )
-
-
-def _slopes(conv: QuantConv, y: Tensor) -> Tensor:
-    """What each output counts (groups, 1, outputs), from outputs ``y`` without bias (groups, rows, outputs).
-
-    Behind a clamp the error counts where the clamp lets it through, and hardly elsewhere. Outputs of one group share
-    their moments, so that this holds for depthwise convolutions alone; all others' count the same.
-    """
-    if conv.limit is None or y.shape[1] > 1:
-        return torch.ones_like(y[:1, :1])
-    bias = conv.folded()[1]
-    if bias is not None:
-        y = y + bias.reshape(-1, 1, 1)
-    return ((y > 0) & (y < conv.limit)).to(y).clamp_min(_CLAMPED)
 
 
 def _patches(
@@ -231,9 +213,9 @@ def _round_(name: str, conv: QuantConv, moments: _Moments, damping: float) -> tu
     """Put the folded weight of ``conv`` on its grid, and set its bias to match; returns what is off the grid too."""
     variances = moments.xx.diagonal(dim1=1, dim2=2)
     # Few patches show few of the directions that inputs take: an error that they do not see must not look free.
-    damped = damping + moments.weight.shape[2] / moments.count
+    damping += moments.weight.shape[2] / moments.count
     floor = 1e-9 * variances.mean(1, keepdim=True) + 1e-30  # of dead inputs
-    gram = moments.xx + torch.diag_embed(damped * variances + floor)
+    gram = moments.xx + torch.diag_embed(damping * variances + floor)
     target = moments.weight + torch.linalg.solve(gram, moments.rx.mT).mT
     quantizer = conv.weight_quantizer
     step = quantizer.scale.double().reshape(len(target) if quantizer.per_channel else 1, -1)
