@@ -105,7 +105,8 @@ def test_a_network_that_cannot_be_quantized_is_refused_before_any_work(story, ca
     before = written(story.at.storage)
     assert runner.main(story.at.arguments(*SET, "--network", str(bad))) == 2
     shown = capsys.readouterr().err
-    assert shown.startswith(f"{bad}: its network cannot be quantized (Whole cannot be traced by torch.fx")
+    where = f"Whole.layer (Branching), {bad}:5, `return y if y.sum() > 0 else -y`"
+    assert shown.startswith(f"{bad}: its network cannot be quantized ({where} cannot be traced.")
     assert written(story.at.storage) == before
 
 
