@@ -45,7 +45,8 @@ def call(graph: fx.Graph, node: fx.Node, args: Arguments, kwargs: dict[str, Any]
     if name in _CALLS:
         return graph.call_function(_CALLS[name], args, kwargs)
     method = _METHODS.get(name, name)
-    if args and isinstance(args[0], fx.Node) and method[0] != "_" and hasattr(Tensor, method):
+    of_self = target._schema.arguments[:1] and target._schema.arguments[0].name == "self"  # not so for aten.where
+    if of_self and args and isinstance(args[0], fx.Node) and method[0] != "_" and hasattr(Tensor, method):
         return graph.call_method(method, args, kwargs)
     return graph.call_function(target, args, kwargs)
 
@@ -100,6 +101,11 @@ def _slice_scatter(
     front = [_part(graph, x, dim, 0, first)] if first > 0 else []
     behind = [_part(graph, x, dim, last, size)] if last < size else []
     return graph.call_function(torch.cat, ([*front, source, *behind], dim)) if front or behind else source
+
+
+def _index(graph: fx.Graph, node: fx.Node, x: fx.Node, indices: Any) -> fx.Node:
+    where = tuple(slice(None) if index is None else index for index in indices)
+    return graph.call_function(operator.getitem, (x, where))
 
 
 def _part(graph: fx.Graph, x: fx.Node, dim: int, first: int, last: int, step: int = 1) -> fx.Node:
@@ -174,6 +180,7 @@ def _norm(function: Callable[..., Any]) -> Callable[..., fx.Node]:
 _REWRITTEN: dict[str, Callable[..., fx.Node]] = {
     "slice": _slice,
     "select": _select,
+    "index": _index,
     "slice_scatter": _slice_scatter,
     "_native_batch_norm_legit_no_training": _batch_norm,
     "batch_norm": lambda graph, node, x, weight, bias, mean, var, training, momentum, eps, cudnn: graph.call_function(

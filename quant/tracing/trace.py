@@ -1,6 +1,7 @@
 """From a network to its torch.fx graph of plain modules, with BatchNorm live or folded."""
 
 import copy
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, fx, nn
@@ -34,7 +35,7 @@ def trace(network: nn.Module, example: Tensor | None = None) -> fx.GraphModule:
             raise refusal(network, error) from error
     device = next((parameter.device for parameter in network.parameters()), example.device)
     errors = []
-    for record in (_trace_fx, trace_exported):
+    for record in (_trace_fx_all, trace_exported, _trace_fx):
         try:
             recorded = record(settle_weights_(copy.deepcopy(network)), example.to(device))
             graph_module = normalize(_without_dropout(recorded))
@@ -42,7 +43,13 @@ def trace(network: nn.Module, example: Tensor | None = None) -> fx.GraphModule:
             return graph_module
         except Exception as error:  # whatever a forward does with a value that is recorded
             errors.append(error)
-    raise refusal(network, *errors) from errors[-1]
+    raise refusal(network, *errors[:2]) from errors[1]
+
+
+def _trace_fx_all(network: nn.Module, example: Tensor) -> fx.GraphModule:
+    """Functions that ``torch.fx.wrap`` would make one operator, such as torchvision's attention, are recorded too."""
+    with patch.dict("torch.fx._symbolic_trace._wrapped_fns_to_patch", clear=True):
+        return _trace_fx(network, example)
 
 
 def _trace_fx(network: nn.Module, example: Tensor) -> fx.GraphModule:

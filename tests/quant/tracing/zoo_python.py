@@ -8,6 +8,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+@torch.fx.wrap
+def gated(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return x * torch.sigmoid(F.conv2d(x, weight, bias))
+
+
+class WrappedFunction(nn.Module):
+    """A function that torch.fx was told not to look into, as torchvision tells it of Swin's attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.gate = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return gated(F.relu(self.stem(x)), self.gate.weight, self.gate.bias)
+
+
 class Branches(nn.Module):
     """Branches on the mode and on sizes, an assertion, and a comparison of several sizes."""
 
@@ -56,18 +72,21 @@ class DataclassInside(nn.Module):
 
 
 class WritesIntoSlices(nn.Module):
-    """Part of a value is written in place, which torch.fx refuses: recorded by torch.export."""
+    """Part of a value is written in place, which torch.fx refuses: recorded by torch.export, look-ups and all."""
 
     def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU())
         self.part, self.norm, self.last = nn.Conv2d(4, 4, 3, padding=1), nn.GroupNorm(2, 8), nn.Linear(8, 5)
+        self.table = nn.Parameter(torch.randn(3, 8))
+        self.register_buffer("index", torch.tensor([2, 0, 1, 2]))
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
         x[:, :4] = self.part(x[:, :4])
         x = F.max_pool2d(F.silu(self.norm(x)), 2)
-        return self.last(x.mean((2, 3)))
+        x = torch.where(x > 0.1, x[:, [1, 0, 3, 2, 5, 4, 7, 6]], -x)
+        return self.last(x.mean((2, 3)) + self.table[self.index].mean(0))
 
 
 class ExportOnly(nn.Module):
