@@ -80,7 +80,7 @@ def test_the_inspected_network_stays_as_it_is():
 
 
 def test_the_peak_of_memory_is_what_is_alive_at_one_operator():
-    network = prepared(Between(nn.Hardswish()))
+    network = prepared(Between(nn.GELU()))
     peak = peak_activations(float_form(network), noise(5)[:1])
     # The first convolution's output is kept for the sum: with input and output of the activation, or of the middle.
     assert (peak.size, peak.operator) == (3 * 8 * PIXELS * 4, "activation")
