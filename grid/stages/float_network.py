@@ -2,6 +2,8 @@
 
 import copy
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -58,19 +60,20 @@ def train_float(work: Work) -> Outcome:
 
 def merge_parallel_branches(work: Work) -> Outcome:
     """The network with its parallel branches merged into convolutions; the float function stays."""
-    network, form = load_network(work.inputs["network"]), read_form(work.inputs["network"])
-    merged = merge_branches(network, example_image(form.network))
-    change = _float_change(network, merged, check_images(work), "merge")
-    save_network(work.out, merged, dataclasses.replace(form, merged=True))
-    return Outcome(asserted={"float_change": change})
+    return _rewritten(work, merge_branches, "merge", merged=True)
 
 
 def fuse_batchnorm(work: Work) -> Outcome:
     """The network with BatchNorm folded into its convolutions; the float function stays."""
-    network, form = load_network(work.inputs["network"]), read_form(work.inputs["network"])
-    fused = fuse_bn(network, example_image(form.network))
-    change = _float_change(network, fused, check_images(work), "fuse")
-    save_network(work.out, fused, dataclasses.replace(form, fused=True))
+    return _rewritten(work, fuse_bn, "fuse", fused=True)
+
+
+def _rewritten(work: Work, rewrite: Callable[[nn.Module, Tensor], nn.Module], stage: str, **form: Any) -> Outcome:
+    """Save the network as ``rewrite`` gives it back, with what its form is now, if its float function stayed."""
+    network, before = load_network(work.inputs["network"]), read_form(work.inputs["network"])
+    rewritten = rewrite(network, example_image(before.network))
+    change = _float_change(network, rewritten, check_images(work), stage)
+    save_network(work.out, rewritten, dataclasses.replace(before, **form))
     return Outcome(asserted={"float_change": change})
 
 
