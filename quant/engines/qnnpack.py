@@ -55,7 +55,6 @@ def convert(prepared: fx.GraphModule, engine: str = ENGINE) -> fx.GraphModule:
     graph_module.graph = graph = fx.Graph()
     float_sums = _float_sums(prepared)
     values = _Values(graph_module, float_sums)
-    copied: dict[fx.Node, fx.Node] = {}
     constant = constants(prepared)
     for node in prepared.graph.nodes:
         module = module_of(prepared, node)
@@ -64,7 +63,7 @@ def convert(prepared: fx.GraphModule, engine: str = ENGINE) -> fx.GraphModule:
         elif node.op == "output":
             graph.output(fx.map_arg(node.args[0], values.as_float))
         elif node.op == "placeholder":
-            values.float[node] = copied[node] = graph.node_copy(node)
+            values.float[node] = graph.node_copy(node)
         elif node in constant:
             values.float[node] = graph.node_copy(node, values.as_float)
         elif node.target in SPLITS:
