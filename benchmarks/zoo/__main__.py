@@ -1,124 +1,98 @@
 """Which common networks become int8 networks, how much of each, and what that costs: 36 of torchvision and timm.
 
-``python -m benchmarks.zoo [NAME ...]``; names are ``torchvision/...`` and ``timm/...``. Weights are random, with
-BatchNorm statistics of noise, as no weights can be downloaded here. So the figures say what the tool does
-with each operator, and how closely the int8 network follows its simulation, not how accurate a trained network would
-be. Each network has a process of its own, on one core: fused, equalized, calibrated, converted for qnnpack, and run.
+``python -m benchmarks.zoo [NAME ...]`` (after ``make engines``); names are ``torchvision/...`` and ``timm/...``.
+Weights are random, as none can be downloaded here; BatchNorms have the statistics of the rendered rooms that calibrate
+and measure. So the figures say what the tool does with each operator, and how closely the engines follow its
+simulation, not how accurate a trained network would be. Each network has a process of its own, on one core.
 """
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
-import time
-import warnings
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from benchmarks.line import say
-from model.metrics import sqnr_db
-from model.network.named import named_network
-from quant.calibrate import calibrate
-from quant.engines import qnnpack
-from quant.equalization.equalize import equalize
-from quant.inspection.inspection import with_plain_outputs
-from quant.inspection.on_qnnpack import on_qnnpack
-from quant.inspection.operators import operators, weights_of
-from quant.inspection.placement import int8_macs, int8_weights
-from quant.recipe import CalibrateSpec, EqualizeSpec
-from quant.tracing.trace import fuse_bn
+from benchmarks.zoo.measure import STOCK, measure
+from benchmarks.zoo.networks import NAMES, TRANSFORMERS, rooms
+from quant.inspection.inspection import ENGINES
 
-TORCHVISION = (
-    *("mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large", "resnet18", "resnet50", "regnet_y_400mf"),
-    *("squeezenet1_1", "mnasnet1_0", "efficientnet_b0", "efficientnet_v2_s", "densenet121", "googlenet"),
-    *("shufflenet_v2_x1_0", "fcn_resnet50", "lraspp_mobilenet_v3_large", "deeplabv3_mobilenet_v3_large"),
-    *("vit_b_16", "convnext_tiny", "swin_t"),
+LEAST, LEAST_OF_TRANSFORMERS = 0.95, 0.80
+"""Of its MACs in int8, for a network to be through."""
+GOALS = {"qnnpack": 32, "onnxruntime": 30, "xnnpack": 30}
+_COLUMNS = (
+    *("network", "G MACs", "simulated, dB"),
+    *(f"{engine}: MACs, weights; dB, to simulation" for engine in ENGINES),
+    *(f"{tool}, dB" for tool in STOCK),
+    "fuse / equalize / calibrate / round: s, GB",
 )
-TIMM = (
-    *("mobilenetv4_conv_small", "repvgg_a0", "ghostnet_100", "mobileone_s0", "fastvit_t8", "hardcorenas_a"),
-    *("tinynet_e", "lcnet_050", "rexnet_100", "levit_128s", "efficientformerv2_s0", "edgenext_xx_small"),
-    *("starnet_s1", "deit_tiny_patch16_224", "mobilevit_xxs", "efficientvit_b0", "repvit_m1"),
-)
-NAMES = (*(f"torchvision/{name}" for name in TORCHVISION), *(f"timm/{name}" for name in TIMM))
-LARGE = ("vit_b_16", "deit_tiny_patch16_224", "levit_128s", "efficientformerv2_s0")
-"""Networks of one input size only."""
-SMALL_SIZE, LARGE_SIZE, IMAGES = 96, 224, 8
-
-
-@torch.no_grad()
-def settle(network: nn.Module, images: Tensor) -> nn.Module:
-    """Statistics of the images in every BatchNorm, weights where they are zero (a head may be); in eval mode."""
-    for parameter in network.parameters():
-        if parameter.dim() > 1 and not parameter.any():
-            nn.init.trunc_normal_(parameter, std=0.02)
-    network.train()
-    for _ in range(3):
-        network(images)
-    return network.eval()
-
-
-def measure(name: str) -> dict[str, Any]:
-    """Take one network all the way; its figures."""
-    warnings.simplefilter("ignore")
-    torch.set_num_threads(1)
-    size = LARGE_SIZE if name.rpartition("/")[2] in LARGE else SMALL_SIZE
-    images = torch.randn(IMAGES, 3, size, size, generator=torch.Generator().manual_seed(1))
-    network = settle(named_network(name, size, "zoo"), images)
-    seconds, started = {}, time.monotonic()
-
-    def lap(stage: str) -> None:
-        nonlocal started
-        seconds[stage], started = time.monotonic() - started, time.monotonic()
-
-    float_network = with_plain_outputs(fuse_bn(network, images[:1]), images[:1])
-    lap("fuse")
-    balanced = equalize(float_network, EqualizeSpec(images=4), images, "per_channel")
-    lap("equalize")
-    prepared = calibrate(balanced, "per_channel", CalibrateSpec(), images)
-    lap("calibrate")
-    int8 = qnnpack.convert(prepared)
-    lap("convert")
-    listed, placement = operators(prepared, images[:1]), on_qnnpack(prepared, images[:1])
-    with torch.no_grad():
-        given, simulated = network(images), prepared(images)
-        exact = given["out"] if isinstance(given, dict) else given
-        shipped = torch.cat([int8(image) for image in images.split(1)])
-    return {
-        "macs": int8_macs(placement, listed) / sum(one.macs for one in listed),
-        "weights": int8_weights(placement, listed) / weights_of(network),
-        "simulated_db": sqnr_db(exact, simulated),
-        "shipped_db": sqnr_db(exact, shipped),
-        "agreement_db": sqnr_db(simulated, shipped),
-        "seconds": seconds,
-        "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6,
-    }
+HEAD = f"| {' | '.join(_COLUMNS)} |\n|:--|{'--:|' * (len(_COLUMNS) - 1)}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.zoo", description=__doc__.partition("\n")[0])
     parser.add_argument("names", nargs="*", help="torchvision/NAME or timm/NAME; none: all 36")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument("--pictures", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.one:
-        print(json.dumps(measure(options.one)))
+    if options.pictures:  # the process of one network
+        (name,) = options.names
+        print(json.dumps(measure(name, torch.load(options.pictures, weights_only=True))))
         return
-    names = options.names or NAMES
-    through = 0
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "pictures.pt"
+        torch.save(rooms(Path(folder)), file)
+        table(options.names or NAMES, file)
+
+
+def table(names: Sequence[str], pictures: Path) -> None:
+    """Print a row for each network, reasons of refusals, and the goals' figures."""
+    print(HEAD, flush=True)
+    found, reasons = list[dict[str, Any]](), list[str]()
     for name in names:
-        command = [sys.executable, "-W", "ignore", "-m", "benchmarks.zoo", "--one", name]
+        command = [sys.executable, "-W", "ignore", "-m", "benchmarks.zoo", name, "--pictures", str(pictures)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            say(f"zoo {name}", 0.0, "", f"refused: {(done.stderr.strip() or 'no message').splitlines()[-1][:160]}")
+            reasons.append(f"{name}: {(done.stderr.strip() or 'no message').splitlines()[-1]}")
+            print(f"| {name} | refused |", flush=True)
             continue
-        found, through = json.loads(done.stdout.splitlines()[-1]), through + 1
-        spent = ", ".join(f"{stage} {value:.1f} s" for stage, value in found["seconds"].items())
-        figures = f"{100 * found['weights']:.1f} % of weights; SQNR {found['simulated_db']:.1f} dB simulated, "
-        figures += f"{found['shipped_db']:.1f} in int8, {found['agreement_db']:.1f} between; {spent}; "
-        say(f"zoo {name}", 100 * found["macs"], "% of MACs in int8", f"{figures}{found['peak_gb']:.1f} GB")
-    say("zoo_through", through, "networks", f"of {len(names)}; goal 32 of 36")
+        found.append(json.loads(done.stdout.splitlines()[-1]))
+        print(_row(found[-1]), flush=True)
+        reasons += [
+            f"{name} on {engine}: {one['refused']}" for engine, one in found[-1]["engines"].items() if one["refused"]
+        ]
+        reasons += [f"{name}, {tool}: {db}" for tool, db in found[-1]["stock_db"].items() if isinstance(db, str)]
+    print("", *reasons, "", sep="\n")
+    for engine, goal in GOALS.items():
+        through = sum(_is_through(one, engine) for one in found)
+        say(f"zoo through on {engine}", through, "networks", f"of {len(names)}; goal {goal} of {len(NAMES)}")
+        taken = [one for one in found if not one["engines"][engine]["refused"]]
+        if taken:
+            apart = max(abs(one["simulated_db"] - one["engines"][engine]["sqnr_db"]) for one in taken)
+            say(f"zoo {engine} and simulation", apart, "dB", "largest difference of SQNR; goal 1")
+
+
+def _is_through(found: dict[str, Any], engine: str) -> bool:
+    least = LEAST_OF_TRANSFORMERS if found["name"].rpartition("/")[2] in TRANSFORMERS else LEAST
+    one = found["engines"][engine]
+    return not one["refused"] and one["macs"] >= least
+
+
+def _row(found: dict[str, Any]) -> str:
+    """The network in the table of ``HEAD``."""
+    cells = [found["name"], f"{found['macs'] / 1e9:.2f}", f"{found['simulated_db']:.1f}"]
+    for one in found["engines"].values():
+        shares = f"{100 * one['macs']:.1f}, {100 * one['weights']:.1f} %"
+        cells.append("refused" if one["refused"] else f"{shares}; {one['sqnr_db']:.1f}, {one['apart_db']:.1f}")
+    cells += ["failed" if isinstance(db, str) else f"{db:.1f}" for db in found["stock_db"].values()]
+    cells.append(
+        " / ".join(f"{found['seconds'][stage]:.0f}, {found['peak_gb'][stage]:.1f}" for stage in found["seconds"])
+    )
+    return f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":

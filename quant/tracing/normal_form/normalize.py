@@ -53,7 +53,7 @@ def normalize(graph_module: fx.GraphModule) -> fx.GraphModule:
 
 
 def _drop_what_does_nothing_(graph_module: fx.GraphModule) -> None:
-    """Dropout, changes of type or place, and averages over one pixel, of which the stride is left."""
+    """Dropout, pads of no width, changes of type or place, averages over one pixel (of which the stride is left)."""
     graph = graph_module.graph
     for node in list(graph.nodes):
         module, kept = module_of(graph_module, node), node.args[0] if node.args else None
@@ -64,7 +64,7 @@ def _drop_what_does_nothing_(graph_module: fx.GraphModule) -> None:
                 with graph.inserting_before(node):
                     kept = graph.call_function(operator.getitem, (kept, where))
                 kept.meta = dict(node.meta)
-        elif node.target not in _DROPOUTS and not _is_copy(node):
+        elif node.target not in _DROPOUTS and not _is_copy(node) and not _is_empty_pad(node):
             if node.op == "call_method" and node.target == "view":  # what stood in front may have been made contiguous
                 node.target = "reshape"
             continue
@@ -77,6 +77,13 @@ def _is_copy(node: fx.Node) -> bool:
     if (node.op, node.target) not in _SAME or not isinstance(source, fx.Node):
         return False
     return bool(source.meta.get("dtype") == node.meta.get("dtype"))
+
+
+def _is_empty_pad(node: fx.Node) -> bool:
+    if node.target is not F.pad:
+        return False
+    widths = node.args[1] if len(node.args) > 1 else node.kwargs["pad"]
+    return isinstance(widths, tuple | list) and all(isinstance(width, int) and width == 0 for width in widths)
 
 
 def _make_linears_convolutions_(graph_module: fx.GraphModule) -> None:

@@ -90,3 +90,20 @@ def test_all_of_it_runs_in_int8_as_simulated(network, images, granularity):
     simulated = reference(prepared, images)
     assert sqnr_db(reference(network, images), simulated) > 20
     assert sqnr_db(simulated, torch.cat([int8(image[None]) for image in images])) > 30
+
+
+class PadsToMultiplesOfFour(nn.Module):
+    """As window attention does: by nothing where the size fits."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows, columns = x.shape[-2:]
+        return F.pad(x, (0, -columns % 4, 0, -rows % 4)).mean(1, keepdim=True)
+
+
+@pytest.mark.parametrize(("size", "pads"), [(16, 0), (15, 1)])
+def test_a_pad_of_no_width_is_dropped(size, pads):
+    images = torch.randn(1, 3, size, size)
+    traced = trace(PadsToMultiplesOfFour().eval(), images)
+    found = [node for node in traced.graph.nodes if "pad" in f"{node.target}{module_of(traced, node)}".lower()]
+    assert len(found) == pads
+    torch.testing.assert_close(traced(images), PadsToMultiplesOfFour()(images))
