@@ -48,9 +48,14 @@ class Engine:
 
 @dataclass
 class Network:
-    """Everything about one network; ``seconds`` and ``peak_gb`` (resident, of the process) are by stage."""
+    """Everything about one network; ``seconds`` and ``peak_gb`` (resident, of the process) are by stage.
+
+    ``steps`` and ``error`` are of its training: see ``Subject``.
+    """
 
     name: str
+    steps: int
+    error: float
     macs: int = 0
     simulated_db: float = 0.0
     engines: dict[str, Engine] = field(default_factory=dict)
@@ -75,34 +80,33 @@ class _Stages:
         self.found.peak_gb[name] = int(peak) / 1e6
 
 
-def measure(name: str, pictures: Tensor) -> dict[str, Any]:
-    """Fuse, equalize, calibrate and round one network on one core, and put it on every engine; as plain values.
-
-    All on the same pictures (N x 3 x 224 x 224, made smaller where the network's size is).
+def measure(name: str, pictures: dict[str, Tensor], train_s: float) -> dict[str, Any]:
+    """Train, fuse, equalize, calibrate and round one network on one core, and put it on every engine; as plain values.
 
     Raises UnsupportedNetworkError where the network cannot be taken apart.
     """
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    network, images = subject(name, pictures)
-    found = Network(name)
+    trained = subject(name, pictures, train_s)
+    network, images, measured = trained.network, trained.calibration, trained.measured
+    found = Network(name, steps=trained.steps, error=trained.error)
     stages = _Stages(found)
     with stages.stage("fuse"):
         float_network = with_plain_outputs(fuse_bn(network, images[:1]), images[:1])
     with stages.stage("equalize"):
-        balanced = equalize(float_network, EqualizeSpec(images=4), images, "per_channel")
+        balanced = equalize(float_network, EqualizeSpec(), images, "per_channel")
     with stages.stage("calibrate"):
         prepared = calibrate(balanced, "per_channel", CalibrateSpec(), images)
     with stages.stage("round"):
         rounded = round_weights_optq(prepared, RoundingSpec(), images, seed=0)[0]
     with torch.no_grad():
-        exact, simulated = network(images), rounded(images)
+        exact, simulated = network(measured), rounded(measured)
     found.macs = sum(one.macs for one in operators(rounded, images[:1]))
     found.simulated_db = sqnr_db(exact, simulated)
     for engine in ENGINES:
-        found.engines[engine] = _on(engine, rounded, images, exact, simulated)
+        found.engines[engine] = _on(engine, rounded, measured, exact, simulated)
     for tool in STOCK:
-        found.stock_db[tool] = _stock(tool, network, images, exact)
+        found.stock_db[tool] = _stock(tool, network, images, measured, exact)
     return asdict(found)
 
 
@@ -132,7 +136,7 @@ def _network(engine: str, prepared: fx.GraphModule, size: int, folder: Path) -> 
     return ExportedNetwork(engine, path)
 
 
-def _stock(tool: str, network: nn.Module, images: Tensor, exact: Tensor) -> float | str:
+def _stock(tool: str, network: nn.Module, images: Tensor, measured: Tensor, exact: Tensor) -> float | str:
     """The SQNR of the same float network from another tool, calibrated on the same images, or why there is none."""
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -141,7 +145,7 @@ def _stock(tool: str, network: nn.Module, images: Tensor, exact: Tensor) -> floa
                 stock.float_onnx(network, images[:1], source)
                 given = _one_by_one(stock.onnxruntime(source, images, path, stock.ORT_SETTINGS[_ORT_SETTING]), images)
             else:
-                given = _one_by_one(stock.pt2e(network, images, "x86"), images)
+                given = _one_by_one(stock.pt2e(network, images, "x86"), measured)
     except Exception as error:  # as above
         return f"{type(error).__name__}: {first_line(error)}"
     return sqnr_db(exact, given)

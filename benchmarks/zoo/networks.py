@@ -1,12 +1,15 @@
-"""The networks of the benchmark, and the pictures that they see; no weights can be downloaded here."""
+"""The networks of the benchmark, trained for a short while on rooms, as no weights can be downloaded here."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.subject import pictures
+from benchmarks.subject import rendered
+from benchmarks.zoo.training import train
+from model.images import normalize
 from model.network.named import named_network
 
 TORCHVISION = (
@@ -29,7 +32,8 @@ TRANSFORMERS = (
 _LARGE = ("vit_b_16", "deit_tiny_patch16_224", "levit_128s", "efficientformerv2_s0")
 """Networks of one input size only."""
 _SMALL_SIZE, _LARGE_SIZE = 96, 224
-IMAGES = 8
+CALIBRATION, MEASURED = 16, 16
+_TRAIN = 512
 
 
 class FirstOutput(nn.Module):
@@ -46,30 +50,44 @@ class FirstOutput(nn.Module):
         return found
 
 
-def rooms(folder: Path) -> Tensor:
-    """IMAGES normalized pictures of rendered rooms, N x 3 x 224 x 224; made in ``folder``."""
-    return pictures(folder, IMAGES, 1)[0]
+def rooms(folder: Path) -> dict[str, Tensor]:
+    """Rendered rooms for training (and, of them, calibration) and for measuring: pictures and depth as in a pack."""
+    pack = rendered(folder, _TRAIN, MEASURED)
+    return {
+        "train": pack.images("train"),
+        "depth": pack.depth("train"),
+        "measured": pack.images("test"),
+    }
 
 
-def subject(name: str, images: Tensor) -> tuple[nn.Module, Tensor]:
-    """A network in eval mode with random weights, and the images in its size, whose statistics its BatchNorms have."""
+@dataclass(frozen=True)
+class Subject:
+    """A trained network in eval mode, normalized pictures N x 3 x S x S of its size, and how its training went.
+
+    ``error`` is the last squared error of its training in parts of the variance of the depth.
+    """
+
+    network: nn.Module
+    calibration: Tensor
+    measured: Tensor
+    steps: int
+    error: float
+
+
+def subject(name: str, pictures: dict[str, Tensor], seconds: float) -> Subject:
+    """Build the network, and train it for so long."""
     size = _LARGE_SIZE if name.rpartition("/")[2] in _LARGE else _SMALL_SIZE
-    images = F.interpolate(images, (size, size), mode="bilinear", antialias=True)
+    images, measured = (_sized(pictures[part], size) for part in ("train", "measured"))
     torch.manual_seed(0)
-    return FirstOutput(_settle(named_network(name, size, "zoo"), images)), images
-
-
-@torch.no_grad()
-def _settle(network: nn.Module, images: Tensor) -> nn.Module:
-    """Statistics of the images in every BatchNorm, weights where they are zero (a head may be); in eval mode."""
+    network = FirstOutput(named_network(name, size, "zoo"))
     for parameter in network.parameters():
-        if parameter.dim() > 1 and not parameter.any():
+        if parameter.dim() > 1 and not parameter.any():  # a head may start with zeros
             nn.init.trunc_normal_(parameter, std=0.02)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-            module.momentum = 1.0
-        elif isinstance(module, nn.Dropout):
-            module.p = 0.0
-    network.train()
-    network(images)
-    return network.eval()
+    steps, error = train(network, images, pictures["depth"], seconds)
+    return Subject(network, images[:CALIBRATION], measured, steps, error)
+
+
+def _sized(images: Tensor, size: int) -> Tensor:
+    return torch.cat(
+        [F.interpolate(normalize(part), (size, size), mode="bilinear", antialias=True) for part in images.split(64)]
+    )
