@@ -10,6 +10,8 @@ from torch import Tensor, fx, nn
 
 ACTIVATIONS = (nn.ReLU, nn.ReLU6)
 """Activations that an int8 convolution absorbs: clamps of its output."""
+_RESIZING = ("nearest", "nearest-exact", "bilinear", "area")
+"""Ways to resize that have int8 kernels; bicubic overshoots."""
 ADDITIONS = (operator.add, operator.iadd, torch.add)
 PRODUCTS = (operator.mul, operator.imul, torch.mul)
 SPLITS = (torch.chunk, torch.split, torch.unbind, torch.tensor_split, "chunk", "split", "unbind", "tensor_split")
@@ -89,8 +91,17 @@ def conv_blocks(graph_module: fx.GraphModule) -> list[ConvBlock]:
 
 
 def is_interpolate(graph_module: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether the node resizes its input (functional or nn.Upsample)."""
-    return node.target is F.interpolate or isinstance(module_of(graph_module, node), nn.Upsample)
+    """Whether the node resizes its input (functional or nn.Upsample) within the range of its values."""
+    module = module_of(graph_module, node)
+    if isinstance(module, nn.Upsample):
+        return module.mode in _RESIZING
+    if node.target is not F.interpolate:
+        return False
+    mode, antialias = (
+        node.kwargs.get(name, node.args[place] if len(node.args) > place else default)
+        for place, name, default in ((3, "mode", "nearest"), (6, "antialias", False))
+    )
+    return mode in _RESIZING and not antialias
 
 
 def is_average_pool(graph_module: fx.GraphModule, node: fx.Node) -> bool:
@@ -159,7 +170,15 @@ def has_int8_kernel(graph_module: fx.GraphModule, node: fx.Node, constant: set[f
     if node.target in (*ADDITIONS, *PRODUCTS):
         return len(node.all_input_nodes) == 2 and constant.isdisjoint(node.all_input_nodes)
     kinds = (nn.Conv2d, nn.Sigmoid)
-    return node.target in (torch.cat, torch.sigmoid) or isinstance(module_of(graph_module, node), kinds)
+    return bool(joined(node)) or node.target is torch.sigmoid or isinstance(module_of(graph_module, node), kinds)
+
+
+def joined(node: fx.Node) -> list[fx.Node]:
+    """The values that a concatenation joins; none for another operator, and for the parts of one value."""
+    if node.target is not torch.cat:
+        return []
+    parts = node.args[0] if node.args else node.kwargs["tensors"]
+    return list(parts) if isinstance(parts, list | tuple) else []
 
 
 def bn_factor(bn: nn.BatchNorm2d) -> Tensor:

@@ -84,6 +84,12 @@ def inspection_page(name: str, input_size: int, found: Inspection) -> Document:
         f"{found.weights / 1e6:,.2f} million weights, {seconds * 1e3:.1f} ms in float on one thread of this machine. "
         "Where an operator runs is read from the graph of each engine."
     )
+    lines = Items(tuple((line,) for line in (*headlines(found), memory(found))))
+    return Document(f"{name} in int8", (Paragraph((about,)), lines), details(found, ranges_of_noise=True))
+
+
+def details(found: Inspection, *, ranges_of_noise: bool) -> tuple[Section, ...]:
+    """The operators as strips and as a table, and cautions."""
     by_macs, by_time = (_strips(found, measure) for measure in ("macs", "float_s"))
     sections = [
         Section(
@@ -96,10 +102,9 @@ def inspection_page(name: str, input_size: int, found: Inspection) -> Document:
     ]
     if found.cautions:
         items = Items(tuple((caution,) for caution in found.cautions))
-        sections.append(Section(("Cautions",), (items, Paragraph((_RANDOM,)))))
+        sections.append(Section(("Cautions",), (items, Paragraph((_RANDOM,))) if ranges_of_noise else (items,)))
     sections.append(Section(("All operators",), (Paragraph((_TABLE,)), _table(found))))
-    lines = Items(tuple((line,) for line in (*headlines(found), memory(found))))
-    return Document(f"{name} in int8", (Paragraph((about,)), lines), tuple(sections))
+    return tuple(sections)
 
 
 _TABLE = (

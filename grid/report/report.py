@@ -15,6 +15,7 @@ from grid.report.sections.cautions import cautions
 from grid.report.sections.effects import axis_effects
 from grid.report.sections.noise import noise
 from grid.report.sections.pictures import latencies, learning
+from grid.report.sections.placement import placement
 from grid.report.sections.predictions import noise_by_depth, predictions
 from grid.report.sections.published import published
 from grid.report.sections.recommendation import recommendation
@@ -39,6 +40,7 @@ SECTIONS: tuple[Callable[[ReportInputs], Section | None], ...] = (
     latencies,
     learning,
     noise,
+    placement,
     further_figures,
     provenance,
     commands,

@@ -1,10 +1,12 @@
 """The stages from the float network to the int8 network: calibrate, round, fine-tune, convert, analyze."""
 
 import dataclasses
+import json
 
 import torch
 from torch import nn
 
+from grid.planning.output_files import INSPECTION
 from grid.stages.analysis_files import write_analysis
 from grid.stages.calibration_images import CalibrationImages, calibrated_on, check_images, drawn_images, unseen_images
 from grid.stages.work import Outcome, StageError, Work
@@ -18,6 +20,7 @@ from quant.engines import qnnpack
 from quant.engines.catalog import TORCH, is_exported
 from quant.engines.exported import ExportedNetwork, export, file_name
 from quant.engines.saturation import saturates
+from quant.inspection.inspection import inspect_prepared
 from quant.qat.finetune import finetune, prepare_for_qat
 from quant.state import quantizer_state, require_state
 from quant.timing_class import file_structure
@@ -149,11 +152,13 @@ def convert_network(work: Work) -> Outcome:
 
 
 def analyze_sites(work: Work) -> Outcome:
-    """The error of each quantizer, alone and together with those before it, as tables and pictures."""
+    """The error of each quantizer, alone and together with those before it, and where each operator runs."""
     prepared = load_prepared(work.inputs["network"])
     original = load_prepared(work.inputs["original"]) if "original" in work.inputs else None
     images = CalibrationImages(work.pack, work.group("analyze").images, int(work.node.settings["seed"] or 0))
     errors = analyze(prepared, images, work.progress, original=original)
     write_analysis(work.out, errors, len(images))
+    inspection = inspect_prepared(prepared, images[0:1])
+    (work.out / INSPECTION).write_text(json.dumps(inspection.document(), separators=(",", ":"), allow_nan=False))
     metrics = {"sites": len(errors), "sqnr_db": errors[-1].cumulative_sqnr_db if errors else None}
     return Outcome(metrics, {"images": images.indices, **quantizer_state(prepared)})

@@ -11,9 +11,20 @@ import torch
 from torch import Tensor, fx, nn
 from torch.ao.nn.quantized import Conv2d
 
+from quant.engines.float_sums import sums_without_kernel
 from quant.engines.saturation import conv_kind
 from quant.fake_quantize import FakeQuantize
-from quant.graph import ADDITIONS, PRODUCTS, SPLITS, constants, finish, keeps_quantization, module_of, set_module
+from quant.graph import (
+    ADDITIONS,
+    PRODUCTS,
+    SPLITS,
+    constants,
+    finish,
+    joined,
+    keeps_quantization,
+    module_of,
+    set_module,
+)
 from quant.prepare import QuantConv, quant_convs, quantizers, wide
 from quant.scaled_silu import ScaledSiLU
 from quant.straight_through import rounded
@@ -53,7 +64,7 @@ def convert(prepared: fx.GraphModule, engine: str = ENGINE) -> fx.GraphModule:
     use_engine_(engine)
     graph_module = copy.deepcopy(prepared)
     graph_module.graph = graph = fx.Graph()
-    float_sums = _float_sums(prepared)
+    float_sums = sums_without_kernel(prepared)
     values = _Values(graph_module, float_sums)
     constant = constants(prepared)
     for node in prepared.graph.nodes:
@@ -148,37 +159,15 @@ def _convert_quantized(
     elif isinstance(module, nn.Hardswish):
         qparams = _qparams(graph_module, call, quantizer)
         new = graph.call_function(torch.ops.quantized.hardswish, (values.int8[inputs[0]], *qparams))
-    elif producer.target is torch.cat:
+    elif listed := joined(producer):
         dim = producer.args[1] if len(producer.args) > 1 else producer.kwargs.get("dim", 0)
-        listed = producer.args[0] if producer.args else producer.kwargs["tensors"]
-        parts = [values.int8[arg] for arg in listed]  # type: ignore[index, union-attr]
+        parts = [values.int8[arg] for arg in listed]
         new = graph.call_function(torch.ops.quantized.cat, (parts, dim, *_qparams(graph_module, call, quantizer)))
     elif keeps_quantization(prepared, producer) or isinstance(module, nn.Sigmoid):
         new = graph.node_copy(producer, lambda arg: values.int8[arg])
     else:
         new = _quantize(graph_module, _float_operator(graph_module, producer, values), call, quantizer)
     values.int8[call] = new
-
-
-def _float_sums(prepared: fx.GraphModule) -> list[str]:
-    """The quantizers of sums that have no kernel; a network that is rebuilt, with other ranges, is told them."""
-    if "float_sums" in prepared.meta:
-        return list(prepared.meta["float_sums"])
-    found = []
-    for node in prepared.graph.nodes:
-        quantizer = module_of(prepared, node)
-        if isinstance(quantizer, FakeQuantize) and not _has_kernel(prepared, node.args[0], quantizer):
-            found.append(str(node.target))
-    return found
-
-
-def _has_kernel(prepared: fx.GraphModule, producer: fx.Node, output: FakeQuantize) -> bool:
-    """Whether QNNPACK, if it is selected, adds values of such scales: none 256 times the output's, or 2 ** -14."""
-    if producer.target not in ADDITIONS or torch.backends.quantized.engine != ENGINE:
-        return True
-    sources = [module_of(prepared, node) for node in producer.all_input_nodes]
-    ratios = [float(source.scale / output.scale) for source in sources if isinstance(source, FakeQuantize)]
-    return all(2**-14 <= ratio < 2**8 for ratio in ratios)
 
 
 def _qparams(graph_module: fx.GraphModule, call: fx.Node, quantizer: FakeQuantize) -> tuple[fx.Node, fx.Node]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from quant.engines.decomposed import DEQUANTIZE, QUANTIZE, ConstantScaledSiLU
-from quant.graph import finish, module_of
+from quant.graph import finish, joined, module_of
 
 FILE = "network.pte"
 SIGNED = True  # XNNPACK's quantized operators take int8 activations
@@ -95,7 +95,7 @@ def _requantized_concatenations(network: fx.GraphModule) -> fx.GraphModule:
     graph = network.graph
     for node in list(graph.nodes):
         readers = list(node.users)
-        if node.target is not torch.cat or [reader.target for reader in readers] != [QUANTIZE]:
+        if not joined(node) or [reader.target for reader in readers] != [QUANTIZE]:
             continue
         for part in list(node.all_input_nodes):
             with graph.inserting_before(node):

@@ -8,10 +8,9 @@ ReLU6, sigmoid, and the network's own input and output admit none. Equalization 
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import fx, nn
 
-from quant.graph import ADDITIONS, PRODUCTS, ConvBlock, conv_blocks, is_linear_in_place, module_of
+from quant.graph import ADDITIONS, PRODUCTS, ConvBlock, conv_blocks, is_linear_in_place, joined, module_of
 from quant.scaled_silu import ScaledSiLU
 
 
@@ -102,9 +101,8 @@ def channel_classes(graph_module: fx.GraphModule) -> ChannelClasses:
             # A gate without a free scale (sigmoid of squeeze-and-excitation) only passes the other side's on. (One
             # channel may be spread over many.)
             channels[node] = next((item for item in inputs if item is not None), None)
-        elif node.target is torch.cat and _is_over_channels(node) and all(item is not None for item in inputs):
-            # The list itself: all_input_nodes names a value once, and it may be there twice.
-            parts = node.args[0] if node.args else node.kwargs["tensors"]
+        elif (parts := joined(node)) and _is_over_channels(node) and all(item is not None for item in inputs):
+            # all_input_nodes names a value once, and it may be there twice.
             channels[node] = np.concatenate([channels[part] for part in parts])
         else:
             for item in inputs:

@@ -1,8 +1,9 @@
 """How much of a network would run in int8 on each engine, what stays behind, and what that costs."""
 
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -45,6 +46,22 @@ class Inspection:
     float_peak: Peak
     cautions: tuple[str, ...]
 
+    def document(self) -> dict[str, Any]:
+        """All of it as values that JSON has."""
+        return asdict(self)
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> "Inspection":
+        """What ``document`` gave; raises LookupError, TypeError or AttributeError for anything else."""
+        listed = [
+            Operator(**{**one, "shape": tuple(one["shape"]), "inputs": tuple(one["inputs"])})
+            for one in document["operators"]
+        ]
+        placements = tuple(Placement(**one) for one in document["placements"])
+        int8_peak, float_peak = (Peak(**document[name]) for name in ("int8_peak", "float_peak"))
+        cautions, absent = tuple(map(str, document["cautions"])), dict(document["absent"])
+        return cls(tuple(listed), document["weights"], placements, absent, int8_peak, float_peak, cautions)
+
 
 @torch.no_grad()
 def inspect_network(
@@ -70,6 +87,21 @@ def inspect_network(
             raise
         except Exception as error:  # what a forward does with a traced or prepared value can fail in any way
             raise UnsupportedNetworkError(first_line(error)) from error
+        found = inspect_prepared(prepared, image, engines, passes, progress)
+        return replace(found, cautions=(*found.cautions, *activation_cautions(float_network)))
+
+
+@torch.no_grad()
+def inspect_prepared(
+    prepared: fx.GraphModule,
+    image: Tensor,
+    engines: Sequence[str] = tuple(ENGINES),
+    passes: int = PASSES,
+    progress: Callable[[str], None] = lambda step: None,
+) -> Inspection:
+    """Inspect a prepared network with frozen ranges on ``image`` (1xCxHxW); for the rest see ``inspect_network``."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as above
         progress("timing the float network")
         listed = operators(prepared, image, passes)
         placements, absent = [], {}
@@ -85,9 +117,10 @@ def inspect_network(
                 absent[engine] = reason
         int8_peak, float_peak = (peak_activations(form(prepared), image) for form in (int8_form, float_form))
         cautions = [one for placement in placements for one in island_cautions(placement, listed)]
-        cautions += [*range_cautions(prepared), *depthwise_cautions(prepared), *activation_cautions(float_network)]
-        weights = weights_of(prepared)
-        return Inspection(listed, weights, tuple(placements), absent, int8_peak, float_peak, tuple(cautions))
+        cautions += [*range_cautions(prepared), *depthwise_cautions(prepared)]
+        return Inspection(
+            listed, weights_of(prepared), tuple(placements), absent, int8_peak, float_peak, tuple(cautions)
+        )
 
 
 def first_line(error: Exception) -> str:

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from grid.planning.output_files import ANALYSIS_CSV, ANALYSIS_ERRORS, ANALYSIS_JSON, ANALYSIS_RANGES
+from grid.planning.output_files import ANALYSIS_CSV, ANALYSIS_ERRORS, ANALYSIS_JSON, ANALYSIS_RANGES, INSPECTION
 from grid.planning.plan import Plan, make_plan
 from grid.planning.stage_table import stage_named
 from grid.report.document import plain_text
 from grid.report.inputs import ReportInputs
+from grid.report.inspection import headlines
 from grid.report.report import write_report
 from grid.report.sections.noise import LEGEND, sites_table
 from grid.results.results_csv import RESULT_COLUMNS
@@ -25,6 +26,7 @@ from grid.stages.run import run_node
 from grid.storage.result_store import StageStore
 from quant.analysis.site_errors import SiteError
 from quant.artifact import load_network
+from quant.inspection.inspection import Inspection
 from quant.prepare import quantizers
 from tests.grid.report.report_rows import context as report_context
 from tests.grid.report.report_rows import grid_rows
@@ -259,3 +261,22 @@ def test_the_report_has_a_table_and_its_own_copy_of_the_pictures_for_each_analyz
             assert f"]({name})" in text
             assert (run / name).read_bytes() == (folder / name.removeprefix(f"{cell}-")).read_bytes()
     assert plain_text(LEGEND) in re.sub("[*`]", "", text)
+
+
+def test_the_report_tells_once_where_the_operators_of_like_cells_run(mixed_grid, tmp_path):
+    plan, store = mixed_grid
+    folder = store.path(cell_of(plan, "ptq").nodes["analyze"])
+    older = tmp_path / "older"
+    older.mkdir()
+    write_analysis(older, made_up(3), 8)
+    cells = ("per_channel-ptq", "per_tensor-ptq")
+    inputs = ReportInputs(grid_rows(), report_context(), analyses={**dict.fromkeys(cells, folder), "fp32": older})
+    text = write_report(tmp_path / "run", inputs)[0].read_text()
+    section = text.partition("## What runs in int8")[2].partition("\n## ")[0]
+    assert section.count("### `per_channel-ptq`, `per_tensor-ptq`") == 1
+    found = Inspection.read(json.loads((folder / INSPECTION).read_text()))
+    assert [one.engine for one in found.placements] + list(found.absent) != []
+    assert sum(one.macs for one in found.operators) > 1e6
+    for line in headlines(found):
+        assert line.partition(":")[0] in section
+    assert "fp32" not in section

@@ -1,12 +1,14 @@
 """The whole inspection: outputs of all kinds, engines that are missing or fail, memory and cautions."""
 
+import json
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from quant.graph import UnsupportedNetworkError
 from quant.inspection import inspection
-from quant.inspection.inspection import inspect_network
+from quant.inspection.inspection import Inspection, inspect_network
 from quant.inspection.memory import peak_activations
 from quant.inspection.on_qnnpack import int8_form
 from quant.inspection.operators import float_form
@@ -120,3 +122,8 @@ def test_unlike_ranges_and_channels_are_cautioned_and_like_ones_are_not():
 def test_activations_that_stop_equalization_are_named(activation, cautioned):
     found = inspect_network(Between(activation), noise(), ONLY, passes=1)
     assert any("Equalization stops at 1 Hardswish" in one for one in found.cautions) == cautioned
+
+
+def test_an_inspection_survives_json():
+    found = inspect_network(Between(nn.GELU()), noise(), ONLY, passes=1)
+    assert Inspection.read(json.loads(json.dumps(found.document()))) == found

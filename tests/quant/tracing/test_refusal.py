@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torchvision
 from torch import Tensor, nn
 
 from quant.graph import UnsupportedNetworkError
@@ -50,6 +51,22 @@ def test_a_refusal_names_module_line_and_way_out(network, place, code, advice, c
     assert ".py:" in message
     assert "\n" not in message
     assert capfd.readouterr() == ("", ""), "nothing else is printed"
+
+
+class Pairs(nn.Module):
+    def forward(self, left: Tensor, right: Tensor, scale: float = 1.0) -> Tensor:
+        return (left - right) * scale
+
+
+def test_a_network_of_several_inputs_is_told_what_it_takes():
+    with pytest.raises(UnsupportedNetworkError, match="Pairs cannot be traced: its forward takes left and right; exp"):
+        trace(Pairs(), EXAMPLE)
+
+
+def test_a_line_of_a_library_beside_torch_is_the_network_s_own():
+    network = torchvision.models.detection.ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None).eval()
+    with pytest.raises(UnsupportedNetworkError, match=r"torchvision/ops/boxes\.py:\d+, `if boxes"):
+        trace(network, torch.zeros(1, 3, 320, 320))
 
 
 class FailsForOne(nn.Module):
