@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from quant.engines.catalog import missing
 from quant.inspection.inspection import ENGINES
@@ -47,6 +47,29 @@ def test_a_silu_is_int8_only_where_the_engine_has_its_gate_in_int8(engine):
     placement = ENGINES[engine](prepared(Between(nn.SiLU())), noise(1))
     assert placement.where["activation"] == (INT8 if engine == "xnnpack" else FLOAT)
     assert placement.conversions == 2 if engine == "xnnpack" else placement.conversions >= 4
+
+
+class Pooled(nn.Module):
+    """Squeeze and excitation, whose pool is a module, and a mean over rows and columns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.pool, self.gate = nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Conv2d(8, 8, 1)
+        self.last = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.first(x))
+        x = x * torch.sigmoid(self.gate(self.pool(x)))
+        return self.last(x.mean((2, 3)))
+
+
+@pytest.mark.parametrize("engine", INSTALLED)
+def test_averages_over_the_picture_are_int8_on_every_engine(engine):
+    network = prepared(Pooled())
+    placement = ENGINES[engine](network, noise(1))
+    assert placement.in_float(operators(network, noise(1))) == []
+    assert placement.conversions == 2
 
 
 class Wired(nn.Module):
