@@ -38,7 +38,7 @@ def _read(folder: Path) -> Inspection | None:
 
 def _places(inspection: Inspection) -> str:
     """The same for networks whose operators run at the same places."""
-    placements = [(one.engine, one.conversions, *sorted(one.where.items())) for one in inspection.placements]
+    placements = [(one.engine, *sorted(one.where.items())) for one in inspection.placements]
     return repr((placements, sorted(inspection.absent)))
 
 
