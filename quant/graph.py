@@ -154,13 +154,17 @@ def constants(graph_module: fx.GraphModule) -> set[fx.Node]:
     return found
 
 
-def read_in_int8(graph_module: fx.GraphModule, constant: set[fx.Node]) -> set[fx.Node]:
-    """Values that an operator with int8 kernels reads, itself or behind others that only move values."""
+def read_in_int8(graph_module: fx.GraphModule, constant: set[fx.Node], in_float: set[fx.Node]) -> set[fx.Node]:
+    """Values that an operator with int8 kernels reads, itself or behind others that only move values.
+
+    Those ``in_float`` compute in float although they have kernels.
+    """
     found: set[fx.Node] = set()
     for node in reversed(graph_module.graph.nodes):
         for user in node.users:
             moves = user.target in SPLITS or keeps_quantization(graph_module, user)
-            if has_int8_kernel(graph_module, user, constant) or (moves and user in found):
+            computes = user not in in_float and has_int8_kernel(graph_module, user, constant)
+            if computes or (moves and user in found):
                 found.add(node)
     return found
 

@@ -7,6 +7,7 @@ from torch import Tensor, fx, nn
 from model.errors import require_one_of
 from quant.fake_quantize import FakeQuantize
 from quant.graph import (
+    ADDITIONS,
     SPLITS,
     ConvBlock,
     bn_factor,
@@ -15,6 +16,7 @@ from quant.graph import (
     finish,
     fold,
     has_int8_kernel,
+    joined,
     keeps_quantization,
     module_of,
     read_in_int8,
@@ -117,7 +119,8 @@ def prepare(network: nn.Module, granularity: str, weight_bits: WeightBits = ALL_
     names: dict[fx.Node, str] = {}
     graph_module.add_module("quantizers", nn.Module())
     constant = constants(graph_module)
-    read = read_in_int8(graph_module, constant)
+    streams = _float_streams(graph_module, constant)
+    read = read_in_int8(graph_module, constant, streams)
     for node in list(graph_module.graph.nodes):
         absorbed = any(node in (s.bn, s.activation) for s in blocks.values())
         if node.op == "output" or node in constant or absorbed:
@@ -130,9 +133,31 @@ def prepare(network: nn.Module, granularity: str, weight_bits: WeightBits = ALL_
                 _share(graph_module, node, names)
         elif isinstance(module_of(graph_module, node), nn.Sigmoid) or node.target is torch.sigmoid:
             _insert(graph_module, node, names, FakeQuantize(fixed=_SIGMOID_QPARAMS))
-        elif node in read or has_int8_kernel(graph_module, node, constant):
+        elif node in read or (node not in streams and has_int8_kernel(graph_module, node, constant)):
             _insert(graph_module, node, names, FakeQuantize())
     return finish(graph_module)
+
+
+def _float_streams(graph_module: fx.GraphModule, constant: set[fx.Node]) -> set[fx.Node]:
+    """Sums and concatenations that nothing reads in int8, such as the residual stream between LayerNorms.
+
+    Int8 would save no conversion, as their readers compute in float, and the stream would be rounded at every sum, in
+    steps of its largest channel.
+    """
+    streams, unread = set[fx.Node](), set[fx.Node]()
+
+    def computes_in_float(user: fx.Node) -> bool:
+        if user.target in SPLITS or keeps_quantization(graph_module, user):
+            return user in unread
+        in_int8 = user.op == "output" or has_int8_kernel(graph_module, user, constant)
+        return user in streams or not (in_int8 or isinstance(module_of(graph_module, user), _ELEMENTWISE))
+
+    for node in reversed(graph_module.graph.nodes):
+        if node.users and all(map(computes_in_float, node.users)):
+            unread.add(node)
+            if node.target in ADDITIONS or joined(node):
+                streams.add(node)
+    return streams
 
 
 def _swap_conv(graph_module: fx.GraphModule, block: ConvBlock, granularity: str, bits: int) -> None:

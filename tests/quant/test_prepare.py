@@ -8,10 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.errors import InputError
+from model.metrics import sqnr_db
+from quant.calibrate import calibrate
+from quant.engines import qnnpack
 from quant.fake_quantize import FakeQuantize
 from quant.graph import UnsupportedNetworkError, is_linear_in_place, module_of
 from quant.prepare import QuantConv, elementwise_consumers, prepare, quant_convs, quantizers
-from quant.recipe import GRANULARITIES
+from quant.recipe import GRANULARITIES, CalibrateSpec
 from quant.tracing.trace import fuse_bn
 from tests.quant.networks import (
     ReluPair,
@@ -258,3 +261,42 @@ def test_quantizers_and_convolutions_are_listed_by_name(all_kinds):
     assert set(weight_quantizers(prepared)) == {f"{name}.weight_quantizer" for name in quant_convs(prepared)}
     assert all(isinstance(conv, QuantConv) for conv in quant_convs(prepared).values())
     assert len(quant_convs(prepared)) == sum(isinstance(m, nn.Conv2d) for m in all_kinds.modules())
+
+
+class Stream(nn.Module):
+    """Sums that only norms and sums read, of which one channel is far larger; the last is read by ``behind``."""
+
+    def __init__(self, behind: nn.Module) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.last = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 2, 1)
+        self.blocks = nn.ModuleList(nn.Conv2d(8, 8, 1) for _ in range(3))
+        self.norms = nn.ModuleList(nn.GroupNorm(8, 8) for _ in range(3))
+        self.behind = behind
+        self.offset = nn.Parameter(torch.eye(8)[0].reshape(1, 8, 1, 1) * 50.0)
+
+    def forward(self, x):
+        x = self.stem(x) + self.offset
+        for norm, block in zip(self.norms, self.blocks, strict=True):
+            x = x + block(norm(x))
+        return self.last(self.behind(x))
+
+
+@pytest.mark.parametrize(
+    ("behind", "rounded"),
+    [(nn.GroupNorm(8, 8), 0), (nn.SiLU(), 4), (nn.Identity(), 4)],
+    ids=["norm", "silu", "convolution"],
+)
+def test_sums_that_nothing_reads_in_int8_stay_in_float(behind, rounded, images):
+    prepared = prepare(fuse_bn(Stream(behind).eval(), images[:1]), "per_channel")
+    assert sum("add" in name for name in quantizers(prepared)) == rounded
+
+
+def test_a_large_channel_of_the_residual_stream_does_not_drown_the_others(images):
+    network = Stream(nn.GroupNorm(8, 8)).eval()
+    prepared = calibrate(fuse_bn(network, images[:1]), "per_channel", CalibrateSpec(), images)
+    int8 = qnnpack.convert(prepared)
+    with torch.no_grad():
+        exact = network(images)
+        assert sqnr_db(exact, prepared(images)) > 18  # 11 with rounded sums
+        assert sqnr_db(exact, int8(images)) > 18
