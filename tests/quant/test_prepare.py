@@ -282,11 +282,7 @@ class Stream(nn.Module):
         return self.last(self.behind(x))
 
 
-@pytest.mark.parametrize(
-    ("behind", "rounded"),
-    [(nn.GroupNorm(8, 8), 0), (nn.SiLU(), 4), (nn.Identity(), 4)],
-    ids=["norm", "silu", "convolution"],
-)
+@pytest.mark.parametrize(("behind", "rounded"), [(nn.GroupNorm(8, 8), 0), (nn.SiLU(), 4), (nn.Identity(), 4)])
 def test_sums_that_nothing_reads_in_int8_stay_in_float(behind, rounded, images):
     prepared = prepare(fuse_bn(Stream(behind).eval(), images[:1]), "per_channel")
     assert sum("add" in name for name in quantizers(prepared)) == rounded
