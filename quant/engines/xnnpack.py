@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from quant.engines.decomposed import DEQUANTIZE, QUANTIZE, ConstantScaledSiLU
@@ -30,7 +31,7 @@ def lower(network: nn.Module, example: Tensor) -> Any:
     from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower
 
     if isinstance(network, fx.GraphModule):
-        network = _requantized_concatenations(_int8_gates(network))
+        network = _contiguous_attention(_requantized_concatenations(_int8_gates(network)))
         for node in network.graph.nodes:  # torch.export notes what became of a node only where it has notes already
             node.meta.setdefault("name", node.name)
     return to_edge_transform_and_lower(
@@ -100,6 +101,16 @@ def _requantized_concatenations(network: fx.GraphModule) -> fx.GraphModule:
         for part in list(node.all_input_nodes):
             with graph.inserting_before(node):
                 node.replace_input_with(part, _rounded(graph, part, readers[0].args[1:]))
+    return finish(network)
+
+
+def _contiguous_attention(network: fx.GraphModule) -> fx.GraphModule:
+    """A copy behind each attention: ExecuTorch takes it apart, and then its strides are not those of torch.export."""
+    for node in network.graph.find_nodes(op="call_function", target=F.scaled_dot_product_attention):
+        with network.graph.inserting_after(node):
+            copied = network.graph.call_function(torch.clone, (node,), {"memory_format": torch.contiguous_format})
+        copied.meta = dict(node.meta)
+        node.replace_all_uses_with(copied, delete_user_cb=lambda user, copied=copied: user is not copied)
     return finish(network)
 
 

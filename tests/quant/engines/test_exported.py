@@ -13,7 +13,9 @@ from quant.engines import catalog, xnnpack
 from quant.engines.decomposed import decompose
 from quant.engines.exported import ExportedNetwork, ExportError, export, file_name, require_constants
 from quant.recipe import CalibrateSpec
+from quant.tracing.trace import fuse_bn
 from tests.quant.networks import AllKinds, noise, settled
+from tests.quant.tracing.zoo_tokens import PatchAttention
 
 SIZE = 64
 MINMAX = CalibrateSpec(activation_range="minmax")
@@ -144,3 +146,14 @@ def test_every_kind_of_operator_gets_into_a_file(images, engine, tmp_path):
         assert (
             noise(ExportedNetwork(engine, tmp_path / file_name(engine))(images), prepared(images)) < MOST_NOISE[engine]
         )
+
+
+@pytest.mark.parametrize("engine", INSTALLED)
+def test_attention_over_a_batch_of_pixels_is_taken(engine, tmp_path):
+    torch.manual_seed(0)
+    network, images = PatchAttention().eval(), torch.randn(2, 3, 16, 16)
+    prepared = calibrate(fuse_bn(network, images[:1]), "per_channel", MINMAX, images)
+    export(prepared, engine, 16, tmp_path / file_name(engine))
+    written = ExportedNetwork(engine, tmp_path / file_name(engine))
+    with torch.no_grad():
+        assert noise(written(images), prepared(images)) < MOST_NOISE[engine]

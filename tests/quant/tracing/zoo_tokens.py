@@ -142,3 +142,20 @@ class KernelsOfThePicture(nn.Module):
         return self.last(
             F.relu(F.conv2d(x, kernels, padding=1, groups=count * channels).view(count, -1, height, width))
         )
+
+
+class PatchAttention(nn.Module):
+    """Attention between the same pixels of all 2x2 patches, as in MobileViT: the pixel is a part of the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.qkv, self.proj = nn.Conv2d(3, 8, 1), nn.Linear(8, 24), nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        count, channels, height, width = x.shape
+        x = x.reshape(count * channels * height // 2, 2, width // 2, 2).transpose(1, 2)
+        x = x.reshape(count, channels, height * width // 4, 4).transpose(1, 3).reshape(count * 4, -1, channels)
+        q, k, v = self.qkv(x).reshape(count * 4, -1, 3, 2, channels // 2).permute(2, 0, 3, 1, 4).unbind(0)
+        x = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(count * 4, -1, channels)
+        return self.proj(x).reshape(count, -1)
