@@ -25,6 +25,7 @@ from quant.inspection.inspection import ENGINES, first_line, with_plain_outputs
 from quant.inspection.operators import operators, weights_of
 from quant.inspection.placement import int8_macs, int8_weights
 from quant.recipe import CalibrateSpec, EqualizeSpec, RoundingSpec
+from quant.tracing.branches import merge_branches
 from quant.tracing.trace import fuse_bn
 from quant.weight_rounding.rounding import round_weights_optq
 
@@ -81,7 +82,7 @@ class _Stages:
 
 
 def measure(name: str, pictures: dict[str, Tensor], train_s: float) -> dict[str, Any]:
-    """Train, fuse, equalize, calibrate and round one network on one core, and put it on every engine; as plain values.
+    """Train, merge, fuse, equalize, calibrate and round one network on one core, and put it on every engine; as plain values.
 
     Raises UnsupportedNetworkError where the network cannot be taken apart.
     """
@@ -92,7 +93,8 @@ def measure(name: str, pictures: dict[str, Tensor], train_s: float) -> dict[str,
     found = Network(name, steps=trained.steps, error=trained.error)
     stages = _Stages(found)
     with stages.stage("fuse"):
-        float_network = with_plain_outputs(fuse_bn(network, images[:1]), images[:1])
+        merged = merge_branches(network, images[:1])
+        float_network = with_plain_outputs(fuse_bn(merged), images[:1])
     with stages.stage("equalize"):
         balanced = equalize(float_network, EqualizeSpec(), images, "per_channel")
     with stages.stage("calibrate"):
