@@ -82,7 +82,7 @@ class _Stages:
 
 
 def measure(name: str, pictures: dict[str, Tensor], train_s: float) -> dict[str, Any]:
-    """Train, merge, fuse, equalize, calibrate and round one network on one core, and put it on every engine; as plain values.
+    """Train one network, take it all the way on one core, and put it on every engine; as plain values.
 
     Raises UnsupportedNetworkError where the network cannot be taken apart.
     """
