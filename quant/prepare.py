@@ -139,7 +139,7 @@ def prepare(network: nn.Module, granularity: str, weight_bits: WeightBits = ALL_
 
 
 def _float_streams(graph_module: fx.GraphModule, constant: set[fx.Node]) -> set[fx.Node]:
-    """Sums and concatenations that nothing reads in int8, such as the residual stream between LayerNorms.
+    """Sums that nothing reads in int8, such as the residual stream between LayerNorms, and concatenations of sums.
 
     Int8 would save no conversion, as their readers compute in float, and the stream would be rounded at every sum, in
     steps of its largest channel.
@@ -152,10 +152,15 @@ def _float_streams(graph_module: fx.GraphModule, constant: set[fx.Node]) -> set[
         in_int8 = user.op == "output" or has_int8_kernel(graph_module, user, constant)
         return user in streams or not (in_int8 or isinstance(module_of(graph_module, user), _ELEMENTWISE))
 
+    def of_convolution(value: fx.Node) -> bool:
+        while value.target in SPLITS or keeps_quantization(graph_module, value):
+            value = value.all_input_nodes[0]
+        return isinstance(module_of(graph_module, value), nn.Conv2d | nn.BatchNorm2d)
+
     for node in reversed(graph_module.graph.nodes):
         if node.users and all(map(computes_in_float, node.users)):
             unread.add(node)
-            if node.target in ADDITIONS or joined(node):
+            if node.target in ADDITIONS or (joined(node) and not any(map(of_convolution, joined(node)))):
                 streams.add(node)
     return streams
 
