@@ -30,6 +30,7 @@ ELSEWHERE = {
     "python -m benchmarks packing": "by hand, as make bench",
     "python -m benchmarks.packing --data nyu_data --packs FOLDER": "by hand, as make bench",
     "python -m benchmarks.lite0 --pictures FOLDER": "tests/benchmarks/lite0/ runs its parts on a small network",
+    "python -m benchmarks.zoo [NAME ...]": "two hours; tests/benchmarks/zoo/ runs its training on a small network",
     "python -m benchmarks.made_up_nyu --out nyu_data": "13 minutes; by hand, as make bench",
     "python -m benchmarks.engine_latency --tables FOLDER": "by hand, as make bench",
     "python -m model --network docs/examples/small_depth.py --data rooms --out small_depth.safetensors": (
