@@ -97,11 +97,12 @@ def is_interpolate(graph_module: fx.GraphModule, node: fx.Node) -> bool:
         return module.mode in _RESIZING
     if node.target is not F.interpolate:
         return False
-    mode, antialias = (
-        node.kwargs.get(name, node.args[place] if len(node.args) > place else default)
-        for place, name, default in ((3, "mode", "nearest"), (6, "antialias", False))
-    )
-    return mode in _RESIZING and not antialias
+    return argument(node, 3, "mode", "nearest") in _RESIZING and not argument(node, 6, "antialias", False)
+
+
+def argument(node: fx.Node, place: int, name: str, default: Any = None) -> Any:
+    """What a call is given for an argument, by its place or by its name."""
+    return node.kwargs.get(name, node.args[place] if len(node.args) > place else default)
 
 
 def is_average_pool(graph_module: fx.GraphModule, node: fx.Node) -> bool:
@@ -132,15 +133,16 @@ def keeps_quantization(graph_module: fx.GraphModule, node: fx.Node) -> bool:
     return isinstance(module_of(graph_module, node), _REARRANGING_MODULES)
 
 
+def passes_on(graph_module: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether the node gives the values of its input, all or in parts, without computing others."""
+    return node.target in SPLITS or keeps_quantization(graph_module, node)
+
+
 def is_zero_pad(node: fx.Node) -> bool:
     """Whether the node puts zeros around its input, which every activation quantizer has a level for."""
     if node.target is not F.pad:
         return False
-    mode, value = (
-        node.kwargs.get(name, node.args[place] if len(node.args) > place else default)
-        for place, name, default in ((2, "mode", "constant"), (3, "value", None))
-    )
-    return bool(mode == "constant" and not value)
+    return argument(node, 2, "mode", "constant") == "constant" and not argument(node, 3, "value")
 
 
 def constants(graph_module: fx.GraphModule) -> set[fx.Node]:
@@ -162,9 +164,8 @@ def read_in_int8(graph_module: fx.GraphModule, constant: set[fx.Node], in_float:
     found: set[fx.Node] = set()
     for node in reversed(graph_module.graph.nodes):
         for user in node.users:
-            moves = user.target in SPLITS or keeps_quantization(graph_module, user)
             computes = user not in in_float and has_int8_kernel(graph_module, user, constant)
-            if computes or (moves and user in found):
+            if computes or (passes_on(graph_module, user) and user in found):
                 found.add(node)
     return found
 
@@ -181,7 +182,7 @@ def joined(node: fx.Node) -> list[fx.Node]:
     """The values that a concatenation joins; none for another operator, and for the parts of one value."""
     if node.target is not torch.cat:
         return []
-    parts = node.args[0] if node.args else node.kwargs["tensors"]
+    parts = argument(node, 0, "tensors")
     return list(parts) if isinstance(parts, list | tuple) else []
 
 

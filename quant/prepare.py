@@ -17,8 +17,8 @@ from quant.graph import (
     fold,
     has_int8_kernel,
     joined,
-    keeps_quantization,
     module_of,
+    passes_on,
     read_in_int8,
     set_module,
 )
@@ -128,7 +128,7 @@ def prepare(network: nn.Module, granularity: str, weight_bits: WeightBits = ALL_
         if node in blocks:
             _swap_conv(graph_module, blocks[node], granularity, weight_bits.get(str(node.target), 8))
             _insert(graph_module, node, names, FakeQuantize(limit=_limit(graph_module, node)))
-        elif node.target in SPLITS or keeps_quantization(graph_module, node):
+        elif passes_on(graph_module, node):
             if node.args[0] in names:
                 _share(graph_module, node, names)
         elif isinstance(module_of(graph_module, node), nn.Sigmoid) or node.target is torch.sigmoid:
@@ -147,13 +147,13 @@ def _float_streams(graph_module: fx.GraphModule, constant: set[fx.Node]) -> set[
     streams, unread = set[fx.Node](), set[fx.Node]()
 
     def computes_in_float(user: fx.Node) -> bool:
-        if user.target in SPLITS or keeps_quantization(graph_module, user):
+        if passes_on(graph_module, user):
             return user in unread
         in_int8 = user.op == "output" or has_int8_kernel(graph_module, user, constant)
         return user in streams or not (in_int8 or isinstance(module_of(graph_module, user), _ELEMENTWISE))
 
     def of_convolution(value: fx.Node) -> bool:
-        while value.target in SPLITS or keeps_quantization(graph_module, value):
+        while passes_on(graph_module, value):
             value = value.all_input_nodes[0]
         return isinstance(module_of(graph_module, value), nn.Conv2d | nn.BatchNorm2d)
 

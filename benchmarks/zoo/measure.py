@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from benchmarks.lite0 import stock
+from benchmarks.lite0.ours import logits
 from benchmarks.zoo.networks import subject
 from model.metrics import sqnr_db
 from quant.calibrate import calibrate
@@ -119,7 +120,7 @@ def _on(engine: str, prepared: fx.GraphModule, images: Tensor, exact: Tensor, si
     try:
         listed, placement = operators(prepared, images[:1]), ENGINES[engine](prepared, images[:1])
         with tempfile.TemporaryDirectory() as folder:
-            given = _one_by_one(_network(engine, prepared, images.shape[-1], Path(folder)), images)
+            given = logits(_network(engine, prepared, images.shape[-1], Path(folder)), images)
     except Exception as error:  # an exporter or a runtime may fail in any way, and the others have their figures
         return Engine(refused=f"{type(error).__name__}: {first_line(error)}")
     return Engine(
@@ -145,14 +146,9 @@ def _stock(tool: str, network: nn.Module, images: Tensor, measured: Tensor, exac
             if tool == STOCK[0]:
                 source, path = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
                 stock.float_onnx(network, images[:1], source)
-                given = _one_by_one(stock.onnxruntime(source, images, path, stock.ORT_SETTINGS[_ORT_SETTING]), images)
+                given = logits(stock.onnxruntime(source, images, path, stock.ORT_SETTINGS[_ORT_SETTING]), images)
             else:
-                given = _one_by_one(stock.pt2e(network, images, "x86"), measured)
+                given = logits(stock.pt2e(network, images, "x86"), measured)
     except Exception as error:  # as above
         return f"{type(error).__name__}: {first_line(error)}"
     return sqnr_db(exact, given)
-
-
-@torch.no_grad()
-def _one_by_one(network: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    return torch.cat([network(image) for image in images.split(1)])

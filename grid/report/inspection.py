@@ -84,8 +84,12 @@ def inspection_page(name: str, input_size: int, found: Inspection) -> Document:
         f"{found.weights / 1e6:,.2f} million weights, {seconds * 1e3:.1f} ms in float on one thread of this machine. "
         "Where an operator runs is read from the graph of each engine."
     )
-    lines = Items(tuple((line,) for line in (*headlines(found), memory(found))))
-    return Document(f"{name} in int8", (Paragraph((about,)), lines), details(found, ranges_of_noise=True))
+    return Document(f"{name} in int8", (Paragraph((about,)), in_short(found)), details(found, ranges_of_noise=True))
+
+
+def in_short(found: Inspection) -> Items:
+    """A line for each engine, and one for memory."""
+    return Items(tuple((line,) for line in (*headlines(found), memory(found))))
 
 
 def details(found: Inspection, *, ranges_of_noise: bool) -> tuple[Section, ...]:

@@ -18,6 +18,7 @@ from quant.graph import (
     ADDITIONS,
     PRODUCTS,
     SPLITS,
+    argument,
     constants,
     finish,
     joined,
@@ -160,8 +161,7 @@ def _convert_quantized(
         qparams = _qparams(graph_module, call, quantizer)
         new = graph.call_function(torch.ops.quantized.hardswish, (values.int8[inputs[0]], *qparams))
     elif listed := joined(producer):
-        dim = producer.args[1] if len(producer.args) > 1 else producer.kwargs.get("dim", 0)
-        parts = [values.int8[arg] for arg in listed]
+        dim, parts = argument(producer, 1, "dim", 0), [values.int8[arg] for arg in listed]
         new = graph.call_function(torch.ops.quantized.cat, (parts, dim, *_qparams(graph_module, call, quantizer)))
     elif keeps_quantization(prepared, producer) or isinstance(module, nn.Sigmoid):
         new = graph.node_copy(producer, lambda arg: values.int8[arg])

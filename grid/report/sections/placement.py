@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from grid.planning.output_files import INSPECTION
-from grid.report.document import Code, Items, Paragraph, Section
+from grid.report.document import Code, Paragraph, Section
 from grid.report.inputs import ReportInputs
-from grid.report.inspection import details, headlines, memory
+from grid.report.inspection import details, in_short
 from quant.inspection.inspection import Inspection
 
 _ABOUT = (
@@ -43,8 +43,7 @@ def _places(inspection: Inspection) -> str:
 
 
 def _network(cells: list[str], found: Inspection) -> Section:
-    lines = Items(tuple((line,) for line in (*headlines(found), memory(found))))
-    return Section(tuple(_names(cells)), (lines, *details(found, ranges_of_noise=False)))
+    return Section(tuple(_names(cells)), (in_short(found), *details(found, ranges_of_noise=False)))
 
 
 def _names(cells: list[str]) -> Iterator[str | Code]:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from quant.graph import finish, module_of, set_module
+from quant.graph import argument, finish, module_of, set_module
 from quant.tracing.normal_form.constants import evaluate_constants_
 from quant.tracing.normal_form.in_place import make_out_of_place_
 from quant.tracing.normal_form.lone_batch_norm import give_convolutions_
@@ -82,7 +82,7 @@ def _is_copy(node: fx.Node) -> bool:
 def _is_empty_pad(node: fx.Node) -> bool:
     if node.target is not F.pad:
         return False
-    widths = node.args[1] if len(node.args) > 1 else node.kwargs["pad"]
+    widths = argument(node, 1, "pad")
     return isinstance(widths, tuple | list) and all(isinstance(width, int) and width == 0 for width in widths)
 
 
