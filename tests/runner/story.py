@@ -42,7 +42,8 @@ class Watched:
         processes = family(root)
         self.commands |= {process: text for process in processes if (text := command_line(process))}
         for place, process in listening(processes).items():
-            self.sockets[place] = command_line(process)
+            # A process that is ending has no command line any more; what it was has been seen.
+            self.sockets[place] = command_line(process) or self.sockets.get(place, "")
 
 
 @dataclass(frozen=True)
