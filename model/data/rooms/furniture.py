@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from model.data.rooms.decor import cloth, leaves, screen
-from model.data.rooms.parts import Piece, box, clutter, legs, solid
+from model.data.rooms.parts import Piece, box, clutter, labelled, legs, solid
 from model.data.rooms.storage_furniture import bookshelf, cabinet, cartons, counter, fridge, television
 from model.data.rooms.textures import CLOTH_COLOURS, WOOD_COLOURS, plain, tint, wood
 
@@ -21,7 +21,7 @@ def table(rng: Generator, low: bool = False) -> Piece:
     solids = legs(x - 0.04, y - 0.04, height - thick, rng.uniform(0.04, 0.08), paint, kind)
     solids.append(box((0, 0, height - thick), (2 * x, 2 * y, thick), paint, gloss=0.25))
     solids += clutter(rng, x, y, height, 5)
-    return Piece(tuple(solids), x, y, height - thick, height)
+    return Piece(labelled("table", solids), x, y, height - thick, height)
 
 
 def chair(rng: Generator) -> Piece:
@@ -37,7 +37,7 @@ def chair(rng: Generator) -> Piece:
     else:
         solids += [box((i * (half - 0.02), 0.02 - half, seat), (0.035, 0.035, back - seat), paint) for i in (-1, 1)]
         solids += [box((0, 0.02 - half, z), (2 * half - 0.05, 0.02, 0.07), paint) for z in (seat + 0.2, back - 0.09)]
-    return Piece(tuple(solids), half, half, seat - 0.05, seat)
+    return Piece(labelled("seat", solids), half, half, seat - 0.05, seat)
 
 
 def bed(rng: Generator) -> Piece:
@@ -61,7 +61,7 @@ def bed(rng: Generator) -> Piece:
     ]
     for side in (-0.5, 0.5) if double else (0,):
         solids.append(solid("ellipsoid", (side * x, 0.32 - y, height - 0.04), (0.66, 0.42, 0.2), linen))
-    return Piece(tuple(solids), x, y, 0.05, height)
+    return Piece(labelled("bed", solids), x, y, 0.05, height)
 
 
 def sofa(rng: Generator) -> Piece:
@@ -82,7 +82,7 @@ def sofa(rng: Generator) -> Piece:
     for _ in range(rng.integers(0, 3)):
         spot = (rng.uniform(-x + 0.3, x - 0.3) if x > 0.5 else 0.0, 0.32 - y, seat)
         solids.append(solid("ellipsoid", spot, (0.44, 0.2, 0.4), cloth(rng, tint(rng, CLOTH_COLOURS), 0.4)))
-    return Piece(tuple(solids), x, y, 0.04, seat)
+    return Piece(labelled("seat", solids), x, y, 0.04, seat)
 
 
 def desk(rng: Generator) -> Piece:
@@ -94,6 +94,8 @@ def desk(rng: Generator) -> Piece:
         box((0, 0, height - 0.03), (2 * x, 2 * y, 0.03), paint, gloss=0.15),
         *(box((i * (x - 0.02), 0, 0), (0.03, 2 * y - 0.04, height - 0.03), paint) for i in (-1, 1)),
         box((0, 0.05 - y, height - 0.4), (2 * x - 0.06, 0.02, 0.37), paint),
+    ]
+    on_top = [
         solid("cylinder", (0, -0.1, height), (0.22, 0.16, 0.02), dark),
         box((0, -0.12, height), (0.05, 0.03, 0.16), dark),
         box((0, -0.1, height + 0.12), (wide, 0.04, tall), dark),
@@ -101,7 +103,7 @@ def desk(rng: Generator) -> Piece:
         box((0, 0.14, height), (0.42, 0.14, 0.02), plain(rng, np.full(3, rng.choice([0.08, 0.7]), np.float32))),
         *clutter(rng, x, y, height, 3),
     ]
-    return Piece(tuple(solids), x, y, height - 0.1, height)
+    return Piece((*labelled("table", solids), *labelled("other", on_top)), x, y, height - 0.1, height)
 
 
 def floor_lamp(rng: Generator) -> Piece:
@@ -113,7 +115,7 @@ def floor_lamp(rng: Generator) -> Piece:
         solid("cylinder", (0, 0, 0), (0.025, 0.025, height), metal),
         solid("cylinder", (0, 0, height - 0.15), (0.36, 0.36, 0.28), shade, emission=0.9, casts_shadow=False),
     )
-    return Piece(solids, 0.18, 0.18, 0.3, height)
+    return Piece(labelled("other", solids), 0.18, 0.18, 0.3, height)
 
 
 def plant(rng: Generator) -> Piece:
@@ -130,7 +132,7 @@ def plant(rng: Generator) -> Piece:
         x, y, z = rng.uniform(-0.2, 0.2), rng.uniform(-0.2, 0.2), rng.uniform(0.3, height - 0.3)
         size = tuple(rng.uniform(0.15, 0.4, 3))
         solids.append(solid("ellipsoid", (x, y, z), size, leaves(rng), yaw=rng.uniform(0, 3)))
-    return Piece(tuple(solids), 0.22, 0.22, 0.0, height)
+    return Piece(labelled("plant", solids), 0.22, 0.22, 0.0, height)
 
 
 AGAINST_WALL: dict[str, tuple[Callable[[Generator], Piece], ...]] = {

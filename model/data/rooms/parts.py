@@ -1,5 +1,6 @@
 """What furniture is made of: solids placed around the origin, and the small things that stand on it."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -46,16 +47,22 @@ def solid(
     gloss: float = 0.0,
     emission: float = 0.0,
     casts_shadow: bool = True,
+    label: str = "",
 ) -> Solid:
     """A solid of ``size`` metres whose *bottom* centre is ``at``."""
     half = np.maximum(np.array(size, np.float32) / 2, 0.002)
     centre = np.array([at[0], at[1], at[2] + size[2] / 2], np.float32)
-    return Solid(kind, centre, half, turn(yaw), paint, gloss, emission, casts_shadow)
+    return Solid(kind, centre, half, turn(yaw), paint, gloss, emission, casts_shadow, label)
 
 
-def box(at: tuple[float, float, float], size: tuple[float, float, float], paint: Paint, **more: float) -> Solid:
+def box(at: tuple[float, float, float], size: tuple[float, float, float], paint: Paint, **more: float | str) -> Solid:
     """A box standing on ``at``."""
     return solid("box", at, size, paint, **more)  # type: ignore[arg-type]
+
+
+def labelled(label: str, solids: Iterable[Solid]) -> tuple[Solid, ...]:
+    """The solids as parts of a ``label``; those that have a label of their own, as a cup on a table, keep it."""
+    return tuple(one if one.label else replace(one, label=label) for one in solids)
 
 
 def place(solids: tuple[Solid, ...], x: float, y: float, yaw: float, z: float = 0.0) -> tuple[Solid, ...]:
@@ -90,4 +97,4 @@ def clutter(rng: Generator, half_x: float, half_y: float, z: float, most: int) -
         else:
             size = (rng.uniform(0.1, 0.3), rng.uniform(0.1, 0.2), rng.uniform(0.1, 0.3))
             things.append(box((x, y, z), size, paint, yaw=rng.uniform(0, 3)))
-    return things
+    return list(labelled("other", things))

@@ -22,7 +22,10 @@ _CORNERS = np.array(
 
 @dataclass(frozen=True, eq=False)
 class Solid:
-    """One shape: ``kind`` box, cylinder (about local z) or ellipsoid, its axes the rows of ``axes``."""
+    """One shape: ``kind`` box, cylinder (about local z) or ellipsoid, its axes the rows of ``axes``.
+
+    ``label`` says what it is a part of, in the words of ``labels.SURFACES``.
+    """
 
     kind: str
     centre: Array
@@ -32,6 +35,7 @@ class Solid:
     gloss: float = 0.0
     emission: float = 0.0
     casts_shadow: bool = True
+    label: str = ""
 
     @property
     def to_unit(self) -> Array:

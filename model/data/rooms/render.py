@@ -10,10 +10,11 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from model.data.frame import SPLITS, Frame
 from model.data.rooms.camera import stand
-from model.data.rooms.scene import make_scene
+from model.data.rooms.scene import Scene, make_scene
 from model.data.rooms.shading import render
 
 _Job = tuple[str, int, int, int, tuple[int, ...]]
@@ -38,14 +39,22 @@ def render_scene(
     views: tuple[int, ...] = tuple(range(VIEWS_PER_SCENE)),
 ) -> list[Frame]:
     """Chosen ``views`` of one scene."""
-    key = [seed, SPLITS.index(split), scene_number]
-    scene = make_scene(np.random.default_rng(key))
-    frames = []
-    for view in views:
-        rng = np.random.default_rng([*key, view + 1])
-        image, depth_m = render(scene, stand(rng, scene), size, rng)
-        frames.append(Frame(image, depth_m, f"{split}/{scene_number}", f"rooms/{split}/{scene_number}/{view}"))
-    return frames
+    scene = draw_scene(split, scene_number, seed)
+    return [render_view(scene, split, scene_number, view, size, seed)[0] for view in views]
+
+
+def draw_scene(split: str, scene_number: int, seed: int = SEED) -> Scene:
+    """The room that all views of one scene show."""
+    return make_scene(np.random.default_rng([seed, SPLITS.index(split), scene_number]))
+
+
+def render_view(
+    scene: Scene, split: str, scene_number: int, view: int, size: int, seed: int = SEED
+) -> tuple[Frame, NDArray[np.int32]]:
+    """One view of a drawn scene, and what each of its pixels sees (size x size, coded as ``cast`` codes it)."""
+    rng = np.random.default_rng([seed, SPLITS.index(split), scene_number, view + 1])
+    image, depth_m, seen = render(scene, stand(rng, scene), size, rng)
+    return Frame(image, depth_m, f"{split}/{scene_number}", f"rooms/{split}/{scene_number}/{view}"), seen
 
 
 def render_split(split: str, count: int, size: int = 224, seed: int = SEED, first: int = 0) -> Generator[Frame]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from model.data.rooms.furniture import AGAINST_WALL, chair, table
-from model.data.rooms.parts import Light, Piece, box, place, solid, turn
+from model.data.rooms.parts import Light, Piece, box, labelled, place, solid, turn
 from model.data.rooms.raytrace import Array, Paint, Solid
 from model.data.rooms.textures import (
     CLOTH_COLOURS,
@@ -23,6 +23,8 @@ from model.data.rooms.textures import (
 from model.data.rooms.walls import add_openings, add_pictures, wall_frame
 
 Generator = np.random.Generator
+
+KINDS = ("living", "bedroom", "kitchen", "office")
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,8 +48,9 @@ class Footprint:
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """A room: extent in metres; paints of x=0, x=w, y=0, y=d, floor, ceiling; what is in it."""
+    """A room: one of ``KINDS``; extent in metres; paints of x=0, x=w, y=0, y=d, floor, ceiling; what is in it."""
 
+    kind: str
     room: Array
     shell: tuple[Paint, ...]
     floor_gloss: float
@@ -59,7 +62,7 @@ class Scene:
 
 def make_scene(rng: Generator) -> Scene:
     """Draw a room."""
-    kind = ("living", "bedroom", "kitchen", "office")[rng.integers(4)]
+    kind = KINDS[rng.integers(len(KINDS))]
     room = np.array([rng.uniform(2.8, 6.5), rng.uniform(2.8, 7.5), rng.uniform(2.35, 2.9)], np.float32)
     solids: list[Solid] = []
     footprints: list[Footprint] = []
@@ -72,7 +75,7 @@ def make_scene(rng: Generator) -> Scene:
     strength = rng.uniform(0.22, 0.45)
     ambient = (strength * rng.normal(1, 0.04, 3)).astype(np.float32)
     shell, gloss = _shell(rng, kind)
-    return Scene(room, shell, gloss, tuple(solids), tuple(lights), ambient, tuple(footprints))
+    return Scene(kind, room, shell, gloss, tuple(solids), tuple(lights), ambient, tuple(footprints))
 
 
 def _shell(rng: Generator, kind: str) -> tuple[tuple[Paint, ...], float]:
@@ -169,7 +172,9 @@ def _in_the_middle(rng: Generator, kind: str, room: Array, solids: list[Solid], 
         rug = carpet(rng, tint(rng, CLOTH_COLOURS), half)
         x, y = rng.uniform(0.35, 0.65) * room[0], rng.uniform(0.35, 0.65) * room[1]
         yaw = rng.choice([0, np.pi / 2]) + rng.normal(0, 0.08)
-        solids.append(box((x, y, 0), (2 * half[0], 2 * half[1], 0.012), rug, yaw=yaw, casts_shadow=False))
+        solids.append(
+            box((x, y, 0), (2 * half[0], 2 * half[1], 0.012), rug, yaw=yaw, casts_shadow=False, label="floor")
+        )
 
 
 def _lamps(rng: Generator, room: Array, solids: list[Solid], windows: int) -> list[Light]:
@@ -183,10 +188,11 @@ def _lamps(rng: Generator, room: Array, solids: list[Solid], windows: int) -> li
         at = (room[0] * rng.uniform(0.4, 0.6), room[1] * rng.uniform(0.4, 0.6), float(room[2]) - drop)
         glow = plain(rng, warm.astype(np.float32))
         size = (0.35, 0.35, 0.16)
-        solids.append(solid("ellipsoid", (at[0], at[1], at[2] - 0.1), size, glow, emission=0.9, casts_shadow=False))
+        hanging = [solid("ellipsoid", (at[0], at[1], at[2] - 0.1), size, glow, emission=0.9, casts_shadow=False)]
         if drop > 0.15:
             cord = plain(rng, np.full(3, 0.1, np.float32))
-            solids.append(solid("cylinder", at, (0.015, 0.015, drop), cord, casts_shadow=False))
+            hanging.append(solid("cylinder", at, (0.015, 0.015, drop), cord, casts_shadow=False))
+        solids += labelled("other", hanging)
         centre = np.array(at, np.float32) - np.array([0, 0, 0.14], np.float32)
         lights.append(Light(centre, (warm * rng.uniform(1.5, 4.0)).astype(np.float32), 0.15))
     return lights[: 3 - windows] if windows < 3 else []

@@ -22,8 +22,13 @@ _SUN_FLOWER = np.stack(
 ).astype(np.float32)
 
 
-def render(scene: Scene, camera: Camera, size: int, rng: Generator) -> tuple[NDArray[np.uint8], Array]:
-    """A picture (3 x size x size, uint8) and its z-depth in metres (size/4 x size/4), from the same rays."""
+def render(
+    scene: Scene, camera: Camera, size: int, rng: Generator
+) -> tuple[NDArray[np.uint8], Array, NDArray[np.int32]]:
+    """A picture (3 x size x size, uint8), its z-depth in metres (size/4 x size/4) and what each of its rays hit.
+
+    The last (size x size) is coded as ``cast`` codes it: one ray goes through the centre of each pixel.
+    """
     depth, seen = cast(camera, size, scene.room, scene.solids)
     points = (camera.rays(size) * depth[..., None] + camera.position).reshape(-1, 3)
     albedo, normals, gloss, emission = _materials(scene, camera, size, points, depth.ravel(), seen.ravel())
@@ -32,7 +37,7 @@ def render(scene: Scene, camera: Camera, size: int, rng: Generator) -> tuple[NDA
     glow = np.where(emission[:, None] > 0, albedo * emission[:, None] * 2.6, 0)
     radiance = albedo * (light[0] + scene.ambient * occlusion * _sky(normals)) * (emission[:, None] == 0)
     picture = (radiance + light[1] + glow).reshape(size, size, 3)
-    return _expose(picture, rng), clean_depth(depth)
+    return _expose(picture, rng), clean_depth(depth), seen
 
 
 def clean_depth(depth: Array) -> Array:

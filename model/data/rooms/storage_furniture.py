@@ -3,7 +3,7 @@
 import numpy as np
 
 from model.data.rooms.decor import screen
-from model.data.rooms.parts import Piece, box, clutter, solid
+from model.data.rooms.parts import Piece, box, clutter, labelled, solid
 from model.data.rooms.textures import WOOD_COLOURS, books, panels, plain, tint, wood
 
 Generator = np.random.Generator
@@ -24,7 +24,7 @@ def cabinet(rng: Generator, tall: bool | None = None) -> Piece:
     ]
     if not tall:
         solids += clutter(rng, x, y, height, 4)
-    return Piece(tuple(solids), x, y, 0.0, height)
+    return Piece(labelled("storage", solids), x, y, 0.0, height)
 
 
 def bookshelf(rng: Generator) -> Piece:
@@ -44,21 +44,21 @@ def bookshelf(rng: Generator) -> Piece:
                 size = (width, 2 * y * rng.uniform(0.6, 0.85), step * rng.uniform(0.55, 0.85))
                 solids.append(box((left + width / 2, -0.02, z + 0.022), size, books(rng)))
             left += width + rng.uniform(0, 0.06)
-    return Piece(tuple(solids), x, y, 0.02, height)
+    return Piece(labelled("storage", solids), x, y, 0.02, height)
 
 
 def television(rng: Generator) -> Piece:
     """A flat television on a low board."""
     x, y, height, wide = rng.uniform(0.6, 0.9), 0.22, rng.uniform(0.4, 0.55), rng.uniform(0.9, 1.3)
     colour, dark = tint(rng, WOOD_COLOURS), plain(rng, np.full(3, 0.04, np.float32))
-    solids = [
-        box((0, 0, 0.03), (2 * x, 2 * y, height - 0.03), panels(rng, colour, 2 * x, height - 0.03, 3, 1)),
+    board = box((0, 0, 0.03), (2 * x, 2 * y, height - 0.03), panels(rng, colour, 2 * x, height - 0.03, 3, 1))
+    display = [
         box((0, 0, height), (0.4, 0.22, 0.02), dark),
         box((0, 0, height), (0.08, 0.04, 0.12), dark),
         box((0, 0, height + 0.08), (wide, 0.06, wide * 0.58), dark),
         box((0, 0.031, height + 0.1), (wide - 0.04, 0.006, wide * 0.58 - 0.04), screen(rng), gloss=0.6),
     ]
-    return Piece(tuple(solids), x, y, 0.02, height)
+    return Piece((*labelled("storage", (board,)), *labelled("other", display)), x, y, 0.02, height)
 
 
 def counter(rng: Generator) -> Piece:
@@ -85,7 +85,7 @@ def counter(rng: Generator) -> Piece:
         ),
         *clutter(rng, x, y, height, 6),
     ]
-    return Piece(tuple(solids), x, y, 0.05, height)
+    return Piece(labelled("storage", solids), x, y, 0.05, height)
 
 
 def fridge(rng: Generator) -> Piece:
@@ -95,7 +95,8 @@ def fridge(rng: Generator) -> Piece:
         tint(rng, ((0.86, 0.86, 0.86), (0.6, 0.61, 0.62), (0.1, 0.1, 0.11))),
     )
     front = panels(rng, colour, 0.62, height, 1, 2)
-    return Piece((box((0, 0, 0), (0.62, 0.64, height), front, gloss=0.3),), 0.31, 0.32, 0.0, height)
+    body = box((0, 0, 0), (0.62, 0.64, height), front, gloss=0.3)
+    return Piece(labelled("storage", (body,)), 0.31, 0.32, 0.0, height)
 
 
 def cartons(rng: Generator) -> Piece:
@@ -106,4 +107,4 @@ def cartons(rng: Generator) -> Piece:
     if rng.random() < 0.5:
         upper = (size[0] * 0.7, size[1] * 0.7, rng.uniform(0.12, 0.3))
         solids.append(box((0.02, 0, size[2]), upper, plain(rng, card * 0.9), yaw=rng.uniform(-0.6, 0.6)))
-    return Piece(tuple(solids), size[0] * 0.6, size[1] * 0.6, 0.0, size[2])
+    return Piece(labelled("other", solids), size[0] * 0.6, size[1] * 0.6, 0.0, size[2])

@@ -3,7 +3,7 @@
 import numpy as np
 
 from model.data.rooms.decor import curtain, outdoors, picture
-from model.data.rooms.parts import Light, box, place, solid, turn
+from model.data.rooms.parts import Light, box, labelled, place, solid, turn
 from model.data.rooms.raytrace import Array, Solid
 from model.data.rooms.textures import CLOTH_COLOURS, WALL_COLOURS, WOOD_COLOURS, panels, plain, tint
 
@@ -16,9 +16,9 @@ def wall_frame(room: Array, side: int) -> tuple[float, float, float, float]:
     return ((0, d, -np.pi / 2, d), (w, 0, np.pi / 2, d), (0, 0, 0, w), (w, d, np.pi, w))[side]
 
 
-def _on_wall(solids: list[Solid], room: Array, side: int, along: float, things: list[Solid]) -> None:
+def _on_wall(solids: list[Solid], room: Array, side: int, along: float, label: str, things: list[Solid]) -> None:
     x, y, yaw, _ = wall_frame(room, side)
-    moved = place(tuple(things), along, 0.0, 0.0)
+    moved = place(labelled(label, things), along, 0.0, 0.0)
     solids += place(moved, x, y, yaw)
 
 
@@ -51,8 +51,8 @@ def add_openings(
             parts.append(box((0, 0.08, top + 0.1), (2 * half + 0.6, 0.025, 0.025), rod, casts_shadow=False))
         if sill > 0.8 and rng.random() < 0.5:
             fins = panels(rng, np.full(3, 0.85, np.float32), 2 * half, 0.5, int(half / 0.05), 1)
-            parts.append(box((0, 0.06, 0.12), (1.6 * half, 0.1, 0.5), fins))
-        _on_wall(solids, room, side, along, parts)
+            parts.append(box((0, 0.06, 0.12), (1.6 * half, 0.1, 0.5), fins, label="other"))
+        _on_wall(solids, room, side, along, "window", parts)
         blocked[side].append((along - half - 0.25, along + half + 0.25))
         frame = turn(yaw)
         centre = np.array([along, 0.12, sill + tall * 0.55], np.float32) @ frame + np.array([x0, y0, 0], np.float32)
@@ -79,7 +79,7 @@ def add_openings(
     parts.append(box((0, 0.02, tall), (2 * half + 0.14, 0.05, 0.07), trim, casts_shadow=False))
     knob = (rng.choice([-1, 1]) * (half - 0.07), 0.06, 0.98)
     parts.append(solid("ellipsoid", knob, (0.06, 0.06, 0.06), plain(rng, np.full(3, 0.5, np.float32)), gloss=0.8))
-    _on_wall(solids, room, side, along, parts)
+    _on_wall(solids, room, side, along, "door", parts)
     blocked[side].append((along - half - 0.15, along + half + 0.15))
     return lights
 
@@ -101,4 +101,4 @@ def add_pictures(
             blocked[side].append((along - half[0] - 0.05, along + half[0] + 0.05))
             at = (0, 0.012, rng.uniform(1.45, 1.65) - half[1])
             thing = box(at, (2 * half[0], 0.024, 2 * half[1]), picture(rng, half), gloss=0.1, casts_shadow=False)
-            _on_wall(solids, room, side, along, [thing])
+            _on_wall(solids, room, side, along, "picture", [thing])
