@@ -25,7 +25,7 @@ from model.data.batches import Feed
 from model.data.pack import Pack
 from model.epochs import shuffled_batches
 from model.images import IMAGENET_MEAN, IMAGENET_STD, MAX_DEPTH_MM, normalize
-from model.metrics import depth_loss
+from model.tasks.depth import depth_loss
 
 ROOMS = 64
 BATCH = 16
@@ -88,7 +88,10 @@ def main() -> None:
 
 def _write_files(pack: Pack, folder: Path) -> None:
     """The rooms as the files of the Kaggle copy: JPEG, and 16-bit PNG in millimetres, both 640x480."""
-    images, depths = pack.images("train").permute(0, 2, 3, 1).numpy(), pack.depth("train")[:, 0].numpy() * MAX_DEPTH_MM
+    images, depths = (
+        pack.images("train").permute(0, 2, 3, 1).numpy(),
+        pack.targets("train")[:, 0].numpy() * MAX_DEPTH_MM,
+    )
     for index, (image, depth) in enumerate(zip(images, depths.round().astype(np.uint16), strict=True)):
         Image.fromarray(image).resize(KAGGLE_SIZE).save(folder / f"{index}.jpg", quality=90)
         Image.fromarray(depth).resize(KAGGLE_SIZE, Image.Resampling.NEAREST).save(folder / f"{index}.png")

@@ -23,7 +23,7 @@ from benchmarks.subject import float_network, pictures
 from grid.scheduling.cores import own_cores, pinned
 from grid.space.settings import LatencySpec
 from grid.stages.latency import measure_loads, profile_operators, quiet
-from model.metrics import sqnr_db
+from model.noise import sqnr_db
 from quant.calibrate import calibrate
 from quant.engines import qnnpack
 from quant.equalization.equalize import equalize

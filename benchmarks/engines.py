@@ -11,7 +11,7 @@ from benchmarks.line import say
 from benchmarks.subject import float_network, pictures
 from grid.space.settings import LatencySpec
 from grid.stages.latency import measure_loads
-from model.metrics import sqnr_db
+from model.noise import sqnr_db
 from quant.calibrate import calibrate
 from quant.engines import qnnpack
 from quant.engines.catalog import PACKAGES, TORCH, missing

@@ -21,7 +21,7 @@ from benchmarks.line import say
 from benchmarks.subject import float_network, rendered
 from grid.scheduling.cores import own_cores, pinned
 from model.images import normalize
-from model.metrics import depth_loss
+from model.tasks.depth import depth_loss
 from quant.calibrate import calibrate
 from quant.prepare import quant_convs, quantizers
 from quant.qat.finetune import prepare_for_qat
@@ -37,7 +37,7 @@ def main() -> None:
     """Measure on the CPU, then on a GPU."""
     with tempfile.TemporaryDirectory() as folder:
         pack = rendered(Path(folder), 16, 1)
-        images, depth = normalize(pack.images("train")), pack.depth("train")
+        images, depth = normalize(pack.images("train")), pack.targets("train")
     with pinned(own_cores()[:1]):
         _measure(images[:8], depth[:8], "cpu", goal=1.6)
         _calibration(images, "cpu")

@@ -76,8 +76,8 @@ def grid(folder: Path) -> int:
 
     from benchmarks.subject import smaller
     from grid.planning.plan import make_plan
-    from grid.results.comparisons.margins import DEFAULTS
-    from grid.results.target import DEFAULT, parse_target
+    from grid.results.measures import DEPTH
+    from grid.results.target import parse_target
     from grid.run.files import RunFiles
     from grid.run.live_results import LiveResults
     from grid.run.plan_text import describe
@@ -127,7 +127,7 @@ def grid(folder: Path) -> int:
             failures = run_plan(planned, context, Resources(), listeners).failures
             workers_s, run_s = progress.first - began, time.monotonic() - progress.first
             files.failures = failures
-            write_results(recorder, parse_target(DEFAULT), DEFAULTS)
+            write_results(recorder, parse_target(""), DEPTH.margins)
             wall_s = time.monotonic() - progress.first
     if failures:
         raise RuntimeError(f"{len(failures)} stages failed: {next(iter(failures.values()))}")

@@ -33,10 +33,11 @@ from grid.planning.plan import Cell, Plan, make_plan
 from grid.results.comparisons.comparison import Comparison, compare
 from grid.results.comparisons.evidence import Evidence
 from grid.results.comparisons.image_tables import TEST, ImageTables
-from grid.results.comparisons.margins import DEFAULTS, Margin
+from grid.results.comparisons.margins import Margin
 from grid.results.comparisons.resampling import NOISE, sample_of
 from grid.results.comparisons.verdicts import BETTER, EQUIVALENT, UNDECIDED, WORSE
-from grid.results.ranking import SQNR, SSIM, Measure, Row
+from grid.results.measures import DEPTH
+from grid.results.ranking import SQNR, Measure, Row
 from grid.results.rows import cell_row
 from grid.scheduling.cores import own_cores
 from grid.space.search_space import load_space
@@ -77,7 +78,7 @@ class Network:
 def main() -> None:
     words: dict[str, Counter[str]] = {}
     for bits, networks in computed().items():
-        for measure in (SSIM, SQNR):
+        for measure in (DEPTH.headline, SQNR):
             for seeds, counted in print_figures(f"{measure.key}_{bits}bit", measure, networks).items():
                 words.setdefault(seeds, Counter()).update(counted)
     for seeds, counted in words.items():
@@ -135,7 +136,7 @@ def print_figures(name: str, measure: Measure, networks: Sequence[Network]) -> d
             100 * wrong / len(found),
             "%",
             f"better or worse of {len(found)} A/A pairs ({words[EQUIVALENT]} equivalent, {words[UNDECIDED]} undecided; "
-            f"margin {DEFAULTS[measure.key]}, median half width {halves[len(halves) // 2]:.2g}); goal <= 5",
+            f"margin {DEPTH.margins[measure.key]}, median half width {halves[len(halves) // 2]:.2g}); goal <= 5",
         )
         excluded = sum(abs(one.estimate) > _half(one) for one in found)
         say(f"verdicts_apart_{name}_{seeds}", 100 * excluded / len(found), "%", "of these intervals exclude 0")
@@ -168,7 +169,7 @@ def judged(
             shifted = {measure.column: network.row[measure.column] + extra}
             rows.append({**network.row, "cell": cell, "seed": seed, "of.recipe": name, **shifted})
             tables[cell] = _shifted(network.figures, measure, extra)
-    margins = {**DEFAULTS, measure.key: margin or DEFAULTS[measure.key]}
+    margins = {**DEPTH.margins, measure.key: margin or DEPTH.margins[measure.key]}
     evidence = Evidence(rows, ImageTables(samples={TEST: sample_of(tables)}), margins)
     return compare(evidence, [("other", "one")], measure)[0]
 

@@ -13,12 +13,12 @@ from torch import nn
 from model.data.pack import Pack, PackSpec, prepare_pack
 from model.epochs import TrainingRun
 from model.errors import InputError
-from model.metrics import depth_metrics
 from model.network.checkpoint import load_checkpoint, save_checkpoint
 from model.network.depth_network import build_network
 from model.network.pretrained import load_pretrained_
 from model.network.spec import NetworkSpec
 from model.network.user_network import register_network
+from model.tasks.depth import depth_metrics
 from model.training import TrainSpec, predict, train
 
 
@@ -49,7 +49,7 @@ def main() -> None:
     started = time.monotonic()
     run = TrainingRun(pack, options.seed, device, scratch, _Bar(started))
     history = train(network, spec, run)
-    metrics = depth_metrics(predict(network, pack.images("test"), device=device), pack.depth("test"))
+    metrics = depth_metrics(predict(network, pack.images("test"), device=device), pack.targets("test"))
     best = spec.best_epoch(history)
     save_checkpoint(
         network,
@@ -96,10 +96,11 @@ class _Bar:
         self.first: float | None = None
 
     def __call__(self, info: dict[str, float]) -> None:
-        if "val_ssim" in info:
+        if validated := {name: figure for name, figure in info.items() if name.startswith("val_")}:
+            told = "  ".join(f"{name.replace('_', ' ', 1)} {figure:.4f}" for name, figure in validated.items())
             print(
-                f"\repoch {info['epoch']:.0f}/{info['epochs']:.0f}  loss {info['train_loss']:.4f}  "
-                f"val SSIM {info['val_ssim']:.4f}  rmse {info['val_rmse_m']:.3f} m  lr {info['learning_rate']:.1e}"
+                f"\repoch {info['epoch']:.0f}/{info['epochs']:.0f}  loss {info['train_loss']:.4f}  {told}  "
+                f"lr {info['learning_rate']:.1e}"
             )
             return
         done = info["epoch"] - 1 + info["step"] / info["steps"]

@@ -11,18 +11,20 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from model.data.augment import augment
 from model.data.batches import Batch, Feed
 from model.data.pack import Pack
 from model.files import replacing
-from model.images import normalize
+from model.images import normalize, to_network
 from model.losses import Losses
 from model.micro_batches import MicroBatches
 from model.placement import memory_format
 from model.progress import Progress, ignore_progress
+from model.tasks.depth import DEPTH
+from model.tasks.nested import Nested, each
+from model.tasks.task import Task
 
-Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(normalized images, prediction, target) -> scalar"""
+Loss = Callable[[Tensor, Nested, Nested], Tensor]
+"""(inputs of the network, its outputs, targets) -> scalar"""
 Row = dict[str, float]
 """The figures of one epoch."""
 
@@ -34,7 +36,7 @@ class TrainingRun:
     ``pack``: train images are augmented; the validation images choose the best epoch. ``scratch``: folder in which
     every finished epoch is kept, so that a rerun with the same arguments resumes behind it (None: nothing is kept).
     ``cache``: where the train images are kept meanwhile, ``auto``, ``gpu``, ``memory`` or ``disk``.
-    ``micro_batches``: how much of a batch goes through the network at a time.
+    ``micro_batches``: how much of a batch goes through the network at a time. ``task``: what is learned.
     """
 
     pack: Pack
@@ -44,6 +46,7 @@ class TrainingRun:
     progress: Progress = ignore_progress
     cache: str = "auto"
     micro_batches: MicroBatches = field(default_factory=MicroBatches)
+    task: Task = DEPTH
 
     @cached_property
     def feed(self) -> Feed:
@@ -127,8 +130,8 @@ def train_epoch(network: nn.Module, number: int, spec: EpochSpec, steps: Steps, 
     with closing(epoch_pictures(run, spec, batches)) as pictures:
         for step, (images, target) in enumerate(pictures):
             steps.before(step)
-            images, target = augment(images, target)
-            read = losses.add(_gradients_(network, normalize(images), target, steps, run))
+            inputs, target = augmented(run.task, images, target)
+            read = losses.add(_gradients_(network, inputs, target, steps, run))
             nn.utils.clip_grad_norm_(network.parameters(), steps.gradient_clip)
             steps.optimizer.step()
             if read:
@@ -137,22 +140,28 @@ def train_epoch(network: nn.Module, number: int, spec: EpochSpec, steps: Steps, 
     return losses.mean
 
 
-def _gradients_(network: nn.Module, inputs: Tensor, target: Tensor, steps: Steps, run: TrainingRun) -> Tensor:
+def augmented(task: Task, images: Tensor, target: Nested) -> Batch:
+    """A training batch as the network takes it, from one as the pack holds it; draws from torch's generator."""
+    inputs, target = task.augment(images, target)
+    return (normalize(inputs) if images.dtype == torch.uint8 else to_network(inputs)), target
+
+
+def _gradients_(network: nn.Module, inputs: Tensor, target: Nested, steps: Steps, run: TrainingRun) -> Tensor:
     """Set the gradients to those of a batch, in parts where it has to be; its loss."""
     steps.optimizer.zero_grad(set_to_none=True)
     inputs, values = inputs.contiguous(memory_format=memory_format(run.device)), []
     for part, truth, share in run.micro_batches.parts(inputs, target):
         with torch.autocast("cuda", torch.bfloat16, enabled=steps.bfloat16 and run.device.type == "cuda"):
             prediction = network(part)
-        value = steps.loss(part, prediction.float(), truth) * share
+        value = steps.loss(part, each(Tensor.float, prediction), truth) * share
         value.backward()
         values.append(value.detach())
     return torch.stack(values).sum()
 
 
-def best_epoch(history: Sequence[Row], since: int = 0) -> Row:
-    """The first row of the best validation SSIM, from index ``since`` on where there are such rows."""
-    return max(history[since:] or history, key=lambda row: row["val_ssim"])
+def best_epoch(history: Sequence[Row], since: int = 0, task: Task = DEPTH) -> Row:
+    """The first row that is best in the task's headline on validation images, from index ``since`` on if there are."""
+    return max(history[since:] or history, key=task.gain)
 
 
 def run_epochs(
@@ -178,7 +187,7 @@ def run_epochs(
             part.load_state_dict(state[name])
     for number in numbers[len(history) :]:
         history.append(_with_room(partial(one_epoch, number, history), parts, run))
-        if best_epoch(history, best_since) is history[-1]:
+        if best_epoch(history, best_since, run.task) is history[-1]:
             weights = parts["network"].state_dict()
             best = {name: value.detach().cpu().clone() for name, value in weights.items()}
         run.progress({"epochs": numbers[-1], **history[-1]})

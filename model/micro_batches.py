@@ -10,6 +10,9 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
+from model.tasks import nested
+from model.tasks.nested import Nested
+
 _LEAST = 2
 """Pictures in a part: BatchNorm needs two."""
 
@@ -21,11 +24,11 @@ class MicroBatches:
         self.most: int | None = None
         self.largest = 0
 
-    def parts(self, images: Tensor, target: Tensor) -> Iterator[tuple[Tensor, Tensor, float]]:
+    def parts(self, images: Tensor, target: Nested) -> Iterator[tuple[Tensor, Nested, float]]:
         """The parts of a batch, of nearly equal size, each with its share of the batch, 0 to 1."""
         count = len(images)
         pieces = 1 if self.most is None else min(math.ceil(count / self.most), max(count // _LEAST, 1))
-        sections = zip(images.tensor_split(pieces), target.tensor_split(pieces), strict=True)
+        sections = zip(images.tensor_split(pieces), nested.split(target, pieces), strict=True)
         for part, truth in sections:
             self.largest = max(self.largest, len(part))
             yield part, truth, len(part) / count

@@ -13,11 +13,13 @@ from model.data.batches import Feed
 from model.data.pack import Pack
 from model.epochs import Row, Stateful, Steps, TrainingRun, best_epoch, run_epochs, train_epoch
 from model.errors import InputError, require_one_of, require_range
-from model.images import normalize
-from model.metrics import depth_loss, depth_metrics
+from model.images import to_network
 from model.placement import memory_format, place_, take_back_
 from model.progress import Progress
 from model.step_memory import make_room_
+from model.tasks.depth import DEPTH
+from model.tasks.nested import Nested, each, joined
+from model.tasks.task import Task, metric_means
 
 _PLATEAU_FACTOR = 0.3
 _VALIDATED_AT_A_TIME = {"cpu": 8}
@@ -62,9 +64,9 @@ class TrainSpec:
         """The epoch, counted from 0, from which on BatchNorm is frozen."""
         return math.ceil(self.freeze_bn_after * self.epochs)
 
-    def best_epoch(self, history: Sequence[Row]) -> Row:
-        """The row of the best validation SSIM; once BatchNorm is frozen, among the epochs since then alone."""
-        return best_epoch(history, self.first_frozen)
+    def best_epoch(self, history: Sequence[Row], task: Task = DEPTH) -> Row:
+        """The row that is best by ``task`` on validation images; once BatchNorm is frozen, of the epochs since then."""
+        return best_epoch(history, self.first_frozen, task)
 
 
 @torch.inference_mode()
@@ -75,34 +77,36 @@ def predict(
     device: torch.device,
     batch_size: int = 8,
     progress: Progress | None = None,
-) -> Tensor:
-    """Depth fractions Nx1xhxw (float32, on the CPU) of uint8 images Nx3xHxW, in the mode the network is in."""
+) -> Nested:
+    """What the network gives for inputs as a pack holds them, on the CPU, in the mode the network is in."""
     outputs = []
     for start in range(0, len(images), batch_size):
-        batch = normalize(images[start : start + batch_size].to(device))
-        outputs.append(network(batch).float().cpu())
+        batch = to_network(images[start : start + batch_size].to(device))
+        outputs.append(each(lambda output: output.float().cpu(), network(batch)))
         if progress:
             progress({"step": min(start + batch_size, len(images)), "steps": len(images)})
-    return torch.cat(outputs)
+    return joined(outputs)
 
 
-def validate(network: nn.Module, pack: Pack, device: torch.device) -> dict[str, float]:
+def validate(network: nn.Module, pack: Pack, device: torch.device, task: Task = DEPTH) -> dict[str, float]:
     """Metrics on the validation split, read ahead, network in eval mode; the mode is put back."""
     was_training = network.training
     network.eval()
     order = torch.arange(pack.size("val")).split(_VALIDATED_AT_A_TIME.get(device.type, _ELSEWHERE))
     predicted, known = [], []
     with torch.inference_mode(), closing(Feed(pack, "val", device, "disk").batches(order)) as batches:
-        for images, depth in batches:
-            inputs = normalize(images).contiguous(memory_format=memory_format(device))
-            predicted.append(network(inputs).float())
-            known.append(depth)
+        for images, targets in batches:
+            inputs = to_network(images).contiguous(memory_format=memory_format(device))
+            predicted.append(each(Tensor.float, network(inputs)))
+            known.append(targets)
     network.train(was_training)
-    return depth_metrics(torch.cat(predicted).cpu(), torch.cat(known).cpu())
+    return metric_means(task, *(each(Tensor.cpu, joined(parts)) for parts in (predicted, known)))
 
 
 def train(network: nn.Module, spec: TrainSpec, run: TrainingRun) -> list[Row]:
-    """Train ``network`` in place and leave it with the weights of its best epoch (validation SSIM), in eval mode.
+    """Train ``network`` in place and leave it with the weights of its best epoch, in eval mode.
+
+    The task's headline on the validation images tells which is best.
 
     Returns the history, an entry an epoch. Raises FloatingPointError when the loss is not finite.
     """
@@ -114,9 +118,8 @@ def train(network: nn.Module, spec: TrainSpec, run: TrainingRun) -> list[Row]:
     scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
         optimizer, mode="max", factor=_PLATEAU_FACTOR, patience=spec.plateau_patience
     )
-    steps = Steps(
-        optimizer, lambda _, prediction, target: depth_loss(prediction, target), spec.gradient_clip, bfloat16=True
-    )
+    task = run.task
+    steps = Steps(optimizer, lambda _, outputs, targets: task.loss(outputs, targets), spec.gradient_clip, bfloat16=True)
 
     def one_epoch(number: int, history: Sequence[Row]) -> Row:
         network.train()
@@ -125,9 +128,9 @@ def train(network: nn.Module, spec: TrainSpec, run: TrainingRun) -> list[Row]:
         if number == spec.first_frozen + 1:
             optimizer.param_groups[0]["lr"] *= _PLATEAU_FACTOR
         loss = train_epoch(stepped, number, spec, steps, run)
-        metrics = validate(network, run.pack, run.device)
+        metrics = validate(network, run.pack, run.device, task)
         row = {"epoch": number, "train_loss": loss, "learning_rate": optimizer.param_groups[0]["lr"]}
-        scheduler.step(metrics["ssim"])
+        scheduler.step(task.gain(metrics, prefix=""))
         return row | {f"val_{name}": value for name, value in metrics.items()}
 
     parts: dict[str, Stateful] = {"network": network, "optimizer": optimizer, "scheduler": scheduler}

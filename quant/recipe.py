@@ -109,7 +109,7 @@ class MixedPrecisionSpec:
     """Sites that stay in float (Pandey et al. 2023, arXiv:2302.05397): those that alone make the most noise.
 
     The ``float_sites`` worst ones; where a target is set, as few of the worst as reach it instead: ``target_sqnr_db``
-    of the output, and ``max_ssim_loss`` against the float network. Targets are measured on ``images`` training images
+    of the output, and ``max_metric_loss`` of the task's headline. Targets are measured on ``images`` training images
     that calibration did not look at, where there are so many; sites are ranked on at most 8 that it did. With
     ``activation_bits`` (9 to 16) only activations are chosen, and get so many bits in place of float; no engine here
     has such kernels, so that these sites are simulated.
@@ -117,15 +117,15 @@ class MixedPrecisionSpec:
 
     float_sites: int = 3
     target_sqnr_db: float | None = None
-    max_ssim_loss: float | None = None
+    max_metric_loss: float | None = None
     images: int = 32
     activation_bits: int | None = None
 
     def __post_init__(self) -> None:
         require_range("mixed_precision.float_sites", self.float_sites, 0)
         require_range("mixed_precision.images", self.images, 1)
-        if self.max_ssim_loss is not None:
-            require_range("mixed_precision.max_ssim_loss", self.max_ssim_loss, 0.0, 1.0)
+        if self.max_metric_loss is not None:
+            require_range("mixed_precision.max_metric_loss", self.max_metric_loss, 0.0, 1.0)
         if self.activation_bits is not None:
             require_range("mixed_precision.activation_bits", self.activation_bits, 9, 16)
 
@@ -165,10 +165,10 @@ class QatSpec:
 
     ``images_per_epoch`` 0 means all. ``travel``: how many steps of its integer grid a weight can move over the whole
     training, however many steps that has; the learning rate follows from it. ``schedule`` lowers the rate along a
-    cosine, or at plateaus of validation SSIM. ``observe_batches``: what a start first observes of its training data.
-    ``freeze_ranges_after`` and ``freeze_bn_after`` are fractions of the steps. ``learned_scales``: ranges are
-    parameters instead of moving averages or frozen. ``distillation`` is the weight of the float network's prediction
-    in the target, 0 to 1.
+    cosine, or at plateaus of the task's headline on validation images. ``observe_batches``: what a start first observes
+    of its training data. ``freeze_ranges_after`` and ``freeze_bn_after`` are fractions of the steps.
+    ``learned_scales``: ranges are parameters instead of moving averages or frozen. ``distillation`` is the weight of
+    the float network's outputs in the target, 0 to 1.
     """
 
     epochs: int = 10

@@ -21,7 +21,7 @@ from benchmarks.lite0 import ours, stock
 from benchmarks.lite0.network import SIZE, pretrained
 from benchmarks.lite0.pictures import CENTRE, CROPS, ten_crops
 from model.errors import InputError
-from model.metrics import sqnr_db
+from model.noise import sqnr_db
 from quant.engines.catalog import PACKAGES, missing
 
 IMAGES = 64

@@ -106,7 +106,7 @@ def _copies(pack: Pack) -> float:
 
 def _by_hdf5(pack: Pack) -> float:
     order = _order(0)[:16]
-    seconds = _seconds((pack.images("train", one.tolist()), pack.depth("train", one.tolist())) for one in order)
+    seconds = _seconds((pack.images("train", one.tolist()), pack.targets("train", one.tolist())) for one in order)
     return sum(map(len, order)) / seconds
 
 

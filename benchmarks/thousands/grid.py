@@ -46,8 +46,8 @@ def grid(folder: Path, cells: int, setup: Setup = Setup()) -> dict[str, Any]:
 
     from grid.planning.plan import make_plan
     from grid.planning.stage import CPU
-    from grid.results.comparisons.margins import DEFAULTS
-    from grid.results.target import DEFAULT, parse_target
+    from grid.results.measures import DEPTH
+    from grid.results.target import parse_target
     from grid.run.files import RunFiles
     from grid.run.live_results import LiveResults
     from grid.run.progress import Progress
@@ -118,7 +118,7 @@ def grid(folder: Path, cells: int, setup: Setup = Setup()) -> dict[str, Any]:
             outcome = run_plan(planned, context, resources, Listeners(progress, live))
             at_end, actors = memory_mb("end"), len(actor_states())
             files.failures = outcome.failures
-            rows = list(write_results(recorder, parse_target(DEFAULT), DEFAULTS).rows)
+            rows = list(write_results(recorder, parse_target(""), DEPTH.margins).rows)
             end = time.monotonic()
     stages = {node.id: node.stage for node in planned.nodes}
     to_fail = {cell.name for cell in planned.cells if any(setup.fails(stages[one], one) for one in cell.nodes.values())}

@@ -24,8 +24,9 @@ from benchmarks.thousands.browser import Browser
 from grid.report.formats import setting_text
 from grid.report.inputs import ReportInputs
 from grid.report.report import write_report
-from grid.results.results_csv import RESULT_COLUMNS
-from grid.storage.per_image import MEASURES, ImageFigures, write_image_figures
+from grid.results.results_csv import result_columns
+from grid.storage.per_image import ImageFigures, write_image_figures
+from model.tasks.facts import DEPTH_FACTS
 
 IMAGES, SCENES, OPENINGS = 128, 32, 5
 AXES: dict[str, tuple[Any, ...]] = {
@@ -91,7 +92,10 @@ def made_up(folder: Path) -> ReportInputs:
     (folder / "images").mkdir(parents=True, exist_ok=True)
     for number, (name, own) in enumerate(ssim.items()):
         path = folder / "images" / f"{number}.csv"
-        tables = {split: ImageFigures(scene, dict.fromkeys(MEASURES, own)) for split in ("val", "test")}
+        tables = {
+            split: ImageFigures(scene, dict.fromkeys((metric.name for metric in DEPTH_FACTS.metrics), own))
+            for split in ("val", "test")
+        }
         images[name] = write_image_figures(path, tables)
     context = {"run": "thousands", "command": "python -m benchmarks.report", "origin": "rooms", "test_images": IMAGES}
     commands = {row["cell"]: f"python runner.py --grid full --set cell={row['cell']}" for row in rows}
@@ -129,7 +133,7 @@ def _row(cell: str, settings: dict[str, Any], ssim: np.ndarray) -> dict[str, Any
 def _blank(cell: str) -> dict[str, Any]:
     """A row without figures."""
     of = {"cell": cell, "status": "ok", "engine": "qnnpack", "encoder": "efficientnet_b0", "seed": 0}
-    return {**dict.fromkeys(RESULT_COLUMNS), **of}
+    return {**dict.fromkeys(result_columns()), **of}
 
 
 async def opened(page: Path) -> dict[str, float]:

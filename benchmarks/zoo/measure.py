@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 from benchmarks.lite0 import stock
 from benchmarks.lite0.ours import logits
 from benchmarks.zoo.networks import subject
-from model.metrics import sqnr_db
+from model.noise import sqnr_db
 from quant.calibrate import calibrate
 from quant.engines import qnnpack
 from quant.engines.catalog import missing

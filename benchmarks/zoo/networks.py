@@ -55,7 +55,7 @@ def rooms(folder: Path) -> dict[str, Tensor]:
     pack = rendered(folder, _TRAIN, MEASURED)
     return {
         "train": pack.images("train"),
-        "depth": pack.depth("train"),
+        "depth": pack.targets("train"),
         "measured": pack.images("test"),
     }
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 TEST = ("ssim", "mse", "abs_rel", "rmse_m", "delta1")
-VALIDATION = (*(f"val_{name}" for name in TEST), "val_sqnr_db")
+"""Metrics of records from before there were validation figures."""
 NOISE = ("sqnr_db", "noise_rms_m", "noise_to_error")
 _IS_PTQ = ": this is PTQ under another name"
 TRAINED = ("best_epoch", "weights_changed", "bn_live_steps")
@@ -73,8 +73,11 @@ def accuracy(record: Mapping[str, Any]) -> dict[str, Any]:
     Means over images. Records of before have no validation figures.
     """
     metrics = record["metrics"]
-    figures = {f"test_{name}": metrics[name] for name in TEST}
-    return figures | {name: metrics.get(name) for name in (*VALIDATION, *NOISE, "simulated_ssim", "size_mb")}
+    names = tuple(name for name in metrics if f"val_{name}" in metrics and name not in NOISE) or TEST
+    figures = {f"test_{name}": metrics[name] for name in names}
+    others = (*(f"val_{name}" for name in names), "val_sqnr_db", *NOISE, "size_mb")
+    further = {name: figure for name, figure in metrics.items() if name.startswith(("simulated_", "sqnr_db."))}
+    return figures | {name: metrics.get(name) for name in others} | further
 
 
 def latency(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,23 +1,31 @@
 """Which cells are drawn where there is no room for all."""
 
+import math
 from collections.abc import Collection, Iterable, Sequence
 
-from grid.results.ranking import Row, recipe_of, value
+from grid.results.measures import DEPTH
+from grid.results.ranking import Measure, Row, recipe_of, value
 
 MOST = 24
 SAME_DB = 90.0
 """Above this a float network is apart from another by the rounding of float32 alone."""
 
 
-def shortlist(rows: Sequence[Row], recommended: Collection[str], front: Collection[str], most: int = MOST) -> list[Row]:
+def shortlist(
+    rows: Sequence[Row],
+    recommended: Collection[str],
+    front: Collection[str],
+    headline: Measure = DEPTH.headline,
+    most: int = MOST,
+) -> list[Row]:
     """Return at most ``most`` measured rows in their order, each network and each recipe once.
 
     Float baselines first, then the recommended recipes, those on the Pareto front, and of the others the best and the
-    worst by validation SSIM (by test SSIM where there are no validation figures), more of the best than of the worst.
-    A float network that computes the same as the one that all start from is left out.
+    worst by the headline on validation images (on test images where there are no such figures), more of the best than
+    of the worst. A float network that computes the same as the one that all start from is left out.
     """
     once = networks(rows)
-    ranked = sorted(once, key=lambda row: -_ssim(row))
+    ranked = sorted(once, key=lambda row: -_gain(row, headline))
     floats = [row for row in once if row["method"] == "fp32"]
     int8 = [row for row in ranked if row["method"] != "fp32"]
     ordered = [*floats, *_named(int8, recommended), *_named(int8, front)]
@@ -28,19 +36,21 @@ def shortlist(rows: Sequence[Row], recommended: Collection[str], front: Collecti
     return [row for row in once if row["cell"] in set(kept)]
 
 
-def reading_order(rows: Sequence[Row], recommended: Collection[str], front: Collection[str]) -> list[str]:
+def reading_order(
+    rows: Sequence[Row], recommended: Collection[str], front: Collection[str], headline: Measure = DEPTH.headline
+) -> list[str]:
     """Return the names of all rows as a long table lists them.
 
-    Float baselines, the recommended recipes, those on the Pareto front, the rest by test SSIM, and last what has no
-    figures.
+    Float baselines, the recommended recipes, those on the Pareto front, the rest by the headline on test images, and
+    last what has no figures.
     """
 
     def place(row: Row) -> tuple[int, float]:
-        figure, recipe = value(row, "test_ssim"), recipe_of(row["cell"])
+        recipe = recipe_of(row["cell"])
         if row["status"] != "ok":
             return 4, 0.0
         first = (row["method"] == "fp32", recipe in recommended, recipe in front, True).index(True)
-        return first, float("inf") if figure is None else -figure
+        return first, -headline.gain(row)
 
     return [row["cell"] for row in sorted(rows, key=place)]
 
@@ -67,6 +77,6 @@ def _named(rows: Sequence[Row], recipes: Collection[str]) -> list[Row]:
     return [row for row in rows if recipe_of(row["cell"]) in recipes]
 
 
-def _ssim(row: Row) -> float:
-    found = value(row, "val_ssim")
-    return found if found is not None else (value(row, "test_ssim") or 0.0)
+def _gain(row: Row, headline: Measure) -> float:
+    found = headline.gain(row, "val")
+    return found if math.isfinite(found) else headline.gain(row)

@@ -48,7 +48,7 @@ def shown_images(inputs: ReportInputs, rows: Sequence[Row]) -> ShownImages | Non
     return ShownImages(
         tuple(f"image {place}: {reason}" for place, reason in chosen.items()),
         inputs.pack.images("test", places).permute(0, 2, 3, 1).numpy(),
-        inputs.pack.depth("test", places)[:, 0].numpy() * MAX_DEPTH_M,
+        inputs.pack.targets("test", places)[:, 0].numpy() * MAX_DEPTH_M,
         {cell: metres(cell, inputs.predictions) for cell in cells},
         {cell: metres(cell, inputs.references) for cell in cells if cell in inputs.references},
     )

@@ -1,4 +1,4 @@
-"""Which axis matters: the axes of a grid, ranked by what they do to test SSIM at most."""
+"""Which axis matters: the axes of a grid, ranked by what they do to the headline on test images at most."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import numpy as np
 from grid.results.comparisons.comparison import ESTIMATES
 from grid.results.comparisons.verdicts import BETTER, EQUIVALENT, WORSE
 from grid.results.effects import Effect, StepTest
-from grid.results.ranking import SSIM, Row, axes_of, value
+from grid.results.ranking import Row, axes_of, value
 
 MATTERS, DEPENDS, UNDECIDED, NOT_TESTED, NOTHING = "matters", "depends", "undecided", "not tested", "no difference"
 WORDS = (MATTERS, DEPENDS, UNDECIDED, NOT_TESTED, NOTHING)
@@ -19,7 +19,7 @@ LEAST_SHARE = 0.5
 
 @dataclass(frozen=True)
 class AxisEffect:
-    """The step of an axis that changes test SSIM most, turned so that ``better`` has the higher mean.
+    """The step of an axis that changes the headline most on test images, turned so that ``better`` has the better mean.
 
     ``gain`` is the mean of its pairs' differences, ``low`` and ``high`` its interval (None: not tested), ``word`` one
     of ``WORDS``: what all steps of the axis show. Where the pairs disagree, ``depends_on`` is the axis that explains
@@ -41,7 +41,7 @@ class AxisEffect:
 
     @property
     def reach(self) -> float:
-        """By how much SSIM changes at most: in the mean, or at one value of the axis that it depends on."""
+        """By how much the headline changes at most: in the mean, or at one value of the axis that it depends on."""
         return max(self.gain, *(abs(gain) for _, gain in self.gains), 0.0)
 
 
@@ -52,7 +52,7 @@ def ranked_axes(rows: Sequence[Row], found: Sequence[Effect]) -> list[AxisEffect
     """
     by_axis: dict[str, list[Effect]] = {}
     for effect in found:
-        if effect.ssim and SSIM.key in effect.tests:
+        if effect.headline and effect.test:
             by_axis.setdefault(effect.axis, []).append(effect)
     axes = [axis for axis in axes_of(rows) if axis in by_axis]
     ranked = [_axis_effect(by_axis[axis], [other for other in axes if other != axis]) for axis in axes]
@@ -61,9 +61,15 @@ def ranked_axes(rows: Sequence[Row], found: Sequence[Effect]) -> list[AxisEffect
 
 def _axis_effect(steps: Sequence[Effect], others: Sequence[str]) -> AxisEffect:
     """The step that reaches farthest, of those that decide something where there are any."""
-    deciding = [step for step in steps if _decides(step.tests[SSIM.key])]
+    deciding = [step for step in steps if _decides(test_of(step))]
     word = "" if deciding else _undecided(steps)
     return max((_turned(step, word, others) for step in deciding or steps), key=lambda one: one.reach)
+
+
+def test_of(step: Effect) -> StepTest:
+    """The test of a step in the headline, which it has."""
+    assert step.test is not None
+    return step.test
 
 
 def _decides(test: StepTest) -> bool:
@@ -72,16 +78,16 @@ def _decides(test: StepTest) -> bool:
 
 def _undecided(steps: Sequence[Effect]) -> str:
     """What steps show of which none decides anything."""
-    same = [step.identical == step.pairs or step.tests[SSIM.key].verdict == EQUIVALENT for step in steps]
+    same = [step.identical == step.pairs or test_of(step).verdict == EQUIVALENT for step in steps]
     if all(same):
         return NOTHING
-    return NOT_TESTED if all(step.tests[SSIM.key].scope == ESTIMATES for step in steps) else UNDECIDED
+    return NOT_TESTED if all(test_of(step).scope == ESTIMATES for step in steps) else UNDECIDED
 
 
 def _turned(step: Effect, word: str, others: Sequence[str]) -> AxisEffect:
     """A step from its worse value to its better one; ``word`` is empty where it decides by itself."""
-    test = step.tests[SSIM.key]
-    sign = -1.0 if test.estimate < 0 else 1.0
+    test = test_of(step)
+    sign = -1.0 if test.measure.sign * test.estimate < 0 else 1.0
     values = (step.start, step.to) if sign > 0 else (step.to, step.start)
     ends = sorted(sign * end for end in (test.low, test.high) if end is not None)
     low, high = ends if len(ends) == 2 else (None, None)
@@ -92,7 +98,8 @@ def _turned(step: Effect, word: str, others: Sequence[str]) -> AxisEffect:
 
 def _dependence(step: Effect, sign: float, others: Sequence[str]) -> tuple[str, tuple[tuple[Any, float], ...]]:
     """The axis that explains most of the spread of a step's differences, and their mean at each of its values."""
-    figures = [(one, value(one, SSIM.column), value(two, SSIM.column)) for one, two in step.members]
+    column = test_of(step).measure.column
+    figures = [(one, value(one, column), value(two, column)) for one, two in step.members]
     pairs = [(row, sign * (to - start)) for row, start, to in figures if start is not None and to is not None]
     differences = np.array([difference for _, difference in pairs])
     spread = float(((differences - differences.mean()) ** 2).sum())

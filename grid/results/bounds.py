@@ -10,7 +10,7 @@ from grid.results.comparisons.evidence import Evidence
 from grid.results.comparisons.subjects import Subjects
 from grid.results.comparisons.verdicts import LEVEL
 from grid.results.ranking import LATENCY, SIZE, Measure, Row, value
-from grid.results.target import METRICS, Constraint, Target
+from grid.results.target import Constraint, Target
 
 BROKEN, PROBABLY, SURELY = 0, 1, 2
 Interval = tuple[float, float]
@@ -55,7 +55,7 @@ def kept(rows: Sequence[Row], target: Target, evidence: Evidence, split: str) ->
     """By cell whether it keeps all bounds: ``SURELY``, ``PROBABLY`` or ``BROKEN``."""
     states = {row["cell"]: SURELY for row in rows}
     for bound in target.constraints:
-        found = intervals(rows, METRICS[bound.metric], evidence, split)
+        found = intervals(rows, bound.measure, evidence, split)
         for row in rows:
             states[row["cell"]] = min(states[row["cell"]], _state(bound, row, found, split))
     return states
@@ -65,7 +65,7 @@ def _state(bound: Constraint, row: Row, found: Mapping[str, Interval | None], sp
     if not bound.is_met(row, split):
         return BROKEN
     interval = found.get(row["cell"])
-    return SURELY if interval and all(map(bound.holds, interval)) else PROBABLY
+    return SURELY if interval and all(bound.holds(end, split) for end in interval) else PROBABLY
 
 
 def best_by(rows: Sequence[Row], measure: Measure, split: str) -> Row:

@@ -22,9 +22,6 @@ from grid.results.comparisons.verdicts import (
     worded,
 )
 from grid.results.ranking import (
-    MSE,
-    SQNR,
-    SSIM,
     Measure,
     Row,
     axes_of,
@@ -35,7 +32,6 @@ from grid.results.ranking import (
     value,
 )
 
-TESTED = (SSIM, MSE, SQNR)
 MOST_VALUES = 8
 Pair = tuple[Row, Row]
 
@@ -64,19 +60,21 @@ class Effect:
 
     ``identical`` counts the pairs whose two cells are one and the same int8 network. ``size_mb`` is in MB,
     ``latency_ratio`` in float latencies; a pair on two processors has no difference of latencies. ``tests`` are by the
-    key of a measure; those of one measure over all steps are one family. ``members`` are the rows of the pairs.
+    key of a measure; those of one measure over all steps are one family. ``headline`` are the differences in the task's
+    first metric, and ``test`` is theirs. ``members`` are the rows of the pairs.
     """
 
     axis: str
     start: Any
     to: Any
-    ssim: tuple[float, ...]
+    headline: tuple[float, ...]
     sqnr_db: tuple[float, ...]
     pairs: int
     identical: int
     size_mb: tuple[float, ...] = ()
     latency_ratio: tuple[float, ...] = ()
     tests: Mapping[str, StepTest] = field(default_factory=dict)
+    test: StepTest | None = None
     members: tuple[Pair, ...] = field(default=(), repr=False, compare=False)
 
 
@@ -85,10 +83,11 @@ def effects(rows: Sequence[Row], evidence: Evidence | None = None) -> list[Effec
     steps = _steps(rows)
     evidence = (evidence or Evidence()).of(rows)
     tests: list[dict[str, StepTest]] = [{} for _ in steps]
-    for measure in TESTED:
+    for measure in evidence.measures.accuracy:
         for place, test in _tests([pairs for *_, pairs in steps], measure, evidence).items():
             tests[place][measure.key] = test
-    return [_effect(*step, tested) for step, tested in zip(steps, tests, strict=True)]
+    headline = evidence.measures.headline
+    return [_effect(*step, tested, headline) for step, tested in zip(steps, tests, strict=True)]
 
 
 def _steps(rows: Sequence[Row]) -> list[tuple[str, Any, Any, list[Pair]]]:
@@ -123,16 +122,19 @@ def compared_values(values: Sequence[Any]) -> list[tuple[Any, Any]]:
     return [(values[0], values[place]) for place in places]
 
 
-def _effect(axis: str, start: Any, to: Any, pairs: list[Pair], tests: Mapping[str, StepTest]) -> Effect:
+def _effect(
+    axis: str, start: Any, to: Any, pairs: list[Pair], tests: Mapping[str, StepTest], headline: Measure
+) -> Effect:
     def differences(column: str) -> tuple[float, ...]:
         alike = [(a, b) for a, b in pairs if not is_latency(column) or processor_of(a) == processor_of(b)]
         figures = [(value(a, column), value(b, column)) for a, b in alike]
         return tuple(b - a for a, b in figures if a is not None and b is not None)
 
     same = sum(bool(a.get("graph_hash")) and a.get("graph_hash") == b.get("graph_hash") for a, b in pairs)
-    ssim, sqnr_db = differences("test_ssim"), differences("sqnr_db")
+    figures = differences(headline.column), differences("sqnr_db")
     costs = differences("size_mb"), differences("latency_ratio")
-    return Effect(axis, start, to, ssim, sqnr_db, len(pairs), same, *costs, tests, tuple(pairs))
+    test = tests.get(headline.key)
+    return Effect(axis, start, to, *figures, len(pairs), same, *costs, tests, test, tuple(pairs))
 
 
 def _tests(steps: Sequence[Sequence[Pair]], measure: Measure, evidence: Evidence) -> dict[int, StepTest]:
@@ -185,10 +187,10 @@ def _tests(steps: Sequence[Sequence[Pair]], measure: Measure, evidence: Evidence
 
 
 def verdict(effect: Effect) -> str:
-    """Say in words what the SSIM differences of an effect show, and what they do not."""
+    """Say in words what the headline's differences of an effect show, and what they do not."""
     if effect.identical == effect.pairs:
         return "nothing: the int8 networks are the same"
-    test = effect.tests.get(SSIM.key)
+    test = effect.test
     if test is None:
         return "no figures"
     if test.scope == ESTIMATES:

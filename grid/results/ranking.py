@@ -29,19 +29,27 @@ class Measure:
         """Whether it is a latency: one of another processor says nothing about it."""
         return is_latency(self.column)
 
+    @property
+    def sign(self) -> float:
+        """1 where more of it is better, else -1."""
+        return 1.0 if self.higher_is_better else -1.0
+
+    def gain(self, row: Row, split: str = "test") -> float:
+        """The row's figure as one of which more is better; minus infinity where it has none."""
+        figure = value(row, self.on(split))
+        return -math.inf if figure is None else self.sign * figure
+
     def on(self, split: str) -> str:
         """The column of the figure on a split, ``test`` or ``val``; that of a size or a latency is the same."""
         return f"val_{self.column.removeprefix('test_')}" if self.by_image and split == "val" else self.column
 
 
-MSE = Measure("mse", "test_mse", "MSE", "MSE", False, "mse")
-SSIM = Measure("ssim", "test_ssim", "SSIM", "SSIM", True, "ssim")
 SQNR = Measure("sqnr_db", "sqnr_db", "SQNR", "SQNR dB", True, "noise_mse")
 SIZE = Measure("size_mb", "size_mb", "size", "size MB", False)
 LATENCY = Measure("latency", "latency_ratio", "latency", "x float latency", False)
+LATENCY_MS = Measure("latency_ms", "latency_ms_p50", "latency_ms", "p50 ms", False)
 _UNDOTTED = ("engine", "encoder", "merge_branches", "weight_bits")
 RECIPE = ("fuse_bn", "granularity", "method")
-MEASURES = (MSE, SSIM, SQNR, SIZE, LATENCY)
 UNKNOWN = "unknown"
 """The processor of a latency whose row names none."""
 

@@ -8,9 +8,10 @@ from grid.results.comparisons.comparison import ESTIMATES, Comparison, compare
 from grid.results.comparisons.evidence import Evidence
 from grid.results.comparisons.groups import best
 from grid.results.comparisons.image_tables import TEST
+from grid.results.measures import Measures
 from grid.results.processors import APART, by_processor
-from grid.results.ranking import Measure, Row, is_int8, over_seeds, processor_of, processors, recipe_of, value
-from grid.results.target import METRICS, Target
+from grid.results.ranking import Row, is_int8, over_seeds, processor_of, processors, recipe_of, value
+from grid.results.target import Target
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ def reasons_for(
     """The sentences behind a choice."""
     chosen, rows, split = choice.chosen, evidence.rows, choice.split
     timed_on = f" on {processor_of(chosen)}" if len(processors(rows)) > 1 and processor_of(chosen) else ""
-    reasons = [f"{_kept_by(choice, target)} {_figures(chosen, target, split)}{timed_on}."]
+    reasons = [f"{_kept_by(choice, target)} {_figures(chosen, target, split, evidence.measures)}{timed_on}."]
     if choice.steps:
         reasons.append(f"Decided by {', then '.join(choice.steps)}; what is as good goes on to the next.")
     if choice.trained:
@@ -68,16 +69,15 @@ def _bounds(target: Target) -> str:
     return " and ".join(map(str, target.constraints))
 
 
-def _figures(row: Row, target: Target, split: str) -> str:
+def _figures(row: Row, target: Target, split: str, measures: Measures) -> str:
     """The figures that chose, and behind them those of the test images."""
-    names = dict.fromkeys([*(one.metric for one in target.constraints), target.objective, "ssim", "size_mb", "latency"])
+    asked = [*(one.measure for one in target.constraints), target.objective, *measures.front]
     parts = []
-    for name in names:
-        measure = METRICS[name]
+    for measure in dict.fromkeys(asked):
         figure, test = value(row, measure.on(split)), value(row, measure.column)
         if figure is not None:
             beside = f" (test {_short(test)})" if measure.by_image and split != TEST and test is not None else ""
-            parts.append(f"{name} {_short(figure)}{beside}")
+            parts.append(f"{measure.key} {_short(figure)}{beside}")
     return ", ".join(parts)
 
 
@@ -91,7 +91,7 @@ def _some(names: Sequence[str], most: int = 3) -> str:
 
 def _cheapest(choice: Choice, candidates: Sequence[Row], target: Target, evidence: Evidence) -> str:
     """That training does not pay, and how the chosen one compares with the best estimate."""
-    objective = METRICS[target.objective]
+    objective = target.objective
     first = best_by([row for row in candidates if choice.states[row["cell"]] != BROKEN], objective, choice.split)
     said = f"It needs no training, and {choice.trained} trained cells are no better by a test: the cheapest is taken."
     if first is choice.chosen or first["method"] == "ptq":
@@ -151,7 +151,7 @@ def unmet(candidates: Sequence[Row], target: Target, rows: Sequence[Row], split:
     for one in target.constraints:
         if not any(one.is_met(row, split) for row in candidates):
             row = min(candidates, key=lambda row: one.miss(row, split))
-            missed = _misses(row, Target((one,), "ssim"), split)
+            missed = _misses(row, Target((one,), target.objective), split)
             lines.append(f"No cell keeps {one}: best is `{row['cell']}`, {missed}.")
     if not lines:
         lines.append("Each bound is kept by some cell, all of them together by none.")
@@ -161,7 +161,7 @@ def unmet(candidates: Sequence[Row], target: Target, rows: Sequence[Row], split:
 
 def _float(evidence: Evidence, chosen: Row, target: Target, split: str) -> list[str]:
     """Whether a float network would have been the better answer, which int8 alone does not show."""
-    objective: Measure = METRICS[target.objective]
+    objective = target.objective
     floats = [row for row in over_seeds(evidence.rows) if row["method"] == "fp32"]
     floats = [row for row in floats if all(one.is_met(row, split) for one in target.constraints)]
     found = best([chosen, *floats], objective, evidence, split)

@@ -8,9 +8,9 @@ from grid.results.comparisons.evidence import Evidence
 from grid.results.comparisons.groups import as_good, pareto_front
 from grid.results.comparisons.image_tables import TEST, VALIDATION
 from grid.results.processors import APART, by_processor, is_elsewhere
-from grid.results.ranking import LATENCY, SIZE, SSIM, Measure, Row, contenders, is_int8, over_seeds, recipe_of, value
+from grid.results.ranking import Measure, Row, contenders, is_int8, over_seeds, recipe_of, value
 from grid.results.reasons import Choice, reasons_for, unmet
-from grid.results.target import METRICS, Target
+from grid.results.target import Target
 from grid.results.untrained import without_untrained
 
 
@@ -46,11 +46,12 @@ class Recommendation:
 def recommend(rows: Sequence[Row], target: Target, evidence: Evidence | None = None) -> Recommendation:
     """The int8 cell that keeps all bounds and is best in the objective, both on the validation images.
 
-    Cells as good in it are told apart by SSIM, then size, then latency, and then the one without training is taken;
-    cells of several seeds count as one with their means. Where int8 latencies are of several processors a target that
-    asks for a latency has an answer for each, from the cells that were timed there.
+    Cells as good in it are told apart by the task's headline, then size, then latency, and then the one without
+    training is taken; cells of several seeds count as one with their means. Where int8 latencies are of several
+    processors a target that asks for a latency has an answer for each, from the cells that were timed there.
     """
     evidence = (evidence or Evidence()).of(rows)
+    target = target.resolved(rows)
     views = by_processor(rows)
     if not target.of_processor or len(views) == 1:
         return _answer(evidence, target)
@@ -71,8 +72,9 @@ def recommend(rows: Sequence[Row], target: Target, evidence: Evidence | None = N
 
 
 def front_of(rows: Sequence[Row], evidence: Evidence | None = None) -> list[str]:
-    """The int8 cells on the Pareto front of SSIM, size and latency."""
-    return pareto_front(contenders(over_seeds(rows)), (SSIM, SIZE, LATENCY), (evidence or Evidence()).of(rows))
+    """The int8 cells on the Pareto front of the headline, size and latency."""
+    evidence = (evidence or Evidence()).of(rows)
+    return pareto_front(contenders(over_seeds(rows)), evidence.measures.front, evidence)
 
 
 def first_member(rows: Sequence[Row], cell: str) -> Row:
@@ -98,7 +100,8 @@ def _answer(evidence: Evidence, target: Target) -> Recommendation:
     front = tuple(dict.fromkeys(cell for view in views.values() for cell in front_of(view, evidence)))
     if not candidates:
         return Recommendation(target, None, ("No int8 network was measured.",), ())
-    split = VALIDATION if all(value(row, SSIM.on(VALIDATION)) is not None for row in candidates) else TEST
+    headline = evidence.measures.headline
+    split = VALIDATION if all(value(row, headline.on(VALIDATION)) is not None for row in candidates) else TEST
     states = kept(candidates, target, evidence, split)
     state = max(states.values())
     if state == BROKEN:
@@ -107,8 +110,8 @@ def _answer(evidence: Evidence, target: Target) -> Recommendation:
     trained = without_untrained(keeping, candidates)
     left, steps = _decide(trained, target, evidence, views.values(), split)
     cheapest = [row for row in left if row["method"] == "ptq"] or left
-    objective = METRICS[target.objective]
-    chosen = best_by(cheapest, objective if objective.by_image else SSIM, split)
+    objective = target.objective
+    chosen = best_by(cheapest, objective if objective.by_image else headline, split)
     untrained = tuple(row["cell"] for row in keeping if row not in trained)
     choice = Choice(chosen, tuple(cheapest), len(left) - len(cheapest), tuple(steps), untrained, states, split)
     ships = _shipped(evidence, chosen["cell"], target, split)
@@ -119,9 +122,9 @@ def _answer(evidence: Evidence, target: Target) -> Recommendation:
 def _decide(
     rows: Sequence[Row], target: Target, evidence: Evidence, views: Iterable[Sequence[Row]], split: str
 ) -> tuple[list[Row], list[str]]:
-    """The rows that are as good as the best in the objective, then in SSIM, size and latency; and what told apart."""
-    left, steps, objective = list(rows), list[str](), METRICS[target.objective]
-    for measure in (objective, *(measure for measure in (SSIM, SIZE, LATENCY) if measure is not objective)):
+    """The rows that are as good as the best in the objective, then headline, size and latency; and what told apart."""
+    left, steps, objective = list(rows), list[str](), target.objective
+    for measure in (objective, *(measure for measure in evidence.measures.front if measure is not objective)):
         names = _best_cells(left, measure, views if measure.of_processor else [evidence.rows], evidence, split)
         if names:
             fewer = [row for row in left if row["cell"] in names]
@@ -149,5 +152,5 @@ def _shipped(evidence: Evidence, recipe: str, target: Target, split: str) -> str
     states = kept(members, target, evidence, split)
     for state in (SURELY, PROBABLY):
         if keeping := [row for row in members if states[row["cell"]] == state]:
-            return str(best_by(keeping, METRICS[target.objective], split)["cell"])
+            return str(best_by(keeping, target.objective, split)["cell"])
     return None

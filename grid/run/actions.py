@@ -6,9 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from grid.report.terminal import summary
-from grid.results.comparisons.margins import parse_margins
+from grid.results.comparisons.margins import Margins, parse_margins
+from grid.results.measures import measures_of
+from grid.results.ranking import Measure
 from grid.results.recommend import recommend
-from grid.results.target import parse_target
+from grid.results.target import Target, parse_target
 from grid.run.files import RunFiles, pack_of
 from grid.run.mlflow_pages import open_pages
 from grid.run.options import Options
@@ -29,20 +31,21 @@ _NOISE = 4
 
 def report(options: Options) -> int:
     """Make the report of a run again, from its folder and the stages in the store."""
-    target, margins = parse_target(options.target), parse_margins(options.margin)
     files, store = _finished("--report", str(options.report), options.storage)
+    target, margins, headline = _wanted(options, files)
     require_writable(store.root)
     rows = files.rows(store)
     _, evidence = files.write(rows, store, target, margins)
     share_run(files.folder, store.root, store.remote)
-    print(summary(rows, recommend(rows, target, evidence), files.folder))
+    print(summary(rows, recommend(rows, target, evidence), files.folder, headline))
     return 0
 
 
 def sync(options: Options) -> int:
     """Write to MLflow what a run has and MLflow lacks, such as after its server was down."""
-    name, target, margins = str(options.sync), parse_target(options.target), parse_margins(options.margin)
+    name = str(options.sync)
     files, store = _finished("--sync", name, options.storage)
+    target, margins, _ = _wanted(options, files)
     pack = pack_of(store.root, files.context)
     if pack is None:
         problem = f"has no packed data of {name} any more"
@@ -55,6 +58,13 @@ def sync(options: Options) -> int:
         raise InputError("--sync", recorder.problem, "an MLflow store that can be written to")
     print(f"{name}: {len(rows)} cells are in MLflow  {recorder.ui_command}")
     return 0
+
+
+def _wanted(options: Options, files: RunFiles) -> tuple[Target, Margins, Measure]:
+    """The target and the margins of the command line, in the metrics of the run's task, and its headline."""
+    measures = measures_of(files.task)
+    target, margins = parse_target(options.target, measures), parse_margins(options.margin, measures.margins)
+    return target, margins, measures.headline
 
 
 def export(options: Options) -> int:
@@ -70,7 +80,9 @@ def export(options: Options) -> int:
     card = json.loads((out / CARD).read_text())
     print(f"{file}  {file.stat().st_size / 1e6:.2f} MB  sha256 {card['file']['sha256']}")
     if card["metrics"]:
-        print(f"test SSIM  {card['metrics']['ssim']:.4f} over {card['metrics']['test_images']} pictures")
+        headline = files.task.headline
+        figure, count = card["metrics"][headline.name], card["metrics"]["test_images"]
+        print(f"{f'test {headline.title or headline.name}':10} {figure:.4f} over {count} pictures")
     print(f"card       {out / CARD}\nrun it     python {out / SCRIPT} IMAGE")
     return 0
 

@@ -17,8 +17,8 @@ from grid.storage.result_store import StageStore
 from model.errors import InputError
 from model.files import file_sha256
 from model.images import IMAGENET_MEAN, IMAGENET_STD, MAX_DEPTH_M
-from model.metrics import depth_metrics
 from model.progress import Progress, ignore_progress
+from model.tasks.depth import depth_metrics
 from model.training import predict
 from quant.artifact import load_network, read_form
 from quant.engines.catalog import PACKAGES, is_exported, missing
@@ -155,4 +155,4 @@ def _metrics(
     network, images = ExportedNetwork(engine, file), pack.images("test")
     with torch.inference_mode():
         prediction = predict(network, images, device=torch.device("cpu"), progress=progress)
-    return {"test_images": len(images), "data": context["origin"], **depth_metrics(prediction, pack.depth("test"))}
+    return {"test_images": len(images), "data": context["origin"], **depth_metrics(prediction, pack.targets("test"))}

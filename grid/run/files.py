@@ -16,10 +16,10 @@ from grid.planning.stage_table import stage_names
 from grid.report.inputs import ReportInputs
 from grid.report.report import write_report
 from grid.results.comparisons.evidence import Evidence
-from grid.results.comparisons.margins import DEFAULTS, Margins
+from grid.results.comparisons.margins import Margins
+from grid.results.measures import measures_of
 from grid.results.results_csv import write_results_csv
 from grid.results.rows import Row, commands, history, result_rows
-from grid.results.target import DEFAULT as TARGET
 from grid.results.target import Target, parse_target
 from grid.results.timing import pooled_latencies
 from grid.space.settings import groups, setting_types
@@ -29,6 +29,7 @@ from grid.storage.result_store import StageStore
 from model.data.pack import Pack
 from model.errors import InputError
 from model.files import write_atomically
+from model.tasks.facts import DEPTH_FACTS, TaskFacts
 
 FILE = "plan.json"
 _CONTEXT = {"run", "command", "origin", "test_images"}
@@ -78,6 +79,8 @@ class RunFiles:
             plan = Plan(cells, (), excluded, document["repeats"])
             context, failures, runs = (document[name] for name in ("context", "failures", "mlflow_runs"))
             _require("context", _is_flat(context) and context.keys() >= _CONTEXT)
+            if "task" in context:
+                TaskFacts.read(context["task"])
             _require("failures", _is_flat(failures) and all(isinstance(reason, str) for reason in failures.values()))
             _require("mlflow_runs", _is_flat(runs))
             return cls(folder, plan, context, failures, runs)
@@ -89,6 +92,12 @@ class RunFiles:
     def name(self) -> str:
         """The name of the run."""
         return str(self.context["run"])
+
+    @property
+    def task(self) -> TaskFacts:
+        """What was learned from the data."""
+        text = self.context.get("task")
+        return TaskFacts.read(str(text)) if text else DEPTH_FACTS
 
     def rows(self, store: StageStore) -> list[Row]:
         """All rows as they are now, with the latencies of their timing classes; reads the records of all stages."""
@@ -103,12 +112,13 @@ class RunFiles:
         return [{**row, "mlflow_run_id": self.mlflow_runs.get(row["cell"])} for row in rows]
 
     def write(
-        self, rows: list[Row], store: StageStore, target: Target | None = None, margins: Margins = DEFAULTS
+        self, rows: list[Row], store: StageStore, target: Target | None = None, margins: Margins | None = None
     ) -> tuple[list[Path], Evidence]:
         """Write results.csv, per_image.csv and both reports.
 
         Returns all files of the run that are worth keeping, and what the results say about differences.
         """
+        measures = measures_of(self.task)
         cells = {cell.name: cell for cell in self.plan.cells}
         ok = [row["cell"] for row in rows if row["status"] == "ok"]
         timed = [row["cell"] for row in rows if row["status"] == "ok" and row["graph_hash"]]
@@ -123,21 +133,22 @@ class RunFiles:
         inputs = ReportInputs(
             rows,
             self.context,
-            target or parse_target(TARGET),
+            target or parse_target("", measures),
             published=PUBLISHED_RESULTS,
             samples=files(ok, "evaluate", SAMPLES),
             predictions=files(ok, "evaluate", PREDICTIONS),
             references=_references({cell: cells[cell].nodes.get("evaluate", "") for cell in ok}, store),
             images=images,
-            margins=margins,
+            margins=measures.margins if margins is None else margins,
             analyses={row["cell"]: Path(row["analysis"]) for row in rows if row.get("analysis") and not row["same_as"]},
             histories=histories,
             latencies=files(timed, "profile", LATENCIES),
             commands=commands(self.plan, str(self.context["command"])),
             pack=pack_of(store.root, self.context),
+            task=self.task,
         )
         report, page = write_report(self.folder, inputs)
-        table = write_results_csv(rows, self.folder / "results.csv")
+        table = write_results_csv(rows, self.folder / "results.csv", measures)
         tables = [table, write_cells_images(self.folder / PER_IMAGE, images)] if images else [table]
         others = (self.folder / "plan.txt", self.folder / FILE, *self.folder.glob("*.png"))
         return [report, page, *tables, *others], inputs.evidence

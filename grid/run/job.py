@@ -13,6 +13,7 @@ from grid.paths import ROOMS_CHECKPOINT
 from grid.planning.plan import Plan, make_plan
 from grid.planning.void_init import require_init_used
 from grid.results.comparisons.margins import Margins, parse_margins
+from grid.results.measures import measures_of
 from grid.results.target import Target, parse_target
 from grid.run.costs import Costs
 from grid.run.networks import aside, branched_networks, take_network
@@ -91,7 +92,6 @@ def prepare(options: Options) -> Job:
     Only a dry run leaves no copies for workers in the storage. Raises InputError for whatever is wrong.
     """
     console = Console(highlight=False)
-    target, margins = parse_target(options.target), parse_margins(options.margin)
     resources = Resources() if options.dry_run else _resources(options)
     seeds = None if options.seeds is None else read_seeds(options.seeds)
     storage, remote = open_storage(options.storage)
@@ -106,6 +106,8 @@ def prepare(options: Options) -> Job:
     pack = Pack(
         prepare_pack(options.data, storage / "packs", spec, _pack_progress(console), _pack_fetch(storage, remote))
     )
+    measures = measures_of(pack.task)
+    target, margins = parse_target(options.target, measures), parse_margins(options.margin, measures.margins)
     sha256 = checkpoint_sha256(checkpoint) if checkpoint else None
     plan = make_plan(space, sha256, pack.fingerprint, checkpoint_network, branched)
     if not options.resume:  # a run of before this check still ends

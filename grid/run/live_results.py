@@ -6,6 +6,7 @@ from typing import Any
 
 from grid.planning.plan import Cell, Node
 from grid.planning.users import users_by_node
+from grid.results.measures import measures_of
 from grid.results.results_csv import write_results_csv
 from grid.results.rows import Row, cell_row, further_axes, result_rows
 from grid.results.timing import pooled_latencies
@@ -94,7 +95,7 @@ class LiveResults:
         self.written_at, self.stale = time.monotonic(), False
         try:
             rows = pooled_latencies(self.files.with_mlflow_runs(self._known().values()))
-            write_results_csv(rows, self.files.folder / "results.csv")
+            write_results_csv(rows, self.files.folder / "results.csv", measures_of(self.files.task))
         except OSError as error:  # the rows are made again at the end
             if not self.said:
                 self.say(f"results.csv cannot be written now ({error.strerror})")

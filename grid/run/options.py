@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from grid.results.target import DEFAULT
 from grid.run.saved_command import FILE, read_arguments
 from grid.secrets import MASK, masked
 from grid.space.search_space import is_name
@@ -151,8 +150,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="override a setting (repeatable)")
     text = "also find the layers that lose the accuracy (= --set analyze=true)"
     add("--analyze", action="store_true", help=text)
-    text = 'which cell to recommend, such as "ssim>=0.80, size_mb<=1.7, minimize latency"'
-    add("--target", default=DEFAULT, metavar="TEXT", help=text)
+    text = 'which cell to recommend, such as "ssim>=float-0.005, size_mb<=1.7, minimize latency"'
+    add("--target", default="", metavar="TEXT", help=text)
     text = "differences that do not matter, such as ssim=0.001 or latency=3%% (repeatable, or with commas)"
     add("--margin", action="append", default=[], metavar="METRIC=X", help=text)
     add("--register", metavar="NAME", help="register the recommended int8 model in MLflow")

@@ -197,7 +197,8 @@ def _described(info: dict[str, Any]) -> str:
         parts.append(f"epoch {info['epoch']:.0f}/{info.get('epochs', 0):.0f}")
     if "step" in info:
         parts.append(f"step {info['step']:.0f}/{info.get('steps', 0):.0f}")
-    for key, label in (("loss", "loss"), ("val_ssim", "val SSIM")):
+    headline = next((name for name in info if name.startswith("val_")), "")
+    for key, label in (("loss", "loss"), (headline, headline.replace("_", " ", 1))):
         if key in info:
             parts.append(f"{label} {info[key]:.4f}")
     return " ".join(parts)

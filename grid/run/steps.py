@@ -79,7 +79,7 @@ def conclude(job: Job, recorder: Recorder, outcome: RunOutcome) -> int:
         return EXIT_INCOMPLETE
     rows = evidence.rows
     recommendation = recommend(rows, job.target, evidence)
-    job.say(summary(rows, recommendation, folder))
+    job.say(summary(rows, recommendation, folder, evidence.measures.headline))
     model = job.options.register
     if model and recommendation.refusal:
         job.say(f"not registered: {recommendation.refusal}")

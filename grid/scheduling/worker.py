@@ -111,6 +111,6 @@ class _Reporter:
         self.sent = 0.0
 
     def __call__(self, info: dict[str, Any]) -> None:
-        if "val_ssim" in info or time.monotonic() - self.sent > _REPORT_EVERY_S:
+        if any(name.startswith("val_") for name in info) or time.monotonic() - self.sent > _REPORT_EVERY_S:
             self.sent = time.monotonic()
             tune.report({"progress": json.dumps(info)})

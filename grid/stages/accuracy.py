@@ -9,20 +9,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from grid.planning import output_files
 from grid.planning.output_files import PER_IMAGE, SAMPLES
 from grid.stages.shared_measurement import graph_hash_of, shared_measurement
 from grid.stages.work import Outcome, Work
 from grid.storage.per_image import ImageFigures, write_image_figures
+from grid.storage.predictions import FILES, load_predictions, save_predictions
 from model.images import MAX_DEPTH_M
-from model.metrics import depth_metrics, image_metrics, noise_mse
+from model.noise import nested_noise, sqnr_db
+from model.tasks.depth import DEPTH
+from model.tasks.nested import Nested, leaves
+from model.tasks.task import image_figures, metric_means
 from model.training import predict
 from quant.artifact import load_network, size_mb
 from quant.state import require_state
 
 PICTURES = 4
-PREDICTIONS = {"test": output_files.PREDICTIONS, "val": "val_predictions.npy"}
-"""The files of predictions by split, Nx1xHxW; those of validation are kept of the float root and the int8 networks."""
 _CPU = torch.device("cpu")
 
 
@@ -35,33 +36,35 @@ def evaluate(work: Work) -> Outcome:
     network = load_network(work.inputs["network"])
     state = require_state(network, "evaluate")
     predicted = _predictions(work, network)
-    tables = {split: _image_figures(work, split, prediction) for split, prediction in predicted.items()}
+    tables = {split: _image_figures(work, split, outputs) for split, outputs in predicted.items()}
     write_image_figures(work.out / PER_IMAGE, tables)
     metrics = _means(tables["test"]) | {f"val_{name}": figure for name, figure in _means(tables["val"]).items()}
     if "reference" in work.inputs:
-        metrics |= _noise(work, tables)
+        metrics |= _noise(work, tables, predicted)
     if "simulated" in work.inputs:
         simulated = load_network(work.inputs["simulated"])
         simulation = predict(simulated, work.pack.images("test"), device=_CPU, progress=work.progress)
-        metrics["simulated_ssim"] = depth_metrics(simulation, work.pack.depth("test"))["ssim"]
+        headline = work.task.headline
+        metrics[f"simulated_{headline}"] = metric_means(work.task, simulation, work.pack.targets("test"))[headline]
     metrics["size_mb"] = size_mb(network, work.out)
-    np.save(work.out / PREDICTIONS["test"], predicted["test"].numpy())
+    save_predictions(work.out, "test", predicted["test"])
     if "reference" not in work.inputs:
-        np.save(work.out / PREDICTIONS["val"], predicted["val"].numpy())
-    _save_samples(work, predicted["test"])
+        save_predictions(work.out, "val", predicted["val"])
+    if work.task is DEPTH:
+        _save_samples(work, predicted["test"])
     return Outcome({"test_images": work.pack.size("test"), "val_images": work.pack.size("val"), **metrics}, state)
 
 
-def _image_figures(work: Work, split: str, prediction: Tensor) -> ImageFigures:
-    figures = image_metrics(prediction, work.pack.depth(split))
+def _image_figures(work: Work, split: str, outputs: Nested) -> ImageFigures:
+    figures = image_figures(work.task, outputs, work.pack.targets(split))
     if "reference" in work.inputs:
-        figures["noise_mse"] = noise_mse(_reference(work, split), prediction)
+        figures["noise_mse"], _ = nested_noise(_reference(work, split), outputs)
     return ImageFigures(work.pack.scenes(split).numpy(), {name: found.numpy() for name, found in figures.items()})
 
 
-def _reference(work: Work, split: str) -> Tensor:
+def _reference(work: Work, split: str) -> Nested:
     """The float root's predictions."""
-    return torch.from_numpy(np.load(work.inputs["reference"] / PREDICTIONS[split]))
+    return load_predictions(work.inputs["reference"], split)
 
 
 def _means(table: ImageFigures) -> dict[str, Any]:
@@ -69,48 +72,47 @@ def _means(table: ImageFigures) -> dict[str, Any]:
     return {name: float(np.nanmean(figures)) for name, figures in table.figures.items() if name != "noise_mse"}
 
 
-def _noise(work: Work, tables: Mapping[str, ImageFigures]) -> dict[str, float]:
-    """The noise in dB below the float root's variance, in metres, and in parts of the float root's own rms error."""
+def _noise(work: Work, tables: Mapping[str, ImageFigures], predicted: Mapping[str, Nested]) -> dict[str, float]:
+    """The noise in dB below the float root's variance, over all outputs and by output.
+
+    Of depth also in metres, and in parts of the float root's own rms error.
+    """
     noise = {split: float(table.figures["noise_mse"].mean()) for split, table in tables.items()}
-    decibels = {
-        split: 10.0 * math.log10(float(_reference(work, split).double().var(correction=0)) / max(found, 1e-30))
-        for split, found in noise.items()
-    }
-    error_m = image_metrics(_reference(work, "test"), work.pack.depth("test"))["rmse_m"].numpy()
+    variance = {split: nested_noise(_reference(work, split), outputs)[1] for split, outputs in predicted.items()}
+    decibels = {split: 10.0 * math.log10(variance[split] / max(found, 1e-30)) for split, found in noise.items()}
+    figures = {"sqnr_db": decibels["test"], "val_sqnr_db": decibels["val"]}
+    reference, own = leaves(_reference(work, "test")), leaves(predicted["test"])
+    figures |= {f"sqnr_db.{name}": sqnr_db(one, own[name]) for name, one in reference.items() if name}
+    if work.task is not DEPTH:
+        return figures
+    error_m = image_figures(DEPTH, reference[""], work.pack.targets("test"))["rmse_m"].numpy()
     rms_m = math.sqrt(noise["test"]) * MAX_DEPTH_M
-    return {
-        "sqnr_db": decibels["test"],
-        "val_sqnr_db": decibels["val"],
-        "noise_rms_m": rms_m,
-        "noise_to_error": rms_m / math.sqrt(float(np.nanmean(error_m**2))),
-    }
+    return figures | {"noise_rms_m": rms_m, "noise_to_error": rms_m / math.sqrt(float(np.nanmean(error_m**2)))}
 
 
-def _predictions(work: Work, network: nn.Module) -> dict[str, Tensor]:
+def _predictions(work: Work, network: nn.Module) -> dict[str, Nested]:
     """The network's predictions by split; for an int8 network found by its hash if another cell has the same one."""
     graph_hash = graph_hash_of(work)
     if graph_hash is None:
         return _predicted(work, network)
 
     def compute(folder: Path) -> Outcome:
-        for split, predicted in _predicted(work, network).items():
-            np.save(folder / PREDICTIONS[split], predicted.numpy())
+        for split, outputs in _predicted(work, network).items():
+            save_predictions(folder, split, outputs)
         return Outcome()
 
     found = shared_measurement(work, ["predictions", graph_hash, work.pack.fingerprint], compute)
-    return {split: torch.from_numpy(np.load(work.store.path(found) / file)) for split, file in PREDICTIONS.items()}
+    return {split: load_predictions(work.store.path(found), split) for split in FILES}
 
 
-def _predicted(work: Work, network: nn.Module) -> dict[str, Tensor]:
-    return {
-        split: predict(network, work.pack.images(split), device=_CPU, progress=work.progress) for split in PREDICTIONS
-    }
+def _predicted(work: Work, network: nn.Module) -> dict[str, Nested]:
+    return {split: predict(network, work.pack.images(split), device=_CPU, progress=work.progress) for split in FILES}
 
 
 def _save_samples(work: Work, prediction: Tensor) -> None:
     """Keep a few test images with truth and prediction in metres, for pictures."""
     shown = torch.linspace(0, len(prediction) - 1, min(PICTURES, len(prediction))).long()
-    images, target = work.pack.images("test", shown.tolist()), work.pack.depth("test", shown.tolist())
+    images, target = work.pack.images("test", shown.tolist()), work.pack.targets("test", shown.tolist())
     np.savez(
         work.out / SAMPLES,
         image=images.permute(0, 2, 3, 1).numpy(),

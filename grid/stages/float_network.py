@@ -42,7 +42,7 @@ def load_float(work: Work) -> Outcome:
 
 
 def train_float(work: Work) -> Outcome:
-    """A trained float network: its best epoch by validation SSIM."""
+    """A trained float network: its best epoch on the validation images."""
     spec: NetworkSpec = work.group("network")
     train_spec: TrainSpec = work.group("train")
     if train_spec.init == "checkpoint":
@@ -52,10 +52,10 @@ def train_float(work: Work) -> Outcome:
         load_pretrained_(network, spec, train_spec.init)
     history = train(network, train_spec, work.training_run)
     save_network(work.out, network.cpu(), Form(spec, fused=False, form="float"))
-    best = train_spec.best_epoch(history)
+    best = train_spec.best_epoch(history, work.task)
     own = spec.encoder.startswith(OWN) and train_spec.init != "checkpoint"
     asserted = {"init": "build" if own else train_spec.init}
-    return Outcome({"best_epoch": best["epoch"], "val_ssim": best["val_ssim"]}, asserted, history)
+    return Outcome({"best_epoch": best["epoch"], **work.task.headline_of(best)}, asserted, history)
 
 
 def merge_parallel_branches(work: Work) -> Outcome:
@@ -117,7 +117,8 @@ def finetune_float(work: Work) -> Outcome:
     take_weights_(network, prepared.cpu())
     save_network(work.out, network.eval(), form)
     best = trained.history[trained.best_epoch]
-    return Outcome({"best_epoch": best["epoch"], "val_ssim": best["val_ssim"]}, trained.asserted, trained.history)
+    figures = {"best_epoch": best["epoch"], **work.task.headline_of(best)}
+    return Outcome(figures, trained.asserted, trained.history)
 
 
 @torch.inference_mode()

@@ -11,6 +11,7 @@ from grid.stages.analysis_files import write_analysis
 from grid.stages.calibration_images import CalibrationImages, calibrated_on, check_images, drawn_images, unseen_images
 from grid.stages.work import Outcome, StageError, Work
 from model.network.depth_network import example_image
+from model.tasks.task import metric_means
 from quant.analysis.mixed_precision import keep_worst_float
 from quant.analysis.site_errors import analyze
 from quant.artifact import load_network, load_prepared, read_form, save_network
@@ -76,17 +77,18 @@ def choose_float_sites(work: Work) -> Outcome:
     images = CalibrationImages(work.pack, min(spec.images, _RANKED_ON), seed)
     unseen = unseen_images(work, spec.images, "original")
     measured_on = unseen or CalibrationImages(work.pack, spec.images, seed)
+    task, targets = work.task, work.pack.targets("train", measured_on.indices)
     mixed, chosen = keep_worst_float(
         prepared,
         spec,
         images,
-        work.pack.depth("train", measured_on.indices),
+        lambda outputs: task.gain(metric_means(task, outputs, targets), prefix=""),
         measured_on=measured_on,
         original=load_prepared(work.inputs["original"]),
         progress=work.progress,
     )
     save_network(work.out, mixed, form)
-    metrics = {"sqnr_db": chosen.sqnr_db, "ssim_loss": chosen.ssim_loss, "sites": chosen.sites}
+    metrics = {"sqnr_db": chosen.sqnr_db, "metric_loss": chosen.metric_loss, "sites": chosen.sites}
     simulated = spec.activation_bits is not None
     names = {"float_sites": () if simulated else chosen.names, "simulated_sites": chosen.names if simulated else ()}
     asserted = {**names, "activation_bits": spec.activation_bits, "tried": chosen.tried, "images": images.indices}
@@ -95,7 +97,7 @@ def choose_float_sites(work: Work) -> Outcome:
 
 
 def finetune_quantized(work: Work) -> Outcome:
-    """The network after quantization-aware training: its best epoch by validation SSIM."""
+    """The network after quantization-aware training: its best epoch on the validation images."""
     folder, granularity = work.inputs["network"], str(work.node.settings["granularity"])
     form = read_form(folder)
     if form.form == "prepared":
@@ -115,7 +117,7 @@ def finetune_quantized(work: Work) -> Outcome:
     save_network(work.out, prepared.cpu(), dataclasses.replace(form, form="prepared", granularity=granularity))
     metrics = {
         "best_epoch": trained.best_epoch,
-        "val_ssim": trained.history[trained.best_epoch]["val_ssim"],
+        **work.task.headline_of(trained.history[trained.best_epoch]),
         "weights_changed": trained.weights_changed,
         "bn_live_steps": trained.bn_live_steps,
     }

@@ -14,6 +14,8 @@ from grid.storage.result_store import StageStore, write_record
 from model.data.pack import Pack
 from model.epochs import TrainingRun
 from model.progress import Progress
+from model.tasks.load import load_task
+from model.tasks.task import Task
 
 
 class StageError(RuntimeError):
@@ -24,7 +26,7 @@ class StageError(RuntimeError):
 class Context:
     """Where a node runs: the store, the packed data, the checkpoint to load, and the torch device.
 
-    ``network`` is the file of the user's own network, where the grid has one. ``stall_s``: a stage that makes no
+    ``network`` and ``task`` are files of the user's own, where the grid has them. ``stall_s``: a stage that makes no
     progress for so many seconds ends its process (None: never). With a ``remote`` the paths are those of the driver's
     copy of it, and every machine has its own. ``cache`` is where training keeps its images.
     """
@@ -34,6 +36,7 @@ class Context:
     checkpoint: Path | None = None
     device: str = "cpu"
     network: Path | None = None
+    task: Path | None = None
     stall_s: float | None = None
     remote: Remote | None = None
     cache: str = "auto"
@@ -51,9 +54,11 @@ class Context:
         def fetched(file: Path) -> Path:
             return remote.pull_file(file.relative_to(self.storage).as_posix())
 
-        checkpoint, network = self.checkpoint and fetched(self.checkpoint), self.network and fetched(self.network)
+        checkpoint, network, task = (file and fetched(file) for file in (self.checkpoint, self.network, self.task))
         pack = fetched(self.pack)
-        return dataclasses.replace(self, storage=remote.root, pack=pack, checkpoint=checkpoint, network=network)
+        return dataclasses.replace(
+            self, storage=remote.root, pack=pack, checkpoint=checkpoint, network=network, task=task
+        )
 
 
 @dataclass
@@ -83,6 +88,11 @@ class Work:
         return Pack(self.context.pack)
 
     @property
+    def task(self) -> Task:
+        """What is learned from the data; raises InputError where its file is another one by now."""
+        return load_task(self.pack.task, self.context.task)
+
+    @property
     def device(self) -> torch.device:
         """Where training and calibration run."""
         return torch.device(self.context.device)
@@ -91,7 +101,9 @@ class Work:
     def training_run(self) -> TrainingRun:
         """What a training stage has beside its network and its spec."""
         seed = int(self.node.settings["seed"] or 0)
-        return TrainingRun(self.pack, seed, self.device, self.scratch, self.progress, self.context.cache)
+        return TrainingRun(
+            self.pack, seed, self.device, self.scratch, self.progress, self.context.cache, task=self.task
+        )
 
     def record(self, role: str) -> dict[str, Any]:
         """The record of the input in this role."""

@@ -11,9 +11,9 @@ import numpy as np
 from model.errors import InputError
 from model.files import replacing, write_atomically
 
-MEASURES = ("ssim", "mse", "abs_rel", "rmse_m", "delta1", "noise_mse")
-COLUMNS = ("split", "index", "scene", *MEASURES)
-"""The columns of the file; other measures than these may follow them."""
+COLUMNS = ("split", "index", "scene")
+"""The first columns of the file; the measures follow them."""
+_LAST = "noise_mse"
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,12 @@ class ImageFigures:
 
 
 def image_figures_text(tables: Mapping[str, ImageFigures]) -> str:
-    """The tables by split as CSV, with ``COLUMNS`` first; no figure is nothing."""
-    measures = [*MEASURES, *sorted({name for table in tables.values() for name in table.figures} - set(MEASURES))]
+    """The tables by split as CSV, with ``COLUMNS`` first and the noise last; no figure is nothing."""
+    named = dict.fromkeys(name for table in tables.values() for name in table.figures)
+    measures = [*(name for name in named if name != _LAST), _LAST]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["split", "index", "scene", *measures])
+    writer.writerow([*COLUMNS, *measures])
     for split, table in tables.items():
         none = np.full(len(table.scene), np.nan)
         figures = np.stack([table.figures.get(name, none) for name in measures], axis=1).tolist()
@@ -51,7 +52,7 @@ def read_image_figures(path: Path) -> dict[str, ImageFigures]:
     try:
         lines = list(csv.reader(path.read_text(encoding="utf-8").splitlines()))
         measures = lines[0][3:]
-        if tuple(lines[0][:3]) != COLUMNS[:3]:
+        if tuple(lines[0][:3]) != COLUMNS:
             raise ValueError(f"its columns are {lines[0][:3]}")
         by_split: dict[str, list[list[str]]] = {}
         for line in lines[1:]:

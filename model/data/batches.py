@@ -7,23 +7,24 @@ a GPU the pictures can stay as bytes, and a batch is then one gather there.
 """
 
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
 
 import h5py
 import numpy as np
 import torch
+from numpy.typing import DTypeLike
 from torch import Tensor
 
 from model.data.cache import chosen_cache
 from model.data.pack import Pack
 from model.data.rows import Rows, hint_all, hint_rows, mapped, read_rows, rows_of
 from model.data.threads import in_order
-from model.images import MAX_DEPTH_MM
+from model.tasks.nested import Nested, each, leaves
 
-Batch = tuple[Tensor, Tensor]
-"""Images uint8 N x 3 x S x S, depth as a fraction of 10 m, float32 N x 1 x S/4 x S/4."""
+Batch = tuple[Tensor, Nested]
+"""Inputs and targets as ``Pack`` gives them."""
 _READERS = {"memory": 1, "disk": 4}
 _AHEAD = {"memory": 4, "disk": 8}
 """Batches that are ready or being read."""
@@ -40,7 +41,7 @@ class Feed:
     def __init__(self, pack: Pack, split: str, device: torch.device, cache: str = "auto") -> None:
         self.pack, self.split, self.device, self.cache = pack, split, device, cache
         self.kept: str | None = None
-        self._rows: tuple[Rows | None, Rows | None] | None = None
+        self._rows: dict[str, Rows | None] | None = None
         self._file: Tensor | None = None
         self._whole: Batch | None = None
         self._filled = False
@@ -53,10 +54,13 @@ class Feed:
         """
         self._choose(passes * sum(map(len, order)))
         if self.kept == "gpu":
-            images, depth = self._on_device()
+            whole = self._on_device()
             for indices in order:
                 here = indices.to(self.device)
-                yield images.index_select(0, here), depth.index_select(0, here)
+                yield (
+                    each(partial(torch.Tensor.index_select, dim=0, index=here), whole[0]),
+                    each(partial(torch.Tensor.index_select, dim=0, index=here), whole[1]),
+                )
             return
         with closing(self._read_ahead(order)) as ahead:
             yield from ahead
@@ -76,20 +80,29 @@ class Feed:
     @property
     def _bytes(self) -> int:
         """Of the whole split on a device."""
-        side = self.pack.input_size
-        return self.pack.size(self.split) * (3 * side**2 + 4 * (side // 4) ** 2)
+        image, *targets = self.pack.layout.values()
+        decoded = 4 * sum(int(np.prod(shape)) for _, shape in targets)
+        return self.pack.size(self.split) * (int(np.prod(image[1])) * np.dtype(image[0]).itemsize + decoded)
 
     def _on_device(self) -> Batch:
         """The whole split on the device."""
         if self._whole is None:
-            count, side = self.pack.size(self.split), self.pack.input_size
-            images = torch.empty((count, 3, side, side), dtype=torch.uint8, device=self.device)
-            depth = torch.empty((count, 1, side // 4, side // 4), device=self.device)
+            count = self.pack.size(self.split)
+
+            def place(piece: Tensor) -> Tensor:
+                return torch.empty((count, *piece.shape[1:]), dtype=piece.dtype, device=self.device)
+
+            whole: Batch | None = None
             with closing(self._read_ahead(torch.arange(count).split(_FILLED_BY))) as parts:
-                for number, part in enumerate(parts):
-                    for whole, piece in zip((images, depth), part, strict=True):
-                        whole[number * _FILLED_BY :][: len(piece)].copy_(piece, non_blocking=True)
-            self._whole = images, depth
+                for number, (images, targets) in enumerate(parts):
+                    whole = whole or (place(images), each(place, targets))
+                    pieces = zip(
+                        (whole[0], *leaves(whole[1]).values()), (images, *leaves(targets).values()), strict=True
+                    )
+                    for held, piece in pieces:
+                        held[number * _FILLED_BY :][: len(piece)].copy_(piece, non_blocking=True)
+            assert whole is not None
+            self._whole = whole
         return self._whole
 
     def _read_ahead(self, order: Sequence[Tensor]) -> Generator[Batch]:
@@ -103,46 +116,48 @@ class Feed:
             yield from batches
 
     def _placed(self, batch: Batch) -> Batch:
-        images, depth = batch
-        return images.to(self.device, non_blocking=True), depth.to(self.device, non_blocking=True)
+        images, targets = batch
+        return self._moved(images), each(self._moved, targets)
+
+    def _moved(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.device, non_blocking=True)
 
     def _reader(self) -> Callable[[np.ndarray], Batch]:
-        """What reads a batch: copies from the mapped file, or HDF5 where pictures do not lie in one piece."""
-        images, depth = self._split_rows()
-        if images is None or depth is None:
+        """What reads a batch: copies from the mapped file, or HDF5 where items do not lie in one piece."""
+        rows = {name: found for name, found in self._split_rows().items() if found is not None}
+        if len(rows) < len(self.pack.layout):
             return self._read_hdf5
         if self._file is None:
-            self._file = mapped(self.pack.path, (images, depth))
-        return partial(self._read_rows, images, depth, self._file)
+            self._file = mapped(self.pack.path, list(rows.values()))
+        return partial(self._read_rows, rows, self._file)
 
-    def _split_rows(self) -> tuple[Rows | None, Rows | None]:
+    def _split_rows(self) -> dict[str, Rows | None]:
         if self._rows is None:
             with h5py.File(self.pack.path, "r") as file:
-                self._rows = rows_of(file[self.split]["image"]), rows_of(file[self.split]["depth"])
+                self._rows = {name: rows_of(file[self.split][name]) for name in self.pack.layout}
         return self._rows
 
-    def _read_rows(self, images: Rows, depth: Rows, file: Tensor, indices: np.ndarray) -> Batch:
-        count, side = len(indices), self.pack.input_size
+    def _read_rows(self, rows: Mapping[str, Rows], file: Tensor, indices: np.ndarray) -> Batch:
         if self.kept != "memory":
-            hint_rows(self.pack.path, (images, depth), indices)
-        pictures, fractions = self._empty((count, 3, side, side), np.uint8), self._empty((count, 1, *depth.shape))
-        millimetres = np.empty((count, 1, *depth.shape), np.uint16)
-        read_rows(file, images, indices, pictures)
-        read_rows(file, depth, indices, torch.from_numpy(millimetres))
-        np.divide(millimetres, np.float32(MAX_DEPTH_MM), out=fractions.numpy())
-        return pictures, fractions
+            hint_rows(self.pack.path, list(rows.values()), indices)
+        arrays = {}
+        for name, one in rows.items():
+            arrays[name] = self._empty((len(indices), *one.shape), one.dtype)
+            read_rows(file, one, indices, arrays[name])
+        images = arrays.pop("image")
+        return images, self.pack.decoded({name: array.numpy() for name, array in arrays.items()}, self._empty)
 
     def _read_hdf5(self, indices: np.ndarray) -> Batch:
-        return self.pack.images(self.split, indices.tolist()), self.pack.depth(self.split, indices.tolist())
+        return self.pack.images(self.split, indices.tolist()), self.pack.targets(self.split, indices.tolist())
 
-    def _empty(self, shape: tuple[int, ...], dtype: type = np.float32) -> Tensor:
+    def _empty(self, shape: tuple[int, ...], dtype: DTypeLike = np.float32) -> Tensor:
         """Memory to read into, pinned where a GPU copies from it; that of NumPy is never filled beforehand."""
         empty = torch.from_numpy(np.empty(shape, dtype))
         return torch.empty_like(empty, pin_memory=True) if self.device.type == "cuda" else empty
 
     def _fill(self, ended: threading.Event) -> None:
         """Have the system read the whole split into its cache."""
-        images, _ = self._split_rows()
+        images = self._split_rows()["image"]
         if images is not None:
             for _ in hint_all(self.pack.path, images):
                 if ended.is_set():

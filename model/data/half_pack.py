@@ -10,7 +10,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,10 +19,10 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from model.data.frame import SPLITS
+from model.data.frame import SPLITS, Layout, Parts
 from model.data.rows import rows_of
 
-VERSION = 1  # raise it when half a pack of before cannot be gone on with
+VERSION = 2  # raise it when half a pack of before cannot be gone on with
 _WAIT_S = 0.5
 _MADE = {"finishing": True}
 Mark = Mapping[str, Any]
@@ -30,25 +30,28 @@ Mark = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class HalfPack:
-    """An open half-written pack; ``places`` are where images and depths start in it, int64 [N] by split and name."""
+    """An open half-written pack; ``places`` are where the arrays of items start in it, int64 [N] by split and name."""
 
     path: Path
     file: int
     marks: BinaryIO
     places: Mapping[str, Mapping[str, NDArray[np.int64]]]
 
-    def put(self, split: str, index: int, image: NDArray[np.uint8], depth_mm: NDArray[np.uint16]) -> None:
-        """Write picture ``index`` of a split (3 x S x S) and its depth (S/4 x S/4)."""
-        for name, part in (("image", image), ("depth", depth_mm)):
-            left, place = np.ascontiguousarray(part).data.cast("B"), int(self.places[split][name][index])
+    def put(self, split: str, index: int, parts: Parts) -> None:
+        """Write the arrays of item ``index`` of a split."""
+        for name, part in parts.items():
+            left, place = np.ascontiguousarray(part).reshape(-1).data.cast("B"), int(self.places[split][name][index])
             while left:
                 written = os.pwrite(self.file, left, place)
                 left, place = left[written:], place + written
 
-    def get(self, split: str, index: int, image: NDArray[np.uint8], depth_mm: NDArray[np.uint16]) -> None:
+    def get(self, split: str, index: int, parts: Parts) -> None:
         """Read what ``put`` has written into arrays of its shapes; raises EOFError where the file ends before."""
-        for name, part in (("image", image), ("depth", depth_mm)):
-            if os.preadv(self.file, [part.data.cast("B")], int(self.places[split][name][index])) != part.nbytes:
+        for name, part in parts.items():
+            if (
+                os.preadv(self.file, [part.reshape(-1).data.cast("B")], int(self.places[split][name][index]))
+                != part.nbytes
+            ):
                 raise EOFError(f"{self.path.name} ends within a picture")
 
     def mark(self, mark: Mark) -> None:
@@ -68,7 +71,7 @@ class HalfPack:
         with h5py.File(_half(self.path), "r+") as file:
             for split, named in names.items():
                 group, count = file[split], len(named)
-                for name in ("image", "depth"):
+                for name in self.places[split]:
                     group[name].resize(count, axis=0)
                 chunks = (min(count, 4096),)
                 scenes = np.array([scene for scene, _ in named], np.int32)
@@ -112,7 +115,7 @@ def old_half(path: Path, marks: BinaryIO, header: Mark) -> tuple[HalfPack, list[
     if lines[:1] != [header] or lines[-1] == _MADE:
         return None
     try:
-        places = _places(_half(path))
+        places = _places(_half(path), header["layout"])
         half = HalfPack(path, os.open(_half(path), os.O_RDWR), marks, places)
     except Exception:  # h5py raises anything on broken bytes
         return None
@@ -120,17 +123,17 @@ def old_half(path: Path, marks: BinaryIO, header: Mark) -> tuple[HalfPack, list[
     return half, lines[1:]
 
 
-def new_half(path: Path, marks: BinaryIO, header: Mark, counts: Mapping[str, int], size: int) -> HalfPack:
-    """An empty half pack for ``counts`` pictures of ``size`` x ``size`` by split, in place of any other."""
+def new_half(path: Path, marks: BinaryIO, header: Mark, counts: Mapping[str, int], layout: Layout) -> HalfPack:
+    """An empty half pack for ``counts`` items of this layout by split, in place of any other."""
     discard(path, marks)
     placed = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     placed.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     placed.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
     with h5py.File(_half(path), "w") as file:
         for split, count in counts.items():
-            for name, kind, shape in (("image", "uint8", (3, size, size)), ("depth", "uint16", (size // 4, size // 4))):
+            for name, (kind, shape) in layout.items():
                 file.create_dataset(f"{split}/{name}", (count, *shape), kind, chunks=(1, *shape), dcpl=placed)
-    half = HalfPack(path, os.open(_half(path), os.O_RDWR), marks, _places(_half(path)))
+    half = HalfPack(path, os.open(_half(path), os.O_RDWR), marks, _places(_half(path), layout))
     half.mark(header)
     return half
 
@@ -186,12 +189,12 @@ def _read(marks: BinaryIO) -> tuple[list[Mark], int]:
     return lines, length
 
 
-def _places(half: Path) -> dict[str, dict[str, NDArray[np.int64]]]:
-    """Where in the file each picture and depth has its bytes; raises ValueError where one has no place."""
+def _places(half: Path, names: Iterable[str]) -> dict[str, dict[str, NDArray[np.int64]]]:
+    """Where in the file each array of each item has its bytes; raises ValueError where one has no place."""
     places: dict[str, dict[str, NDArray[np.int64]]] = {split: {} for split in SPLITS}
     with h5py.File(half, "r") as file:
         for split, found in places.items():
-            for name in ("image", "depth"):
+            for name in names:
                 rows = rows_of(file[split][name])
                 if rows is None:
                     raise ValueError(f"{half}: {split}/{name} is not whole")

@@ -1,14 +1,16 @@
 """The pack: one HDF5 file that any source of pictures is turned into once, and that all training reads.
 
 Groups ``train``, ``val``, ``test``; in each ``image`` uint8 [N, 3, S, S], ``depth`` uint16 [N, S/4, S/4] in
-millimetres (clipped at 10 m), ``scene`` int32 [N], ``source`` utf-8 [N].
+millimetres (clipped at 10 m), ``scene`` int32 [N], ``source`` utf-8 [N]. Packs of other tasks have an ``image`` of any
+shape, and ``target``, or ``target.NAME`` for each of several, in place of ``depth``.
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -17,16 +19,21 @@ from torch import Tensor
 
 from model.data import nyu
 from model.data.cache import CACHES
-from model.data.frame import SPLITS, Frame
+from model.data.frame import SPLITS, Item, Layout, Parts, depth_items, depth_layout
 from model.data.packing import PackProgress, Source, write_pack
 from model.data.rooms import render as rooms
 from model.errors import InputError, require_one_of, require_range
 from model.images import LARGEST_SIZE, MAX_DEPTH_MM
+from model.tasks.facts import DEPTH_FACTS, TaskFacts
+from model.tasks.nested import Nested
 
 FORMAT = "depth-pack-1"
 MOST_ROOMS = 1_000_000
-_LAYOUT = {"image": "uint8", "depth": "uint16", "scene": "int32", "source": "object"}
+TASK_FORMAT = "task-pack-1"
+TARGET = "target"
+_ROWS = {"scene": "int32", "source": "object"}
 _ATTRIBUTES = {"fingerprint", "origin", "origin_detail", "input_size", "skipped"}
+_TASK_ATTRIBUTES = {"task", "layout"}
 
 
 @dataclass(frozen=True)
@@ -86,7 +93,7 @@ def prepare_pack(
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_pack(path, source, spec.input_size, attributes, progress, _is_pack)
+        write_pack(path, source, attributes, progress, _is_pack)
     except OSError as error:
         raise InputError(str(folder), f"cannot be written to ({error})", "a folder for packed data") from error
     return path
@@ -95,11 +102,12 @@ def prepare_pack(
 def _rooms(spec: PackSpec) -> Source:
     counts = {"train": spec.rooms_train, "val": spec.rooms_val, "test": spec.rooms_test}
 
-    def frames(split: str, first: int) -> Generator[Frame | InputError]:
-        yield from rooms.render_split(split, counts[split], spec.input_size, first=first)
+    def items(split: str, first: int) -> Generator[Item | InputError]:
+        return depth_items(rooms.render_split(split, counts[split], spec.input_size, first=first))
 
     detail = {"seed": rooms.SEED, "version": rooms.VERSION}
-    return Source("rooms", "rooms", detail, [rooms.VERSION, rooms.SEED, counts], counts, frames)
+    layout = depth_layout(spec.input_size)
+    return Source("rooms", "rooms", detail, [rooms.VERSION, rooms.SEED, counts], counts, layout, items)
 
 
 def _nyu(data: Path, spec: PackSpec) -> Source:
@@ -110,7 +118,8 @@ def _nyu(data: Path, spec: PackSpec) -> Source:
         listing.detail,
         [nyu.VERSION, listing.identity, spec.val_fraction, spec.skip_bad],
         {split: len(listing.frames[split]) for split in SPLITS},
-        lambda split, first: nyu.read_frames(listing, split, spec.input_size, first),
+        depth_layout(spec.input_size),
+        lambda split, first: depth_items(nyu.read_frames(listing, split, spec.input_size, first)),
         listing.note,
         listing.skipped,
         spec.skip_bad,
@@ -125,15 +134,20 @@ def _is_pack(path: Path) -> bool:
     return True
 
 
-def _size(group: h5py.Group, input_size: int) -> int:
-    """How many pictures a split holds; raises ValueError where it is not as ``_empty_group`` makes it."""
+def _size(group: h5py.Group, layout: Layout) -> int:
+    """How many items a split holds; raises ValueError where it is not as ``new_half`` makes it."""
     count = len(group["scene"])
-    sides = {"image": (3, input_size, input_size), "depth": (input_size // 4, input_size // 4)}
-    for name, kind in _LAYOUT.items():
-        shape = (count, *sides.get(name, ()))
-        if group[name].dtype != kind or group[name].shape != shape:
-            raise ValueError(f"{group.name}/{name} is {group[name].dtype} {group[name].shape}, not {kind} {shape}")
+    for name, (kind, shape) in {**layout, **{name: (kind, ()) for name, kind in _ROWS.items()}}.items():
+        if group[name].dtype != kind or group[name].shape != (count, *shape):
+            found = f"{group[name].dtype} {group[name].shape}"
+            raise ValueError(f"{group.name}/{name} is {found}, not {kind} {(count, *shape)}")
     return count
+
+
+def _layout(attributes: Mapping[str, Any]) -> Layout:
+    if attributes["format"] == FORMAT:
+        return depth_layout(int(attributes["input_size"]))
+    return {name: (dtype, tuple(shape)) for name, (dtype, shape) in json.loads(attributes["layout"]).items()}
 
 
 class Pack:
@@ -148,10 +162,13 @@ class Pack:
             with h5py.File(self.path, "r") as file:
                 self.attributes = {name: file.attrs[name] for name in file.attrs}
                 kind = self.attributes.get("format")
-                if not isinstance(kind, str) or kind != FORMAT or not self.attributes.keys() >= _ATTRIBUTES:
+                needed = {FORMAT: _ATTRIBUTES, TASK_FORMAT: _ATTRIBUTES | _TASK_ATTRIBUTES}
+                if not isinstance(kind, str) or not self.attributes.keys() >= needed.get(kind, {kind}):
                     problem = f"format {kind!r} is not a pack of this version"
                     raise InputError(str(path), problem, FORMAT, "Delete the file.")
-                self._sizes = {split: _size(file[split], self.input_size) for split in SPLITS}
+                self.layout = _layout(self.attributes)
+                self.task = TaskFacts.read(self.attributes["task"]) if kind == TASK_FORMAT else DEPTH_FACTS
+                self._sizes = {split: _size(file[split], self.layout) for split in SPLITS}
         except InputError:
             raise
         except Exception as error:  # h5py raises anything on broken bytes
@@ -175,6 +192,11 @@ class Pack:
         return int(self.attributes["input_size"])
 
     @property
+    def input_shape(self) -> tuple[int, ...]:
+        """C x H x W of an input."""
+        return self.layout["image"][1]
+
+    @property
     def skipped(self) -> int:
         """How many bad frames were left out."""
         return int(self.attributes["skipped"])
@@ -186,13 +208,28 @@ class Pack:
         return self._sizes[split]
 
     def images(self, split: str, indices: Sequence[int] | None = None) -> Tensor:
-        """Pictures as uint8, N x 3 x S x S, all of the split or those at ``indices`` in their order."""
+        """Inputs as they are stored, N x C x H x W, uint8 for pictures: all of the split or those at ``indices``."""
         return torch.from_numpy(self._read(split, "image", indices))
 
-    def depth(self, split: str, indices: Sequence[int] | None = None) -> Tensor:
-        """Depth as a fraction of 10 m, float32 in [0, 1], N x 1 x S/4 x S/4."""
-        millimetres = self._read(split, "depth", indices)
-        return torch.from_numpy(millimetres.astype(np.float32) / np.float32(MAX_DEPTH_MM))[:, None]
+    def targets(self, split: str, indices: Sequence[int] | None = None) -> Nested:
+        """Targets of all inputs or those at ``indices``: a tensor, or a tuple or dict of them.
+
+        Depth is a fraction of 10 m, float32 in [0, 1], N x 1 x S/4 x S/4.
+        """
+        names = [name for name in self.layout if name != "image"]
+        return self.decoded({name: self._read(split, name, indices) for name in names})
+
+    def decoded(self, arrays: Parts, empty: Callable[[tuple[int, ...]], Tensor] = torch.empty) -> Nested:
+        """Targets from the arrays that hold them; ``empty`` gives memory of a shape for new float32 values."""
+        if "depth" in self.layout:
+            millimetres = arrays["depth"][:, None]
+            fractions = empty(millimetres.shape)
+            np.divide(millimetres, np.float32(MAX_DEPTH_MM), out=fractions.numpy())
+            return fractions
+        tensors = {name.removeprefix(TARGET).removeprefix("."): torch.from_numpy(one) for name, one in arrays.items()}
+        if tensors.keys() == {""}:
+            return tensors[""]
+        return tuple(tensors.values()) if all(name.isdigit() for name in tensors) else tensors
 
     def scenes(self, split: str) -> Tensor:
         """The scene number of every picture, int32 [N]."""

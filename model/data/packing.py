@@ -11,13 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from model.data import half_pack
-from model.data.frame import SPLITS, Frame
+from model.data.frame import SPLITS, Item, Layout, Parts, empty, item_bytes
 from model.data.half_pack import HalfPack, Mark
 from model.errors import InputError
-from model.images import MAX_DEPTH_M
 from model.progress import duration
 
 PackProgress = Callable[[int, int, str], None]
@@ -30,10 +28,10 @@ _KEPT_S = 7 * 86_400
 
 @dataclass(frozen=True)
 class Source:
-    """Where the pictures come from: what they are called, what they are known by, and the frames of each split.
+    """Where the items come from: what they are called, what they are known by, and those of each split.
 
-    ``frames`` gives those of a split from one on. ``skip_bad`` leaves out broken ones, and ``skipped`` is how many the
-    listing lacks already.
+    ``items`` gives those of a split from one on, all in ``layout``. ``skip_bad`` leaves out broken ones, and
+    ``skipped`` is how many the listing lacks already.
     """
 
     origin: str
@@ -41,7 +39,8 @@ class Source:
     detail: Mapping[str, object]
     identity: list[object]
     counts: dict[str, int]
-    frames: Callable[[str, int], Generator[Frame | InputError]]
+    layout: Layout
+    items: Callable[[str, int], Generator[Item | InputError]]
     note: str = ""
     skipped: int = 0
     skip_bad: bool = False
@@ -69,9 +68,9 @@ class _Content:
         self.named[split], self.kept[split] = [], 0
         self.sha256.update(split.encode())
 
-    def add(self, split: str, image: NDArray[np.uint8], depth_mm: NDArray[np.uint16], scene: str, source: str) -> None:
+    def add(self, split: str, parts: Parts, scene: str, source: str) -> None:
         number = np.array(self.scenes.setdefault(scene, len(self.scenes)), np.int32)
-        for part in (image, depth_mm, number):
+        for part in (*parts.values(), number):
             self.sha256.update(np.ascontiguousarray(part).data)
         self.named[split].append((scene, source))
         self.kept[split] += 1
@@ -93,14 +92,13 @@ class _Content:
 def write_pack(
     path: Path,
     source: Source,
-    size: int,
     attributes: Mapping[str, object],
     progress: PackProgress | None,
     is_pack: Callable[[Path], bool],
 ) -> None:
-    """Write the pack ``path`` with pictures of ``size`` x ``size``, or what an earlier try lacks of it.
+    """Write the pack ``path``, or what an earlier try lacks of it.
 
-    Where another process writes it, this one waits. Raises InputError for a disk that is too small, a broken frame that
+    Where another process writes it, this one waits. Raises InputError for a disk that is too small, a broken item that
     is not to be skipped, and a split without any.
     """
     total = sum(source.counts.values())
@@ -109,13 +107,14 @@ def write_pack(
     with half_pack.only_writer(path, _waiting(show, total)) as marks:
         if is_pack(path):  # by now
             return
-        _require_room(path, total, size)
-        header = {"half pack": half_pack.VERSION, "name": path.name, "size": size, "counts": source.counts}
+        _require_room(path, total, source.layout)
+        layout = {name: [dtype, list(shape)] for name, (dtype, shape) in source.layout.items()}
+        header = {"half pack": half_pack.VERSION, "name": path.name, "layout": layout, "counts": source.counts}
         old = half_pack.old_half(path, marks, header)
-        content = old and _content(*old, size, lambda done: show(done, total, "checking what is packed"))
+        content = old and _content(*old, source.layout, lambda done: show(done, total, "checking what is packed"))
         if old and not content:
             old[0].close()
-        half = old[0] if old and content else half_pack.new_half(path, marks, header, source.counts, size)
+        half = old[0] if old and content else half_pack.new_half(path, marks, header, source.counts, source.layout)
         content = content or _Content()
         try:
             _pack(half, content, source, show)
@@ -140,18 +139,18 @@ def _waiting(show: PackProgress, total: int) -> Callable[[int], None]:
     return told
 
 
-def _require_room(path: Path, total: int, size: int) -> None:
-    wanted = total * (3 * size**2 + 2 * (size // 4) ** 2) - half_pack.written_bytes(path)
+def _require_room(path: Path, total: int, layout: Layout) -> None:
+    wanted = total * item_bytes(layout) - half_pack.written_bytes(path)
     free = shutil.disk_usage(path.parent).free
     if wanted > free:
-        needs = f"{wanted / 1e9:.1f} GB for {total} pictures of {size} x {size}"
+        shape = " x ".join(map(str, next(iter(layout.values()))[1]))
+        needs = f"{wanted / 1e9:.1f} GB for {total} pictures of {shape}"
         raise InputError(str(path.parent), f"has {free / 1e9:.1f} GB free", needs, "Free some, or take another folder.")
 
 
-def _content(half: HalfPack, marks: list[Mark], size: int, show: Callable[[int], None]) -> _Content | None:
+def _content(half: HalfPack, marks: list[Mark], layout: Layout, show: Callable[[int], None]) -> _Content | None:
     """What half a pack holds by its marks, read again; None where it is not what was written."""
-    content = _Content()
-    image, depth_mm = np.empty((3, size, size), np.uint8), np.empty((size // 4, size // 4), np.uint16)
+    content, parts = _Content(), empty(layout)
     try:
         for split in SPLITS:
             named = [one for mark in marks for one in mark["named"].get(split, [])]
@@ -161,8 +160,8 @@ def _content(half: HalfPack, marks: list[Mark], size: int, show: Callable[[int],
                 if one is None:
                     content.named[split].append(None)
                 else:
-                    half.get(split, content.kept[split], image, depth_mm)
-                    content.add(split, image, depth_mm, *one)
+                    half.get(split, content.kept[split], parts)
+                    content.add(split, parts, *one)
                 show(content.done)
         content.marked = {split: len(named) for split, named in content.named.items()}
         is_same = not marks or content.sha256.hexdigest() == marks[-1]["sha256"]
@@ -172,7 +171,7 @@ def _content(half: HalfPack, marks: list[Mark], size: int, show: Callable[[int],
 
 
 def _pack(half: HalfPack, content: _Content, source: Source, show: PackProgress) -> None:
-    """Put all frames that are not in the half pack yet."""
+    """Put all items that are not in the half pack yet."""
     total, pace = sum(source.counts.values()), _Pace(content.done)
     marked, last = time.monotonic(), Future[None]()
     last.set_result(None)
@@ -181,9 +180,9 @@ def _pack(half: HalfPack, content: _Content, source: Source, show: PackProgress)
             if split not in content.named:
                 content.begin(split)
             # Closed here and now: its threads, left to the garbage collector, once waited for each other for ever.
-            with contextlib.closing(source.frames(split, len(content.named[split]))) as frames:
-                for frame in frames:
-                    _put(half, content, split, frame, source.skip_bad)
+            with contextlib.closing(source.items(split, len(content.named[split]))) as items:
+                for item in items:
+                    _put(half, content, split, item, source.skip_bad)
                     if last.done() and time.monotonic() - marked > MARK_S:
                         last.result()
                         marked, last = time.monotonic(), disk.submit(half.mark, content.mark())
@@ -195,15 +194,14 @@ def _pack(half: HalfPack, content: _Content, source: Source, show: PackProgress)
         last.result()
 
 
-def _put(half: HalfPack, content: _Content, split: str, frame: Frame | InputError, skip_bad: bool) -> None:
-    if not isinstance(frame, InputError):
-        depth_mm = np.rint(np.clip(frame.depth_m, 0, MAX_DEPTH_M) * 1000).astype(np.uint16)
-        half.put(split, content.kept[split], frame.image, depth_mm)
-        content.add(split, frame.image, depth_mm, frame.scene, frame.source)
+def _put(half: HalfPack, content: _Content, split: str, item: Item | InputError, skip_bad: bool) -> None:
+    if not isinstance(item, InputError):
+        half.put(split, content.kept[split], item.parts)
+        content.add(split, item.parts, item.scene, item.source)
     elif skip_bad:
         content.named[split].append(None)
     else:
-        raise frame
+        raise item
 
 
 class _Pace:

@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -43,11 +44,7 @@ def register_network(file: Path) -> str:
     file = Path(file)
     if file.suffix != ".py" or not file.stem.isidentifier():
         raise InputError(str(file), "cannot be a network", "a Python file named in letters, digits and '_'", _INSTEAD)
-    try:
-        source = file.read_bytes()
-    except OSError as error:
-        raise InputError(str(file), f"cannot be read ({error.strerror})", "a Python file", _INSTEAD) from error
-    name, sha256 = OWN + file.stem, hashlib.sha256(source).hexdigest()
+    name, sha256 = OWN + file.stem, hashlib.sha256(_read(file, _INSTEAD)).hexdigest()
     known = _registered.get(name)
     build = known.build if known and known.sha256 == sha256 else _run(file)
     _registered[name] = OwnNetwork(file, sha256, build)
@@ -90,13 +87,17 @@ def built_once(name: str, input_size: int) -> tuple[nn.Module, Any]:
         with torch.no_grad():
             return network, network.eval()(torch.zeros(1, 3, input_size, input_size))
     except (Exception, SystemExit) as error:  # whatever the user's code raises
-        problem = f"fails at {input_size} pixels ({_reason(error, own.file)})"
+        problem = f"fails at {input_size} pixels ({reason(error, own.file)})"
         raise InputError(str(own.file), problem, "build(input_size) to give a network of images", _INSTEAD) from error
 
 
-def _run(file: Path) -> Callable[[int], nn.Module]:
-    """Run the file as a module of its own and return its ``build``."""
-    spec = importlib.util.spec_from_file_location(f"own_{file.stem}", file)
+def run_file(file: Path, kind: str, hint: str) -> tuple[bytes, ModuleType]:
+    """Run a Python file of the user's as a module of its own; returns its bytes and the module.
+
+    ``kind`` is a prefix of the module's name. Raises InputError, with the hint, where it is missing or does not run.
+    """
+    source = _read(file, hint)
+    spec = importlib.util.spec_from_file_location(f"{kind}_{file.stem}", file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -104,14 +105,27 @@ def _run(file: Path) -> Callable[[int], nn.Module]:
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # whatever the user's code raises
-        raise InputError(str(file), f"does not run ({_reason(error, file)})", "a Python module", _INSTEAD) from error
+        raise InputError(str(file), f"does not run ({reason(error, file)})", "a Python module", hint) from error
+    return source, module
+
+
+def _read(file: Path, hint: str) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise InputError(str(file), f"cannot be read ({error.strerror})", "a Python file", hint) from error
+
+
+def _run(file: Path) -> Callable[[int], nn.Module]:
+    """Run the file and return its ``build``."""
+    _, module = run_file(file, "own", _INSTEAD)
     build: Callable[[int], nn.Module] | None = getattr(module, "build", None)
     if not callable(build):
         raise InputError(str(file), "has no function build", "def build(input_size: int) -> nn.Module", _INSTEAD)
     return build
 
 
-def _reason(error: BaseException, file: Path) -> str:
+def reason(error: BaseException, file: Path) -> str:
     """Kind, message and, where the error went through the user's file, the last line there."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
     at = f", line {lines[-1]}" if lines else ""

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, fx
 
 from model.errors import InputError
-from model.metrics import depth_metrics, sqnr_db
+from model.noise import sqnr_db
 from model.progress import Progress, ignore_progress
 from quant.analysis.site_errors import rank_sites
 from quant.calibrate import Images
@@ -31,13 +31,13 @@ from quant.state import require_state
 class FloatSites:
     """Which sites stay in float or are widened (worst first), of how many, and what this reaches on the images.
 
-    ``ssim_loss`` is None without a target for it. ``tried`` are the counts that were measured, in turn.
+    ``metric_loss`` is None without a target for it. ``tried`` are the counts that were measured, in turn.
     """
 
     names: tuple[str, ...]
     sites: int
     sqnr_db: float
-    ssim_loss: float | None
+    metric_loss: float | None
     tried: tuple[int, ...]
 
 
@@ -88,7 +88,7 @@ def keep_worst_float(
     prepared: fx.GraphModule,
     spec: MixedPrecisionSpec,
     images: Images,
-    depth: Tensor | None = None,
+    judge: Callable[[Tensor], float] | None = None,
     *,
     measured_on: Images | None = None,
     original: fx.GraphModule | None = None,
@@ -104,15 +104,15 @@ def keep_worst_float(
         images: normalized, Nx3xHxW, on which the sites are ranked, and which wide ranges hold.
         measured_on: images on which the targets are measured, by default the same; a network looks better on those that
             its ranges were calibrated on, or its weights rounded for.
-        depth: true depth Nx1xhxw of the images that are measured on, for ``max_ssim_loss``.
+        judge: a metric of the outputs on the images that are measured on, more is better, for ``max_metric_loss``.
         original: see ``keep_float``.
 
     Raises QuantizerStateError where a quantizer still observes or averages, InputError where there are fewer sites
-    than ``float_sites``, ValueError for a missing ``depth``.
+    than ``float_sites``, ValueError for a missing ``judge``.
     """
     require_state(prepared, "evaluate")
-    if spec.max_ssim_loss is not None and depth is None:
-        raise ValueError("max_ssim_loss needs the true depth of the images")
+    if spec.max_metric_loss is not None and judge is None:
+        raise ValueError("max_metric_loss needs a metric to judge by")
     sites = rank_sites(prepared, images, progress, original=original)
     measured_on = images if measured_on is None else measured_on
     reference = _outputs(keep_float(prepared, sites, original), measured_on)
@@ -124,7 +124,7 @@ def keep_worst_float(
             return keep_float(prepared, ranking[:count], original)
         return widen_activations(prepared, ranking[:count], bits, images)
 
-    if spec.target_sqnr_db is None and spec.max_ssim_loss is None and spec.float_sites > len(ranking):
+    if spec.target_sqnr_db is None and spec.max_metric_loss is None and spec.float_sites > len(ranking):
         limit, value = f"at most {len(ranking)} sites", repr(spec.float_sites)
         raise InputError("mixed_precision.float_sites", "is out of range", limit, value=value)
     measured: dict[int, tuple[float, float | None]] = {}
@@ -133,23 +133,23 @@ def keep_worst_float(
         if count not in measured:
             output = _outputs(mixed(count), measured_on)
             loss = None
-            if spec.max_ssim_loss is not None and depth is not None:
-                loss = depth_metrics(reference, depth)["ssim"] - depth_metrics(output, depth)["ssim"]
+            if spec.max_metric_loss is not None and judge is not None:
+                loss = judge(reference) - judge(output)
             measured[count] = (sqnr_db(reference, output), loss)
         return measured[count]
 
     count = spec.float_sites
-    if spec.target_sqnr_db is not None or spec.max_ssim_loss is not None:
+    if spec.target_sqnr_db is not None or spec.max_metric_loss is not None:
         count = _smallest(len(ranking), lambda tried: _meets(spec, *measure(tried)))
     reached, loss = measure(count)
     chosen = FloatSites(ranking[:count], len(ranking), reached, loss, tuple(measured))
     return mixed(count), chosen
 
 
-def _meets(spec: MixedPrecisionSpec, reached_db: float, ssim_loss: float | None) -> bool:
+def _meets(spec: MixedPrecisionSpec, reached_db: float, metric_loss: float | None) -> bool:
     if spec.target_sqnr_db is not None and reached_db < spec.target_sqnr_db:
         return False
-    return spec.max_ssim_loss is None or ssim_loss is None or ssim_loss <= spec.max_ssim_loss
+    return spec.max_metric_loss is None or metric_loss is None or metric_loss <= spec.max_metric_loss
 
 
 def _smallest(most: int, enough: Callable[[int], bool]) -> int:

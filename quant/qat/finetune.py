@@ -8,14 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
-from model.data.augment import augment
-from model.data.pack import Pack
 from model.epochs import (
     Loss,
     Row,
     Stateful,
     Steps,
     TrainingRun,
+    augmented,
     best_epoch,
     epoch_batches,
     epoch_pictures,
@@ -23,10 +22,10 @@ from model.epochs import (
     run_epochs,
     train_epoch,
 )
-from model.images import normalize
-from model.metrics import depth_loss
 from model.placement import place_, take_back_
 from model.step_memory import make_room_
+from model.tasks.nested import Nested
+from model.tasks.task import Task
 from model.training import validate
 from quant.calibrate import set_weight_ranges_
 from quant.fake_quantize import current_mode
@@ -107,7 +106,7 @@ def finetune(
     if spec.learned_scales:
         _set_modes_(prepared, "learn")
     optimizer = GridAdam(grid_units(prepared), spec.travel, spec.weight_decay)
-    loss, length = _distillation_loss(teacher, spec.distillation), len(epoch_batches(run, spec, 1))
+    loss, length = _distillation_loss(teacher, spec.distillation, run.task), len(epoch_batches(run, spec, 1))
     averaged, grids = Averaged(prepared, _WINDOW * spec.epochs * length), MovingGrids(prepared)
     statistics = Statistics(prepared)
 
@@ -125,7 +124,7 @@ def finetune(
             prepared.train()
             grids.remember()
             statistics.remember()
-            scores = [past["val_ssim"] for past in history]
+            scores = [run.task.gain(past) for past in history]
             before = schedule(prepared, optimizer, spec, scores, range((number - 1) * length, number * length))
             # The optimizer clips, in its units; bfloat16 is coarser than the int8 steps to be simulated.
             steps = Steps(optimizer, loss, gradient_clip=math.inf, bfloat16=False, before=before)
@@ -134,7 +133,7 @@ def finetune(
             row["learning_rate"] = optimizer.param_groups[0]["lr"]
             row["bn_live_steps"] = statistics.moved
             _require_finite(prepared, number)
-        metrics = _validate_frozen(averaged.sync_(), run.pack, run.device)
+        metrics = _validate_frozen(averaged.sync_(), run)
         return row | {f"val_{name}": value for name, value in metrics.items()}
 
     parts: dict[str, Stateful] = {"network": averaged.network, "trained": prepared, "optimizer": optimizer}
@@ -147,7 +146,7 @@ def finetune(
     for network in (prepared, teacher):
         take_back_(network)
     prepared.eval()
-    best = int(best_epoch(history)["epoch"])
+    best = int(best_epoch(history, task=run.task)["epoch"])
     live = sum(int(row.get("bn_live_steps", 0)) for row in history[: best + 1])
     return Finetuned(history, asserted, best, changed(start, integer_weights(prepared)), live)
 
@@ -198,8 +197,8 @@ def _first_batches(spec: QatSpec, run: TrainingRun) -> Iterator[Tensor]:
     """What the first steps of training will see."""
     torch.manual_seed(epoch_seed(run.seed, 1))
     with closing(epoch_pictures(run, spec, epoch_batches(run, spec, 1)[: spec.observe_batches])) as pictures:
-        for images, depth in pictures:
-            yield normalize(augment(images, depth)[0])
+        for images, targets in pictures:
+            yield augmented(run.task, images, targets)[0]
 
 
 def _project_(prepared: nn.Module) -> None:
@@ -215,16 +214,16 @@ def _require_finite(prepared: nn.Module, number: int) -> None:
         raise FloatingPointError(f"epoch {number} left {wrong[0]} not finite; lower qat.travel")
 
 
-def _distillation_loss(teacher: nn.Module, weight: float) -> Loss:
-    """Depth loss against the truth and, by ``weight``, the float network (Hinton et al. 2015, arXiv:1503.02531)."""
+def _distillation_loss(teacher: nn.Module, weight: float, task: Task) -> Loss:
+    """The task's loss and, by ``weight``, that against the float network (Hinton et al. 2015, arXiv:1503.02531)."""
 
-    def loss(inputs: Tensor, prediction: Tensor, target: Tensor) -> Tensor:
-        value = depth_loss(prediction, target)
+    def loss(inputs: Tensor, outputs: Nested, targets: Nested) -> Tensor:
+        value = task.loss(outputs, targets)
         if weight == 0.0:
             return value
         with torch.no_grad():
-            teacher_prediction = teacher(inputs)
-        return (1.0 - weight) * value + weight * depth_loss(prediction, teacher_prediction)
+            taught = teacher(inputs)
+        return (1.0 - weight) * value + weight * task.distillation(outputs, taught)
 
     return loss
 
@@ -251,7 +250,7 @@ def _held(prepared: nn.Module) -> Iterator[None]:
     modes.load_state_dict(before)
 
 
-def _validate_frozen(prepared: nn.Module, pack: Pack, device: torch.device) -> dict[str, float]:
+def _validate_frozen(prepared: nn.Module, run: TrainingRun) -> dict[str, float]:
     """Validation metrics of the fake-quantized network with all ranges held."""
     with _held(prepared):
-        return validate(prepared, pack, device)
+        return validate(prepared, run.pack, run.device, run.task)

@@ -42,4 +42,4 @@ def test_a_pack_is_repeated_picture_by_picture(pack, tmp_path):
     many = repeated(pack, tmp_path / "many.h5", 40)
     assert many.size("train") == 40
     assert torch.equal(many.images("train", [0, 17, 39]), pack.images("train", [0, 1, 7]))
-    assert torch.equal(many.depth("train", [38]), pack.depth("train", [6]))
+    assert torch.equal(many.targets("train", [38]), pack.targets("train", [6]))

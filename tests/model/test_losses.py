@@ -6,7 +6,7 @@ import torch
 from model import losses as module
 from model.epochs import Steps, TrainingRun, train_epoch
 from model.losses import Losses
-from model.metrics import depth_loss
+from model.tasks.depth import depth_loss
 from tests.model.tiny_training import CPU, SPEC, tiny
 
 

@@ -10,9 +10,9 @@ from torch.nn import functional
 from model.epochs import Steps, TrainingRun, shuffled_batches, train_epoch
 from model.errors import InputError
 from model.images import normalize
-from model.metrics import depth_metrics
 from model.network.depth_network import build_network
 from model.network.spec import NetworkSpec
+from model.tasks.depth import depth_metrics
 from model.training import TrainSpec, predict, validate
 from tests.model.tiny_training import CPU, SPEC, run, same, tiny
 
@@ -123,7 +123,7 @@ def test_validation_uses_eval_mode_and_puts_the_mode_back(pack, training_mode):
     metrics = validate(network, pack, CPU)
     assert network.training == training_mode
     assert same(before, network), "no statistics moved"
-    expected = depth_metrics(predict(network.eval(), pack.images("val"), device=CPU), pack.depth("val"))
+    expected = depth_metrics(predict(network.eval(), pack.images("val"), device=CPU), pack.targets("val"))
     assert metrics == expected
 
 

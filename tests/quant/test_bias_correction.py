@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from model.metrics import sqnr_db
+from model.noise import sqnr_db
 from quant.bias_correction import correct_bias
 from quant.calibrate import calibrate
 from quant.prepare import quant_convs, quantizers

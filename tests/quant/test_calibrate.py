@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import fx
 
-from model.metrics import sqnr_db
+from model.noise import sqnr_db
 from quant.calibrate import calibrate, set_weight_ranges_
 from quant.graph import module_of
 from quant.prepare import prepare, quant_convs, quantizers

@@ -10,7 +10,7 @@ import torch
 
 import runner
 from model.data.pack import Pack
-from model.metrics import depth_metrics
+from model.tasks.depth import depth_metrics
 from tests.grid.tiny import ROOT, written
 from tests.runner.desk import CELLS, SET, quietly, runs_of
 from tests.runner.story import EXAMPLE, Story
@@ -77,7 +77,7 @@ def test_its_logged_model_gives_the_recorded_ssim_where_neither_the_file_nor_the
         networks.rename(story.at.storage / "networks")
     assert done.returncode == 0, done.stderr
     assert str(ROOT) not in done.stdout, "the model brings its own code"
-    depth_m, truth = np.load(out), Pack(pack).depth("test")
+    depth_m, truth = np.load(out), Pack(pack).targets("test")
     assert depth_m.shape == tuple(truth.shape)
     found = depth_metrics(torch.from_numpy(depth_m) / 10, truth)
     assert found["ssim"] == pytest.approx(float(row["test_ssim"]), abs=1e-6)

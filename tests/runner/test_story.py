@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from grid.results.results_csv import RESULT_COLUMNS
 from grid.secrets import masked
+from tests.grid.measures import RESULT_COLUMNS
 from tests.runner.desk import CELLS, EXCLUDED, SET, no_cluster, quietly, runs_of
 
 pytestmark = pytest.mark.timeout(500)

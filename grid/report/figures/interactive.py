@@ -7,7 +7,7 @@ from typing import Any
 
 from grid.report.figures.colours import FRONT, MARGIN, VERDICTS
 from grid.report.figures.forest import Forest, Line
-from grid.report.figures.panels import FEW, FRONT_OF_ALL, FRONT_OF_PLOT, SSIM_LABEL, Panel, Point, TradeOff
+from grid.report.figures.panels import FEW, FRONT_OF_ALL, FRONT_OF_PLOT, Panel, Point, TradeOff
 from grid.results.ranking import LATENCY
 
 HINT = (
@@ -41,7 +41,7 @@ def interactive(shown: TradeOff | Forest) -> Interactive:
         plot = InteractivePlot(forest_plot(shown), shown.x_label, 90 + 24 * len(shown.lines))
         return Interactive((plot,), {verdict: VERDICTS[verdict] for verdict in shown.verdicts}, FOREST_HINT)
     drawn = zip(plots(shown), shown.panels, strict=True)
-    labelled = (InteractivePlot(plot, f"SSIM against {title(panel)}") for plot, panel in drawn)
+    labelled = (InteractivePlot(plot, f"{shown.headline.title} against {title(panel)}") for plot, panel in drawn)
     return Interactive(tuple(labelled), key(shown), HINT)
 
 
@@ -131,7 +131,7 @@ def _plot(panel: Panel, tradeoff: TradeOff) -> dict[str, Any]:
         traces.append(_group(points, group, colour, size))
         if panel.measure is LATENCY:
             traces[-1]["error_x"] = _bars(points, tradeoff)
-    return {"data": traces, "layout": _layout(title(panel))}
+    return {"data": traces, "layout": _layout(title(panel), tradeoff.y_label)}
 
 
 def _trace(points: Sequence[tuple[float, float]], name: str, **look: Any) -> dict[str, Any]:
@@ -161,12 +161,12 @@ def _hover(point: Point) -> str:
     return "<br>".join([f"<b>{point.number}  {escape(point.name)}</b>", *map(escape, point.facts)])
 
 
-def _layout(x_title: str) -> dict[str, Any]:
+def _layout(x_title: str, y_title: str = "") -> dict[str, Any]:
     axis = {"gridcolor": "#e4e4e4", "zeroline": False, "linecolor": "#888888", "ticks": "outside", "automargin": True}
     font = {"family": "system-ui, sans-serif", "size": 13, "color": "#222222"}
     return {
         "xaxis": {**axis, "title": {"text": escape(x_title), "font": font}},
-        "yaxis": {**axis, "title": {"text": SSIM_LABEL, "font": font}},
+        "yaxis": {**axis, "title": {"text": escape(y_title), "font": font}},
         "font": font,
         "margin": {"l": 10, "r": 16, "t": 16, "b": 10},
         "showlegend": False,

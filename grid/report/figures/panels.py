@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -10,14 +11,14 @@ from grid.report.figures import colours
 from grid.report.formats import DASH, figure_text, ratio_text, setting_text
 from grid.results.comparisons.evidence import Evidence
 from grid.results.comparisons.groups import pareto_front
+from grid.results.measures import DEPTH, Measures
 from grid.results.processors import by_processor
-from grid.results.ranking import LATENCY, SIZE, SSIM, Measure, Row, compared, processor_of, value
+from grid.results.ranking import LATENCY, SIZE, SQNR, Measure, Row, compared, processor_of, value
 
 Shape = Literal["circle", "square", "diamond"]
 SHAPES: Mapping[str, Shape] = {"per_channel": "circle", "per_tensor": "square", "float": "diamond"}
 FRONT_OF_ALL, FRONT_OF_PLOT = "on the front of all three", "front of this plot"
 COST_LABELS = {SIZE: "size, MB", LATENCY: "latency, multiple of the float network"}
-SSIM_LABEL = "test SSIM (up is better)"
 MOST_NUMBERED = 30
 FEW = 60
 """With more cells their marks are smaller, and of numbered ones that lie together the best alone keeps its number."""
@@ -25,16 +26,11 @@ TOGETHER = 0.04
 """Up to this distance in all panels points lie together, in parts of what a panel shows."""
 MOST_BARS = 200
 """With more cells those with a number alone have a bar for the interval of their latency."""
-_FACTS = (
-    ("test_ssim", "SSIM"), ("test_mse", "MSE"), ("test_abs_rel", "abs rel"), ("test_rmse_m", "RMSE m"),
-    ("test_delta1", "δ1"), ("sqnr_db", "SQNR dB"), ("simulated_ssim", "simulated SSIM"), ("size_mb", "size MB"),
-    ("latency_ms_p50", "p50 ms"), ("latency_ms_p90", "p90 ms"),
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Point:
-    """One cell: ``number`` is its line in the first results table (from 1), ``x`` its cost, ``y`` its SSIM.
+    """One cell: ``number`` is its line in the first results table (from 1), ``x`` its cost, ``y`` its headline.
 
     ``interval`` is the 95 % interval of ``x``, ``group`` its method or engine, ``facts`` are lines of text about it.
     """
@@ -53,7 +49,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Panel:
-    """SSIM against one cost; ``steps`` is the front of these two alone, by rising cost.
+    """The headline against one cost; ``steps`` is the front of these two alone, by rising cost.
 
     ``processor`` is that of the latencies, empty where there is but one, and for sizes.
     """
@@ -71,11 +67,20 @@ class Panel:
 
 @dataclass(frozen=True)
 class TradeOff:
-    """All panels, sizes first; the colour of each group; and the points that have a number and a line in the key."""
+    """All panels, sizes first; the colour of each group; and the points that have a number and a line in the key.
+
+    ``headline`` is what stands on the vertical axis.
+    """
 
     panels: tuple[Panel, ...]
     colours: Mapping[str, str]
     numbered: tuple[Point, ...]
+    headline: Measure = DEPTH.headline
+
+    @property
+    def y_label(self) -> str:
+        """The headline, and which way is better."""
+        return f"test {self.headline.title} ({'up' if self.headline.higher_is_better else 'down'} is better)"
 
     def has_bar(self, point: Point) -> bool:
         """Whether the interval of a point's latency is drawn."""
@@ -87,39 +92,36 @@ def trade_off(rows: Sequence[Row], evidence: Evidence | None = None) -> TradeOff
     """Return what the figure of accuracy against cost shows; None where nothing was measured.
 
     Rows of several seeds are recipes, as in the first results table. In the panel of sizes a point is on the front of
-    SSIM, size and latency if it is on that of any processor. Of more than 30 cells those on the front and the best by
-    SSIM are numbered, of more than ``FEW`` at some distance from each other.
+    headline, size and latency if it is on that of any processor. Of more than 30 cells those on the front and the best
+    by the headline are numbered, of more than ``FEW`` at some distance from each other.
     """
-    views = by_processor(rows)
-    lines = {name: plotted(compared(view)) for name, view in views.items()}
-    evidence = evidence or Evidence(rows)
+    views, evidence = by_processor(rows), evidence or Evidence(rows)
+    measures = evidence.measures
+    lines = {name: plotted(compared(view), measures) for name, view in views.items()}
     fronts = {name: _front(there, evidence.of(views[name])) for name, there in lines.items()}
     everywhere = {number: row for there in reversed(lines.values()) for number, row in there}
     if not everywhere:
         return None
     several = len(views) > 1
     groups = _groups(row for _, row in sorted(everywhere.items()))
-    sizes = _panel(SIZE, "", sorted(everywhere.items()), set().union(*fronts.values()), groups, several)
-    latencies = [
-        _panel(LATENCY, name if several else "", there, fronts[name], groups, several)
-        for name, there in lines.items()
-        if there
-    ]
+    panel = partial(_panel, measures, groups=groups, several=several)
+    sizes = panel(SIZE, "", sorted(everywhere.items()), set().union(*fronts.values()))
+    latencies = [panel(LATENCY, name if several else "", there, fronts[name]) for name, there in lines.items() if there]
     panels = (sizes, *latencies)
-    return TradeOff(panels, dict(groups.values()), _numbered(panels))
+    return TradeOff(panels, dict(groups.values()), _numbered(panels, measures.headline.sign), measures.headline)
 
 
-def plotted(rows: Sequence[Row]) -> list[tuple[int, Row]]:
-    """Return the rows that have SSIM, size and latency, each with its line in the results table (from 1)."""
+def plotted(rows: Sequence[Row], measures: Measures = DEPTH) -> list[tuple[int, Row]]:
+    """Return the rows that have headline, size and latency, each with its line in the results table (from 1)."""
     return [
         (number, row)
         for number, row in enumerate(rows, 1)
-        if row["status"] == "ok" and all(value(row, measure.column) is not None for measure in (SSIM, SIZE, LATENCY))
+        if row["status"] == "ok" and all(value(row, measure.column) is not None for measure in measures.front)
     ]
 
 
 def _front(lines: Sequence[tuple[int, Row]], evidence: Evidence) -> set[str]:
-    return set(pareto_front([row for _, row in lines], (SSIM, SIZE, LATENCY), evidence))
+    return set(pareto_front([row for _, row in lines], evidence.measures.front, evidence))
 
 
 def _groups(rows: Iterable[Row]) -> dict[str, tuple[str, str]]:
@@ -132,6 +134,7 @@ def _groups(rows: Iterable[Row]) -> dict[str, tuple[str, str]]:
 
 
 def _panel(
+    measures: Measures,
     measure: Measure,
     processor: str,
     lines: Sequence[tuple[int, Row]],
@@ -144,17 +147,18 @@ def _panel(
             number=number,
             name=row["cell"],
             x=float(row[measure.column]),
-            y=float(row[SSIM.column]),
+            y=float(row[measures.headline.column]),
             interval=_interval(row) if measure is LATENCY else None,
             group=groups[row["cell"]][0],
             shape=SHAPES.get(row["granularity"] or "", SHAPES["float"]),
             filled=bool(row["fuse_bn"]),
             on_front=row["cell"] in front,
-            facts=_facts(row, several),
+            facts=_facts(row, several, measures),
         )
         for number, row in lines
     )
-    return Panel(measure, processor, points, tuple(_steps([(point.x, point.y) for point in points])))
+    steps = _steps([(point.x, point.y) for point in points], measures.headline.sign)
+    return Panel(measure, processor, points, tuple(steps))
 
 
 def _interval(row: Row) -> tuple[float, float] | None:
@@ -166,28 +170,34 @@ def _interval(row: Row) -> tuple[float, float] | None:
     return middle if low is None else low, middle if high is None else high
 
 
-def _facts(row: Row, several: bool) -> tuple[str, ...]:
+def _facts(row: Row, several: bool, measures: Measures) -> tuple[str, ...]:
     names = ("fuse_bn", "granularity", "method", "engine")
     recipe = ", ".join(f"{name} {setting_text(row.get(name))}" for name in names)
-    texts = ((title, figure_text(row, column)) for column, title in _FACTS)
+    headline = measures.headline
+    columns = {
+        **{measure.column: measure.title for measure in (headline, *measures.others, SQNR)},
+        **{f"simulated_{headline.key}": f"simulated {headline.title}", SIZE.column: SIZE.title},
+        **{"latency_ms_p50": "p50 ms", "latency_ms_p90": "p90 ms"},
+    }
+    texts = ((title, figure_text(row, column)) for column, title in columns.items())
     where = f" on {processor_of(row)}" if several else ""
     figures = (f"{title} {text}" for title, text in texts if text != DASH)
     return (recipe, *figures, f"latency {ratio_text(row)} float{where}")
 
 
-def _steps(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The points (cost, SSIM) that no point of lower or equal cost reaches, by rising cost."""
+def _steps(points: Sequence[tuple[float, float]], sign: float) -> list[tuple[float, float]]:
+    """The points (cost, headline) that no point of lower or equal cost reaches, by rising cost."""
     steps: list[tuple[float, float]] = []
-    for x, y in sorted(points, key=lambda point: (point[0], -point[1])):
-        if not steps or y > steps[-1][1]:
+    for x, y in sorted(points, key=lambda point: (point[0], -sign * point[1])):
+        if not steps or sign * y > sign * steps[-1][1]:
             steps.append((x, y))
     return steps
 
 
-def _numbered(panels: Sequence[Panel]) -> tuple[Point, ...]:
-    """Those on the front first, then the best by SSIM, in the order of the table; of many, none beside another."""
+def _numbered(panels: Sequence[Panel], sign: float) -> tuple[Point, ...]:
+    """Those on the front first, then the best by the headline, in the table's order; of many, none beside another."""
     points = panels[0].points
-    ranked = sorted(points, key=lambda point: (not point.on_front, -point.y))
+    ranked = sorted(points, key=lambda point: (not point.on_front, -sign * point.y))
     kept = ranked if len(points) <= FEW else _apart(ranked, panels)
     return tuple(sorted(kept[:MOST_NUMBERED], key=lambda point: point.number))
 

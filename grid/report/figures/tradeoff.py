@@ -20,7 +20,6 @@ from grid.report.figures.panels import (
     FRONT_OF_ALL,
     FRONT_OF_PLOT,
     SHAPES,
-    SSIM_LABEL,
     Panel,
     Point,
     Shape,
@@ -42,7 +41,7 @@ def draw_tradeoff(tradeoff: TradeOff, path: Path) -> None:
     for axes, panel in zip(all_axes, panels, strict=True):
         _panel(axes, panel, tradeoff)
         axes.set_xlabel(panel.x_label)
-        axes.set_ylabel(SSIM_LABEL)
+        axes.set_ylabel(tradeoff.y_label, parse_math=False)
         if panel.processor:
             axes.set_title(f"on {panel.processor}", fontsize=10, parse_math=False)
     _key(key, tradeoff)
@@ -128,7 +127,7 @@ def _key(axes: Axes, tradeoff: TradeOff) -> None:
     lines = [f"{point.number:>3} {'*' if point.on_front else ' '} {_short(point.name)}" for point in numbered]
     lines += [f"    and {further} more without a number"] if further else []
     height = axes.figure.get_figure(root=True).get_figheight()
-    text = "* on the front of SSIM, size and latency\n\n" + "\n".join(lines)
+    text = f"* on the front of {tradeoff.headline.title}, size and latency\n\n" + "\n".join(lines)
     axes.text(0, 1 - 1.5 / height, text, family="monospace", fontsize=8.5, va="top", transform=axes.transAxes)
 
 

@@ -9,20 +9,23 @@ from grid.report.figures.colours import VERDICTS
 from grid.report.figures.forest import MOST_LINES, Line, draw_forest, forest
 from grid.report.inputs import ReportInputs
 from grid.results.comparisons.comparison import ESTIMATES, NETWORKS, Comparison, against_float
-from grid.results.ranking import SSIM
 
 
 def against_float_network(inputs: ReportInputs) -> Section | None:
-    """Return the differences to float in test SSIM with their intervals, sorted; nothing where there are none."""
-    found = against_float(inputs.evidence, SSIM)
-    margin = inputs.margins[SSIM.key]
+    """Return the differences to float in the headline with their intervals, sorted; nothing where there are none."""
+    headline = inputs.measures.headline
+    found = against_float(inputs.evidence, headline)
+    margin, better = inputs.margins[headline.key], headline.higher_is_better
     lines = [Line(one.cell, one.estimate, one.low, one.high, word_of(one), words(one)) for one in found]
     amount = max((one.margin for one in found), default=0.0)
-    shown = forest(lines, amount, "test SSIM less that of the float network it was made from (right is better)")
+    way = f"{'right' if better else 'left'} is better"
+    label = f"test {headline.title} less that of the float network it was made from ({way})"
+    shown = forest(lines, amount, label, better)
     if shown is None:
         return None
     text = (
-        "Each line is one comparison: a point for the difference in SSIM on the test images, a bar for its interval. "
+        f"Each line is one comparison: a point for the difference in {headline.title} on the test images, a bar for "
+        "its interval. "
         f"The band is the margin, {margin}: a difference within it does not matter. Better or worse: the interval "
         "leaves out 0 and reaches beyond the band. Equivalent: it lies within the band. Undecided: anything else. The "
         "same images are compared, scene by scene, and intervals are corrected for the number of lines (Holm): the "

@@ -1,4 +1,4 @@
-"""Which axis matters, at a glance: each axis once, by how much it changes SSIM."""
+"""Which axis matters, at a glance: each axis once, by how much it changes the headline."""
 
 import statistics
 from collections.abc import Sequence
@@ -10,9 +10,9 @@ from grid.report.figures.forest import Forest, Line, draw_forest
 from grid.report.formats import DASH, setting_text
 from grid.report.inputs import ReportInputs
 from grid.report.sections.effects import signed
-from grid.results.axes import DEPENDS, MATTERS, NOT_TESTED, NOTHING, UNDECIDED, AxisEffect, ranked_axes
+from grid.results.axes import DEPENDS, MATTERS, NOT_TESTED, NOTHING, UNDECIDED, AxisEffect, ranked_axes, test_of
 from grid.results.comparisons.comparison import NETWORKS
-from grid.results.ranking import SSIM, processors
+from grid.results.ranking import Measure, processors
 
 FEW_AXES = 4
 """More of them are drawn as well."""
@@ -20,26 +20,27 @@ MOST_GAINS = 4
 
 
 def which_axis_matters(inputs: ReportInputs) -> Section | None:
-    """Return the axes by their effect on test SSIM; nothing where fewer than two were compared."""
-    ranked = ranked_axes(inputs.rows, inputs.effects)
+    """Return the axes by their effect on the headline on test images; nothing where fewer than two were compared."""
+    ranked, headline = ranked_axes(inputs.rows, inputs.effects), inputs.measures.headline
     if len(ranked) < 2:
         return None
     text = (
-        "Each axis by what it does to test SSIM at most: the mean difference between two of its values, over pairs of "
-        "cells that are equal in all else. Every step of every axis stands below, in “What each axis does”."
+        f"Each axis by what it does to test {headline.title} at most: the mean difference between two of its values, "
+        "over pairs of cells that are equal in all else. Every step of every axis stands below, in “What each axis "
+        "does”."
     )
     blocks: list[Block] = [Items(_in_short(ranked)), Paragraph((text,))]
     if len(ranked) > FEW_AXES:
-        shown = _forest(ranked)
+        shown = _forest(ranked, headline)
         blocks.append(Plot(shown, Picture("which-axis.png", "Axes by effect", partial(draw_forest, shown))))
-    blocks.append(axes_table(ranked, latencies=len(processors(inputs.rows)) < 2))
+    blocks.append(axes_table(ranked, headline, latencies=len(processors(inputs.rows)) < 2))
     return Section(("Which axis matters",), tuple(blocks))
 
 
-def axes_table(ranked: Sequence[AxisEffect], latencies: bool = True) -> Table:
-    """Return a line an axis: where SSIM is highest and lowest, what lies between them, and what it costs."""
-    columns = [Column("#", "number"), Column("axis", "name"), Column("higher at"), Column("lower at")]
-    columns += [Column("Δ test SSIM", "number"), Column("its interval", "number"), Column("verdict")]
+def axes_table(ranked: Sequence[AxisEffect], headline: Measure, latencies: bool = True) -> Table:
+    """Return a line an axis: where the headline is best and worst, what lies between them, and what it costs."""
+    columns = [Column("#", "number"), Column("axis", "name"), Column("better at"), Column("worse at")]
+    columns += [Column(f"Δ test {headline.title}", "number"), Column("its interval", "number"), Column("verdict")]
     columns += [Column("Δ size MB", "number"), *([Column("Δ x float latency", "number")] if latencies else [])]
     return Table(tuple(columns), tuple(_line(place, one, latencies) for place, one in enumerate(ranked, 1)))
 
@@ -69,7 +70,7 @@ def _mean_cell(one: AxisEffect, differences: Sequence[float], digits: int) -> Ce
 
 
 def _verdict(one: AxisEffect) -> str:
-    test = one.effect.tests[SSIM.key]
+    test = test_of(one.effect)
     match one.word:
         case "depends" if one.depends_on:
             gains = sorted(one.gains, key=lambda gain: gain[1])
@@ -107,13 +108,13 @@ def _in_short(ranked: Sequence[AxisEffect]) -> tuple[Spans, ...]:
 
 def _colour(one: AxisEffect) -> str:
     """Better also where it depends by how much, but everywhere by more than the margin."""
-    margin = one.effect.tests[SSIM.key].margin
+    margin = test_of(one.effect).margin
     if one.word == MATTERS or (one.gains and min(gain for _, gain in one.gains) > margin):
         return "better"
     return "equivalent" if one.word == NOTHING else "undecided"
 
 
-def _forest(ranked: Sequence[AxisEffect]) -> Forest:
+def _forest(ranked: Sequence[AxisEffect], headline: Measure) -> Forest:
     """A line an axis, in the order of the table."""
     lines = tuple(
         Line(
@@ -126,5 +127,5 @@ def _forest(ranked: Sequence[AxisEffect]) -> Forest:
         )
         for one in ranked
     )
-    margin = max(one.effect.tests[SSIM.key].margin for one in ranked)
-    return Forest(lines, margin, "mean difference of test SSIM between the better value and the worse")
+    margin = max(test_of(one.effect).margin for one in ranked)
+    return Forest(lines, margin, f"mean difference of test {headline.title} between the better value and the worse")

@@ -13,17 +13,17 @@ from grid.results.comparisons.comparison import ESTIMATES
 from grid.results.comparisons.evidence import Evidence
 from grid.results.effects import MOST_VALUES, Effect, StepTest, effects, verdict
 from grid.results.processors import by_processor
-from grid.results.ranking import SSIM, Row, axes_of, is_int8, processors
+from grid.results.ranking import Measure, Row, axes_of, is_int8, processors
 
 
 def axis_effects(inputs: ReportInputs) -> Section:
     """Return how to read the differences, and their table."""
-    rows = inputs.rows
+    rows, headline = inputs.rows, inputs.measures.headline
     text = (
         "Differences between int8 cells that are equal in every other axis. Pairs that turned out to be the same int8 "
-        "network are counted as identical: there the axis has no effect at all. The mean difference of SSIM is paired "
-        "over images and resampled by scene, with intervals corrected for the number of lines (Holm): the chance of "
-        "one false word among all of them is 5 %."
+        "network are counted as identical: there the axis has no effect at all. The mean difference of "
+        f"{headline.title} is paired over images and resampled by scene, with intervals corrected for the number of "
+        "lines (Holm): the chance of one false word among all of them is 5 %."
     )
     if any(len(values) > MOST_VALUES for values in _values(rows)):
         text += f" Of an axis with more than {MOST_VALUES} values the first is compared with {MOST_VALUES} others."
@@ -32,8 +32,8 @@ def axis_effects(inputs: ReportInputs) -> Section:
     found = inputs.effects
     table = effects_table(inputs.evidence, found)
     none = Paragraph(("No two int8 cells differ in one axis alone.",))
-    plot = _plot(inputs, found)
-    tested = sum(SSIM.key in effect.tests for effect in found)
+    plot = _plot(headline, found)
+    tested = sum(effect.test is not None for effect in found)
     if tested > MOST_LINES:
         text += f" Of {tested} steps the {MOST_LINES * 3 // 4} best and the {MOST_LINES // 4} worst are drawn."
     blocks = (Paragraph(spans(text)), *([plot] if plot else []), table if table.rows else none)
@@ -44,18 +44,20 @@ def _values(rows: Sequence[Row]) -> list[set[str]]:
     return [{str(row.get(axis)) for row in rows if is_int8(row)} for axis in axes_of(rows)]
 
 
-def _plot(inputs: ReportInputs, found: Sequence[Effect]) -> Plot | None:
-    """The mean differences of SSIM with their intervals."""
-    tested = [(effect, effect.tests[SSIM.key]) for effect in found if SSIM.key in effect.tests]
+def _plot(headline: Measure, found: Sequence[Effect]) -> Plot | None:
+    """The mean differences of the headline with their intervals."""
+    tested = [(effect, effect.test) for effect in found if effect.test is not None]
     lines = [
         Line(_step(effect), test.estimate, test.low, test.high, _colour(test), verdict(effect))
         for effect, test in tested
     ]
     amount = max((test.margin for _, test in tested), default=0.0)
-    shown = forest(lines, amount, "mean difference of test SSIM (right: the second value is better)")
+    better = headline.higher_is_better
+    label = f"mean difference of test {headline.title} ({'right' if better else 'left'}: the second value is better)"
+    shown = forest(lines, amount, label, better)
     if shown is None:
         return None
-    return Plot(shown, Picture("axes.png", "What each axis does to SSIM", partial(draw_forest, shown)))
+    return Plot(shown, Picture("axes.png", f"What each axis does to {headline.title}", partial(draw_forest, shown)))
 
 
 def _step(effect: Effect) -> str:
@@ -69,21 +71,23 @@ def _colour(test: StepTest) -> str:
 def effects_table(evidence: Evidence, on_all: Sequence[Effect]) -> Table:
     """Return what each axis does: paired differences between cells equal in all else.
 
-    SSIM with the interval of the mean difference, SQNR in dB, size in MB, latency in float latencies, by processor.
+    The headline with the interval of the mean difference, SQNR in dB, size in MB, latency in float latencies, by
+    processor.
     """
     views = by_processor(evidence.rows)
     timed = [effects(view) for view in views.values()] if len(views) > 1 else [on_all]
     lines = [_line(effect, there) for effect, *there in zip(on_all, *timed, strict=True)]
+    title = evidence.measures.headline.title
     wheres = [on_processor(name if len(views) > 1 else None) for name in views]
-    columns = [Column("axis", "name", "axis"), Column("step"), Column("pairs", "number"), Column("SSIM shows")]
-    columns += [Column("Δ SSIM mean [min, max]", "number"), Column("interval of its mean", "number")]
-    columns += [Column(f"Δ {title} mean [min, max]", "number") for title in ("SQNR dB", "size MB")]
+    columns = [Column("axis", "name", "axis"), Column("step"), Column("pairs", "number"), Column(f"{title} shows")]
+    columns += [Column(f"Δ {title} mean [min, max]", "number"), Column("interval of its mean", "number")]
+    columns += [Column(f"Δ {cost} mean [min, max]", "number") for cost in ("SQNR dB", "size MB")]
     columns += [Column(f"Δ x float latency mean [min, max]{where}", "number") for where in wheres]
     return Table(tuple(columns), tuple(lines))
 
 
 def _line(effect: Effect, timed: Sequence[Effect]) -> tuple[Cell, ...]:
-    test = effect.tests.get(SSIM.key)
+    test = effect.test
     interval = (test.low, test.high) if test and test.low is not None and test.high is not None else None
     pairs = count_cell(effect.pairs)
     if effect.identical:
@@ -94,7 +98,7 @@ def _line(effect: Effect, timed: Sequence[Effect]) -> tuple[Cell, ...]:
         text_cell(f"{setting_text(effect.start)} → {setting_text(effect.to)}"),
         pairs,
         text_cell(verdict(effect)),
-        span_cell(effect.ssim, 4),
+        span_cell(effect.headline, 4),
         Cell((bounds,), interval[0] if interval else None),
         span_cell(effect.sqnr_db, 2),
         span_cell(effect.size_mb, 3),

@@ -28,14 +28,17 @@ def latencies(inputs: ReportInputs) -> Section | None:
 
 
 def learning(inputs: ReportInputs) -> Section | None:
-    """Return loss and validation SSIM by epoch."""
-    curves = learning_curves(inputs.histories)
+    """Return the loss, and the headline on validation images, by epoch."""
+    headline = inputs.measures.headline
+    curves = learning_curves(inputs.histories, headline)
     if not curves:
         return None
     text = (
-        "Validation SSIM is that of the fake-quantized network with its ranges fixed; epoch 0 is the network before "
-        "the first step. A ring marks the highest SSIM. Curves that start far from the others are cut off at the edge. "
-        "Cells that share a training share a curve."
+        f"Validation {headline.title} is that of the fake-quantized network with its ranges fixed; epoch 0 is the "
+        "network before the first step. A ring marks the best one. Curves that start far from the others are cut off "
+        "at the edge. Cells that share a training share a curve."
     )
-    picture = Picture("learning.png", "Loss and SSIM by epoch", partial(draw_learning_curves, curves))
+    picture = Picture(
+        "learning.png", f"Loss and {headline.title} by epoch", partial(draw_learning_curves, curves, headline=headline)
+    )
     return Section(("Learning curves",), (Paragraph((text,)), picture))

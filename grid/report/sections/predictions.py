@@ -22,7 +22,7 @@ from model.images import MAX_DEPTH_M
 def predictions(inputs: ReportInputs) -> Section | None:
     """Return test images with the prediction of each network and its difference to float, and its worst images."""
     rows = inputs.shortlist
-    shown = shown_images(inputs, rows)
+    shown = shown_images(inputs, rows) if inputs.is_depth else None
     if shown is None:
         return None
     text = (
@@ -58,9 +58,9 @@ def noise_by_depth(inputs: ReportInputs) -> Section | None:
     """Return the noise of each network by true depth, against the float network's own error there."""
     rows = [row for row in inputs.shortlist if row["cell"] in inputs.predictions]
     compared = [row for row in rows if row["cell"] in inputs.references and row["method"] != "fp32"]
-    if inputs.pack is None or not compared:
+    if inputs.pack is None or not compared or not inputs.is_depth:
         return None
-    truth = inputs.pack.depth("test").numpy() * MAX_DEPTH_M
+    truth = inputs.pack.targets("test").numpy() * MAX_DEPTH_M
     edges = depth_edges(truth)
     if len(edges) < 2:
         return None

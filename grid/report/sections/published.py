@@ -14,7 +14,7 @@ from grid.results.ranking import UNKNOWN, Row, over_seeds, processor_of
 
 def published(inputs: ReportInputs) -> Section | None:
     """Return the comparison, and why it only goes so far; nothing unless the data are NYUv2."""
-    if inputs.published is None or not str(inputs.context["origin"]).startswith("nyu"):
+    if inputs.published is None or not inputs.is_depth or not str(inputs.context["origin"]).startswith("nyu"):
         return None
     with open(inputs.published, newline="", encoding="utf-8") as file:
         theirs = list(csv.DictReader(file))

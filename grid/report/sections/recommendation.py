@@ -12,7 +12,6 @@ from grid.results.processors import by_processor
 from grid.results.ranking import (
     LATENCY,
     SIZE,
-    SSIM,
     Measure,
     Row,
     contenders,
@@ -30,17 +29,17 @@ MOST_ON_FRONT = 12
 
 def recommendation(inputs: ReportInputs) -> Section:
     """Return the answer to the target; with a target on latency and several processors each of them has its own."""
-    answer, views = inputs.answer, by_processor(inputs.rows)
+    answer, views, headline = inputs.answer, by_processor(inputs.rows), inputs.measures.headline
     blocks: list[Block] = []
     if answer.by_processor:
         blocks += [Paragraph(spans(reason)) for reason in answer.reasons]
         for name, one in answer.by_processor.items():
-            there = (*_answer(one, views[name]), *_front(one.front, views[name]))
+            there = (*_answer(one, views[name], headline), *_front(one.front, views[name], headline))
             blocks.append(Section((f"On {name}",), there))
     else:
-        blocks += _answer(answer, inputs.rows)
+        blocks += _answer(answer, inputs.rows, headline)
         for name, view in views.items():
-            blocks += _front(inputs.fronts[name], view, on_processor(name if len(views) > 1 else None))
+            blocks += _front(inputs.fronts[name], view, headline, on_processor(name if len(views) > 1 else None))
     if claims := _claims(inputs.evidence):
         title = "By one figure alone"
         items = Items(tuple(claims))
@@ -48,14 +47,14 @@ def recommendation(inputs: ReportInputs) -> Section:
     return Section(("Recommendation",), tuple(blocks))
 
 
-def _answer(answer: Recommendation, rows: Sequence[Row]) -> list[Block]:
+def _answer(answer: Recommendation, rows: Sequence[Row], headline: Measure) -> list[Block]:
     """Which cell to take, and the reasons."""
     target = Code(str(answer.target))
     if answer.cell is None:
         sentence: Spans = (Strong(("No cell to take",)), " for ", target, ".")
     else:
         chosen = next(row for row in over_seeds(rows) if row["cell"] == answer.cell)
-        figures = _figures(chosen, rows, _float_ssim(rows))
+        figures = _figures(chosen, rows, headline, _float_figure(rows, headline))
         sentence = (Strong(("Take ", Code(answer.cell))), " for ", target, f": {figures}.")
     lines = [spans(reason) for reason in answer.reasons] + (_models(rows, answer.cell) if answer.cell else [])
     return [Paragraph(sentence), Items(tuple(lines))]
@@ -68,34 +67,36 @@ def _models(rows: Sequence[Row], recipe: str) -> list[Spans]:
     return [(f"Its network{seed}: ", Code(str(place))) for seed, place in places if place]
 
 
-def _front(front: Sequence[str], rows: Sequence[Row], where: str = "") -> list[Block]:
+def _front(front: Sequence[str], rows: Sequence[Row], headline: Measure, where: str = "") -> list[Block]:
     """The cells on the Pareto front, the most accurate first; nothing without any."""
     if not front:
         return []
     names = set(front)
     members = [row for row in over_seeds(rows) if row["cell"] in names]
-    ordered = sorted(members, key=lambda row: -(value(row, SSIM.column) or 0.0))
-    lines: list[Spans] = [(Code(row["cell"]), f": {_figures(row, ordered)}") for row in ordered[:MOST_ON_FRONT]]
+    ordered = sorted(members, key=lambda row: -headline.gain(row))
+    lines: list[Spans] = [
+        (Code(row["cell"]), f": {_figures(row, ordered, headline)}") for row in ordered[:MOST_ON_FRONT]
+    ]
     if len(ordered) > MOST_ON_FRONT:
         lines.append((f"and {len(ordered) - MOST_ON_FRONT} more, ringed in the figure.",))
     text = (
-        f"On the Pareto front of test SSIM, size and latency{where} (no other int8 cell is better by a test in one of "
-        "them and as good in the others):"
+        f"On the Pareto front of test {headline.title}, size and latency{where} (no other int8 cell is better by a "
+        "test in one of them and as good in the others):"
     )
     return [Paragraph((text,)), Items(tuple(lines))]
 
 
-def _float_ssim(rows: Sequence[Row]) -> float | None:
+def _float_figure(rows: Sequence[Row], headline: Measure) -> float | None:
     floats = over_seeds(row for row in rows if row["method"] == "fp32")
-    return value(next((row for row in floats if not row["fuse_bn"]), {}), SSIM.column)
+    return value(next((row for row in floats if not row["fuse_bn"]), {}), headline.column)
 
 
-def _figures(row: Row, rows: Sequence[Row], float_ssim: float | None = None) -> str:
-    """SSIM, size and latency of a row in words; the processor too, where latencies of ``rows`` are of several."""
-    ours = value(row, SSIM.column)
-    text = f"test SSIM {figure_text(row, SSIM.column)}"
-    if ours is not None and float_ssim is not None:
-        text += f" (float {float_ssim:.4f}, {ours - float_ssim:+.4f})"
+def _figures(row: Row, rows: Sequence[Row], headline: Measure, of_float: float | None = None) -> str:
+    """Headline, size and latency of a row in words; the processor too, where latencies of ``rows`` are of several."""
+    ours = value(row, headline.column)
+    text = f"test {headline.title} {figure_text(row, headline.column)}"
+    if ours is not None and of_float is not None:
+        text += f" (float {of_float:.4f}, {ours - of_float:+.4f})"
     text += f", {figure_text(row, SIZE.column)} MB"
     if ratio_text(row) == DASH:
         return text
@@ -105,8 +106,9 @@ def _figures(row: Row, rows: Sequence[Row], float_ssim: float | None = None) -> 
 
 def _claims(evidence: Evidence) -> list[Spans]:
     """The best cell by each figure alone, one sentence a figure that is known."""
-    views = by_processor(evidence.rows)
-    lines = [_best_line(measure, claim, evidence) for measure, claim in ((SSIM, "Most accurate"), (SIZE, "Smallest"))]
+    views, headline = by_processor(evidence.rows), evidence.measures.headline
+    claims = ((headline, "Most accurate"), (SIZE, "Smallest"))
+    lines = [_best_line(measure, claim, evidence) for measure, claim in claims]
     for name, view in views.items():
         lines.append(_best_line(LATENCY, "Fastest", evidence.of(view), name if len(views) > 1 else ""))
     return [line for line in lines if line]
@@ -121,9 +123,10 @@ def _best_line(measure: Measure, claim: str, evidence: Evidence, processor: str 
     names = {first_and_ties[0], *first_and_ties[1]}
     tied = [row for row in candidates if row["cell"] in names]
     # Among equally small or fast cells the interesting one is the most accurate.
-    row = max(tied, key=lambda row: value(row, SSIM.column) or 0.0)
-    figures = _figures(row, rows, _float_ssim(rows))
+    headline = evidence.measures.headline
+    row = max(tied, key=headline.gain)
+    figures = _figures(row, rows, headline, _float_figure(rows, headline))
     others = [Code(other["cell"]) for other in tied if other is not row]
-    of_several = f" ({len(tied)} are not told apart; of these the one with the highest SSIM)" if others else ""
+    of_several = f" ({len(tied)} are not told apart; of these the one with the best {headline.title})" if others else ""
     sentence: Spans = (f"{claim} int8{on_processor(processor)}{of_several}: ", Code(row["cell"]), f", {figures}.")
     return (*sentence, " The others: ", *in_sentence(others), ".") if others else sentence

@@ -15,18 +15,17 @@ from grid.report.cells import (
     text_cell,
 )
 from grid.report.document import Cell, Column, Spans, Strong, Table, spans
-from grid.report.formats import DASH, DIGITS, figure_text
+from grid.report.formats import DASH, digits_of, figure_text
 from grid.results.comparisons.evidence import Evidence
 from grid.results.comparisons.groups import best, rank_groups
 from grid.results.comparisons.image_tables import TEST
+from grid.results.measures import Measures
 from grid.results.processors import by_processor
 from grid.results.ranking import (
     LATENCY,
-    MEASURES,
-    MSE,
     RECIPE,
+    SIZE,
     SQNR,
-    SSIM,
     Measure,
     Row,
     axes_of,
@@ -38,12 +37,6 @@ from grid.results.ranking import (
 
 MOST_OF_A_REASON = 120
 MOST_GROUPED = 100
-BESIDE: Mapping[Measure, Mapping[str, str]] = {
-    SSIM: {"val_ssim": "validation SSIM"},
-    SQNR: {"noise_rms_m": "noise rms m", "noise_to_error": "noise / float error"},
-}
-"""Further columns of the main table behind those of a measure, where a row has them."""
-ACCURACY_AND_SIZE = tuple(measure for measure in MEASURES if not measure.of_processor)
 Marks = Mapping[tuple[str, str], Mark]
 
 
@@ -53,30 +46,31 @@ def results_table(evidence: Evidence) -> Table:
     With several seeds those of ``seeds_table`` are marked, and none here. Each processor has columns of its own for
     its latencies, with a best value of its own.
     """
-    rows = evidence.rows
+    rows, measures = evidence.rows, evidence.measures
+    compared = (*measures.accuracy, SIZE)
     marked = not several_seeds(rows)
     further = [axis for axis in axes_of(rows) if axis not in RECIPE]
     columns = [Column("#", "number"), Column("cell", "name")]
     columns += [Column(title, filter=title) for title in ("fuse BN", "granularity", "method")]
     columns += [_setting_column(axis, rows) for axis in further]
-    groups = ssim_groups(evidence) if marked else {}
-    marks = _marks(contenders(rows), evidence, ACCURACY_AND_SIZE) if marked else {}
+    groups = rank_letters(evidence) if marked else {}
+    marks = _marks(contenders(rows), evidence, compared) if marked else {}
     lines = []
     for number, row in enumerate(rows, 1):
         cells = [count_cell(number), name_cell(row["cell"])]
         cells += [setting_cell(row.get(key)) for key in (*RECIPE, *further)]
         lines.append(cells)
-    for measure in ACCURACY_AND_SIZE:
-        columns.append(_measured(measure))
+    for measure in compared:
+        columns.append(_measured(measure, measures))
         for cells, row in zip(lines, rows, strict=True):
             cells.append(figure_cell(row, measure.column, _mark(marks, row, measure)))
-        for name, title in BESIDE.get(measure, {}).items():
+        for name, title in _beside(measure, measures).items():
             if any(value(row, name) is not None for row in rows):
                 columns.append(Column(title, "number"))
                 for cells, row in zip(lines, rows, strict=True):
                     cells.append(figure_cell(row, name))
-        if measure is SSIM and groups:
-            columns.append(Column("SSIM group"))
+        if measure is measures.headline and groups:
+            columns.append(Column(f"{measure.title} group"))
             for cells, row in zip(lines, rows, strict=True):
                 cells.append(text_cell(groups.get(row["cell"], DASH)))
     for where, view in processor_views(rows):
@@ -91,18 +85,18 @@ def results_table(evidence: Evidence) -> Table:
 
 def seeds_table(evidence: Evidence) -> Table:
     """Return the table over seeds: mean and standard deviation of each recipe, best and ties marked."""
-    rows = evidence.rows
+    rows, compared = evidence.rows, (*evidence.measures.accuracy, SIZE)
     columns = [Column("#", "number"), Column("recipe", "name"), Column("seeds", "number")]
-    groups = ssim_groups(evidence)
-    columns += [Column("SSIM group")] if groups else []
+    groups = rank_letters(evidence)
+    columns += [Column(f"{evidence.measures.headline.title} group")] if groups else []
     lines = [
         [count_cell(number), name_cell(row["cell"]), _seeds_cell(row)]
         + ([text_cell(groups.get(row["cell"], DASH))] if groups else [])
         for number, row in enumerate(over_seeds(rows), 1)
     ]
-    shares = [("", rows, ACCURACY_AND_SIZE), *((where, view, (LATENCY,)) for where, view in processor_views(rows))]
+    shares = [("", rows, compared), *((where, view, (LATENCY,)) for where, view in processor_views(rows))]
     for where, view, measures in shares:
-        columns += [_measured(measure, where) for measure in measures]
+        columns += [_measured(measure, evidence.measures, where) for measure in measures]
         merged = over_seeds(view)
         marks = _marks(contenders(merged), evidence.of(view), measures)
         for cells, row in zip(lines, merged, strict=True):
@@ -110,13 +104,21 @@ def seeds_table(evidence: Evidence) -> Table:
     return Table(tuple(columns), tuple(map(tuple, lines)))
 
 
-def _measured(measure: Measure, where: str = "") -> Column:
+def _measured(measure: Measure, measures: Measures, where: str = "") -> Column:
     """The column of a measure; accuracy says of which images it is."""
-    return Column(f"{'test ' if measure in (MSE, SSIM) else ''}{measure.title}{where}", "number")
+    tested = measure in (measures.headline, *measures.others)
+    return Column(f"{'test ' if tested else ''}{measure.title}{where}", "number")
 
 
-def ssim_groups(evidence: Evidence) -> dict[str, str]:
-    """Return the letters of each int8 cell or recipe: those that share one are not told apart in SSIM.
+def _beside(measure: Measure, measures: Measures) -> Mapping[str, str]:
+    """Further columns of the main table behind those of a measure, where a row has them."""
+    if measure is measures.headline:
+        return {measure.on("val"): f"validation {measure.title}"}
+    return {"noise_rms_m": "noise rms m", "noise_to_error": "noise / float error"} if measure is SQNR else {}
+
+
+def rank_letters(evidence: Evidence) -> dict[str, str]:
+    """Return the letters of each int8 cell or recipe: those that share one are not told apart in the headline.
 
     Nothing where no pair can be tested, and with more than ``MOST_GROUPED`` cells.
     """
@@ -124,7 +126,7 @@ def ssim_groups(evidence: Evidence) -> dict[str, str]:
     if evidence.tables.sample(TEST).scenes < 2 or not 1 < len(candidates) <= MOST_GROUPED:
         return {}
     letters: dict[str, str] = {}
-    for number, group in enumerate(rank_groups(candidates, SSIM, evidence)):
+    for number, group in enumerate(rank_groups(candidates, evidence.measures.headline, evidence)):
         letter = _letter(number)
         letters |= {cell: letters.get(cell, "") + letter for cell in group}
     return letters
@@ -173,7 +175,7 @@ def _mean_cell(row: Row, measure: Measure, mark: Mark) -> Cell:
     """The mean over seeds with its standard deviation."""
     text, deviation = figure_text(row, measure.column), value(row, f"{measure.column}_std")
     if deviation is not None:
-        text += f" ± {deviation:.{DIGITS[measure.column]}f}"
+        text += f" ± {deviation:.{digits_of(measure.column)}f}"
     return Cell((text,), value(row, measure.column), mark)
 
 

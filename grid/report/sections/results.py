@@ -25,12 +25,13 @@ from grid.report.figures.panels import FEW, MOST_BARS, trade_off
 from grid.report.figures.tradeoff import draw_tradeoff
 from grid.report.formats import DASH
 from grid.report.inputs import ReportInputs
-from grid.report.sections.result_tables import processor_views, results_table, seeds_table, ssim_groups
+from grid.report.sections.result_tables import processor_views, rank_letters, results_table, seeds_table
 from grid.results.processors import APART
-from grid.results.ranking import MEASURES, SQNR, UNKNOWN, Row, over_seeds, processors, several_seeds, value
+from grid.results.ranking import SQNR, UNKNOWN, Measure, Row, over_seeds, processors, several_seeds, value
 
 FEW_REASONS = 12
 """With more cells without figures their kinds are counted first."""
+_SCALE = " MSE and SSIM are on depth / 10 m."
 _TRAINING_COUNTS = ("best_epoch", "bn_live_steps")
 
 
@@ -39,7 +40,9 @@ def tradeoff(inputs: ReportInputs) -> Section | None:
     plotted = trade_off(inputs.rows, inputs.evidence)
     if plotted is None:
         return None
-    picture = Picture("tradeoff.png", "SSIM against size and latency", partial(draw_tradeoff, plotted))
+    picture = Picture(
+        "tradeoff.png", f"{plotted.headline.title} against size and latency", partial(draw_tradeoff, plotted)
+    )
     text = (
         "A number beside a cell is its line in the first results table; grey bars are 95 % intervals of the latency "
         "ratio. A cell is on the front of all three when no other is better by a test in one of them and as good in "
@@ -60,7 +63,7 @@ def seeds(inputs: ReportInputs) -> Section | None:
     if not several_seeds(inputs.rows):
         return None
     table = inputs.in_order(seeds_table(inputs.evidence), over_seeds(inputs.rows))
-    return Section(("Results over seeds",), (*_which_first(table), table, _legend(inputs)))
+    return Section(("Results over seeds",), (*_which_first(table, inputs.measures.headline), table, _legend(inputs)))
 
 
 def results(inputs: ReportInputs) -> Section:
@@ -68,17 +71,17 @@ def results(inputs: ReportInputs) -> Section:
     if several_seeds(inputs.rows):
         return Section(("Results, cell by cell",), (inputs.in_order(results_table(inputs.evidence)),))
     table = inputs.in_order(results_table(inputs.evidence))
-    return Section(("Results",), (*_which_first(table), table, _legend(inputs)))
+    return Section(("Results",), (*_which_first(table, inputs.measures.headline), table, _legend(inputs)))
 
 
-def _which_first(table: Table) -> tuple[Paragraph, ...]:
+def _which_first(table: Table, headline: Measure) -> tuple[Paragraph, ...]:
     """What a long table begins with."""
     if len(table.rows) <= MOST_ROWS:
         return ()
     text = (
-        "First the float baselines, then the recommended recipe, the Pareto front, the others by test SSIM, and last "
-        "what has no figures. On the page, the search finds rows with all of the words that are typed, in any order; a "
-        "click on a title sorts."
+        "First the float baselines, then the recommended recipe, the Pareto front, the others by test "
+        f"{headline.title}, and last what has no figures. On the page, the search finds rows with all of the words "
+        "that are typed, in any order; a click on a title sorts."
     )
     return (Paragraph((text,)),)
 
@@ -111,14 +114,19 @@ def _beginning(reason: str) -> str:
 def further_figures(inputs: ReportInputs) -> Section | None:
     """Return the metrics and timings that the main table has no room for."""
     measured = [row for row in inputs.rows if row["status"] == "ok"]
-    return Section(("Further figures",), (inputs.in_order(further_table(measured)),)) if measured else None
+    return (
+        Section(("Further figures",), (inputs.in_order(further_table(measured, inputs.measures.others[1:])),))
+        if measured
+        else None
+    )
 
 
-def further_table(rows: Sequence[Row]) -> Table:
-    """Return depth metrics, timings and what training changed of measured rows."""
-    columns = [Column("cell", "name"), *(Column(title, "number") for title in ("abs rel", "RMSE m", "δ1"))]
-    depth = ("test_abs_rel", "test_rmse_m", "test_delta1")
-    lines = [[name_cell(row["cell"]), *(figure_cell(row, name) for name in depth)] for row in rows]
+def further_table(rows: Sequence[Row], metrics: Sequence[Measure]) -> Table:
+    """Return further metrics, the noise of each output, timings and what training changed of measured rows."""
+    shown = {metric.column: metric.title for metric in metrics}
+    shown |= {name: f"SQNR dB, {name.partition('.')[2]}" for row in rows for name in row if name.startswith("sqnr_db.")}
+    columns = [Column("cell", "name"), *(Column(title, "number") for title in shown.values())]
+    lines = [[name_cell(row["cell"]), *(figure_cell(row, name) for name in shown)] for row in rows]
     for where, view in processor_views(rows):
         titles = ("p90 ms", "profiler step ms", "x its engine's float [95 % CI]")
         columns += [Column(f"{title}{where}", "number") for title in titles]
@@ -152,7 +160,7 @@ def _legend(inputs: ReportInputs) -> Items:
             Strong(("Bold",)),
             f": best int8 value of its column; ≈: not told apart from it (margins: {_margins(inputs)}).",
         ),
-        (f"All figures are those of the test images{_validation(rows)}. MSE and SSIM are on depth / 10 m.",),
+        (f"All figures are those of the test images{_validation(inputs)}.{_SCALE if inputs.is_depth else ''}",),
     ]
     if any(value(row, "noise_rms_m") is not None for row in rows):
         text = (
@@ -160,18 +168,23 @@ def _legend(inputs: ReportInputs) -> Items:
             "own rms error. Of a trained cell it holds what training changed as well."
         )
         lines.append((text,))
-    if ssim_groups(inputs.evidence):
-        lines.append(("SSIM group: cells that share a letter are not told apart in SSIM; all pairs are one family of "
-                      "tests. A cell of two letters lies between two groups.",))  # fmt: skip
+    if rank_letters(inputs.evidence):
+        title = inputs.measures.headline.title
+        text = (
+            f"{title} group: cells that share a letter are not told apart in {title}; all pairs are one family of "
+            "tests. A cell of two letters lies between two groups."
+        )
+        lines.append((text,))
     lines.append((f"x float: {_latency(rows)}",))
     lines.append((f"{DASH}: no figure.",))
     return Items(tuple(lines))
 
 
-def _validation(rows: Sequence[Row]) -> str:
+def _validation(inputs: ReportInputs) -> str:
     """Which column is of other images, where there is one."""
-    known = any(value(row, "val_ssim") is not None for row in rows)
-    return ", but for validation SSIM: the validation images choose the recommended cell" if known else ""
+    headline = inputs.measures.headline
+    known = any(value(row, headline.on("val")) is not None for row in inputs.rows)
+    return f", but for validation {headline.title}: the validation images choose the recommended cell" if known else ""
 
 
 def _latency(rows: Sequence[Row]) -> str:
@@ -187,7 +200,7 @@ def _latency(rows: Sequence[Row]) -> str:
 def _margins(inputs: ReportInputs) -> str:
     """Up to which difference two values are equivalent."""
     units = {SQNR.key: " dB"}
-    margins = {measure: inputs.margins[measure.key] for measure in MEASURES}
+    margins = {measure: inputs.margins[measure.key] for measure in inputs.measures.main}
     return "; ".join(
         f"{one.name}: {margin}{'' if margin.relative else units.get(one.key, '')}" for one, margin in margins.items()
     )

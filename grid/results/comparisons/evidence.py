@@ -1,33 +1,35 @@
 """All that the results say about differences: figures by image, redraws, and how large a difference may be."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
 from grid.results.comparisons.draws import Draws, alone, draws, kind_of
 from grid.results.comparisons.image_tables import TEST, ImageTables
-from grid.results.comparisons.margins import DEFAULTS, Margins
+from grid.results.comparisons.margins import Margins
 from grid.results.comparisons.roots import root_names, trained_on
 from grid.results.comparisons.subjects import Subjects
+from grid.results.measures import DEPTH, Measures
 from grid.results.ranking import Measure, Row, axes_of, place_of, recipe_of, value
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """Rows with their figures by image (``tables``) and the equivalence margins.
+    """Rows with their figures by image (``tables``), the equivalence margins, and the measures of their task.
 
     Rows of earlier versions have no figures by image: then differences are estimates, and none is tested.
     """
 
     rows: Sequence[Row] = ()
     tables: ImageTables = field(default_factory=ImageTables)
-    margins: Margins = field(default_factory=lambda: DEFAULTS)
+    margins: Margins = field(default_factory=lambda: DEPTH.margins)
+    measures: Measures = DEPTH
 
     def of(self, rows: Sequence[Row]) -> "Evidence":
         """The same for other rows of the same cells, such as those that one processor knows."""
-        return self if rows is self.rows else Evidence(rows, self.tables, self.margins)
+        return self if rows is self.rows else replace(self, rows=rows)
 
     def subjects(self, names: Sequence[str], measure: Measure, split: str = TEST) -> Subjects:
         """What is known of these cells or recipes (by name, each measured) in a measure, on a split."""

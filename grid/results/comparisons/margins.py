@@ -26,23 +26,18 @@ class Margin:
 
 
 Margins = Mapping[str, Margin]
-DEFAULTS: Margins = {
-    "ssim": Margin(0.001),
-    "mse": Margin(0.02, relative=True),
-    "abs_rel": Margin(0.01, relative=True),
-    "rmse_m": Margin(0.01, relative=True),
-    "delta1": Margin(0.002),
+COSTS: Margins = {
     "sqnr_db": Margin(1.5),
     "size_mb": Margin(0.005, relative=True),
     "latency": Margin(0.03, relative=True),
     "latency_ms": Margin(0.03, relative=True),
 }
-"""By metric of a target. 1.5 dB is what drawing a network again moves: two calibrations of one recipe differ by it."""
+"""Of what all tasks have. 1.5 dB is what drawing a network again moves: two calibrations of one recipe differ by it."""
 
 
-def parse_margins(texts: Iterable[str]) -> Margins:
-    """Read ``ssim=0.001`` or ``mse=2%``, several with commas, over ``DEFAULTS``. Raises InputError, naming the part."""
-    margins = dict(DEFAULTS)
+def parse_margins(texts: Iterable[str], defaults: Margins) -> Margins:
+    """Read ``top1=0.01`` or ``mse=2%``, several with commas, over ``defaults``. Raises InputError, naming the part."""
+    margins = dict(defaults)
     for part in (part.strip() for text in texts for part in text.split(",")):
         if not part:
             continue
@@ -50,9 +45,9 @@ def parse_margins(texts: Iterable[str]) -> Margins:
         if found is None:
             raise InputError("--margin", f"{part!r} is no margin", "METRIC=NUMBER or METRIC=NUMBER%")
         metric, number, percent = found.groups()
-        if metric not in DEFAULTS:
-            options = f"one of {', '.join(DEFAULTS)}"
-            raise InputError("--margin", f"{metric!r} is an unknown metric", options, nearest(metric, DEFAULTS))
+        if metric not in defaults:
+            options = f"one of {', '.join(defaults)}"
+            raise InputError("--margin", f"{metric!r} is an unknown metric", options, nearest(metric, defaults))
         amount = _amount(part, number)
         margins[metric] = Margin(amount / 100 if percent else amount, bool(percent))
     return margins

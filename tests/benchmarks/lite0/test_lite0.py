@@ -13,7 +13,7 @@ from benchmarks.lite0.__main__ import HEAD, compare, markdown, summary
 from benchmarks.lite0.network import build, pretrained
 from benchmarks.lite0.pictures import CENTRE, CROPS, ten_crops
 from model.errors import InputError
-from model.metrics import sqnr_db
+from model.noise import sqnr_db
 from quant.engines.catalog import missing
 
 TINY = ((16, 3, 1, 1, 1), (24, 3, 2, 6, 2), (40, 5, 2, 6, 1))

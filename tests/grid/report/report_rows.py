@@ -8,7 +8,7 @@ import numpy as np
 from grid.report.inputs import ReportInputs
 from grid.report.markdown import markdown_text
 from grid.report.report import report
-from grid.results.results_csv import RESULT_COLUMNS
+from tests.grid.measures import RESULT_COLUMNS
 
 GAIN = {"ptq": 0.0, "qat": 0.006, "ptq+qat": 0.009}
 

@@ -27,7 +27,7 @@ class Data:
     def images(self, split: str, places: list[int]) -> torch.Tensor:
         return torch.full((len(places), 3, 16, 16), 128, dtype=torch.uint8)
 
-    def depth(self, split: str, places: list[int] | None = None) -> torch.Tensor:
+    def targets(self, split: str, places: list[int] | None = None) -> torch.Tensor:
         chosen = torch.arange(COUNT) if places is None else torch.tensor(places)
         slope = torch.linspace(0, 0.3, 16).reshape(1, 1, 4, 4)
         return 0.2 + 0.01 * chosen.reshape(-1, 1, 1, 1).float() + slope
@@ -37,7 +37,7 @@ class Data:
 def inputs(tmp_path):
     """A float network that is 0.5 m off, and three int8 networks beside it with noise of their own."""
     rows = grid_rows()[:1] + grid_rows()[2:5]
-    truth, draw = Data().depth("test").numpy(), np.random.default_rng(0)
+    truth, draw = Data().targets("test").numpy(), np.random.default_rng(0)
     files, images = {}, {}
     for number, row in enumerate(rows):
         noise = 0.001 * number * draw.choice([-1.0, 1.0], truth.shape)
@@ -87,7 +87,7 @@ def test_maps_are_those_of_the_networks_in_metres(inputs):
     place = next(iter(chosen_images(inputs, list(inputs.predictions), COUNT)))
     cell = inputs.rows[1]["cell"]
     assert shown.titles[0] == f"image {NOISY}: most noise"
-    np.testing.assert_allclose(shown.truth[0], 10 * Data().depth("test")[place, 0])
+    np.testing.assert_allclose(shown.truth[0], 10 * Data().targets("test")[place, 0])
     np.testing.assert_allclose(shown.predictions[cell][0], 10 * np.load(inputs.predictions[cell])[place, 0])
     np.testing.assert_allclose(shown.references[cell][0], shown.truth[0] + 0.5, atol=1e-5)
     assert shown.references.keys() == {row["cell"] for row in inputs.rows[1:]}

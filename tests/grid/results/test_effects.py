@@ -38,7 +38,7 @@ def test_an_axis_is_judged_by_cells_that_differ_in_it_alone():
     ]
     found = {(effect.axis, effect.start, effect.to): effect for effect in effects(rows)}
     assert set(found) == {("fuse_bn", False, True), ("method", "ptq", "qat")}
-    assert found["fuse_bn", False, True].ssim == pytest.approx((0.02,))
+    assert found["fuse_bn", False, True].headline == pytest.approx((0.02,))
     assert found["method", "ptq", "qat"].sqnr_db == pytest.approx((9.0,))
     assert found["method", "ptq", "qat"].tests["ssim"].scope == ESTIMATES
     assert verdict(found["method", "ptq", "qat"]) == "undecided: no figures by image"
@@ -102,7 +102,7 @@ def test_an_axis_that_only_draws_again_is_found_in_at_most_5_percent():
 def test_the_mean_over_pairs_is_surer_than_one_pair():
     found = grid(lambda *_: 0.0, draw=0.001, seeds=3)["fuse_bn"]
     test = found.tests["ssim"]
-    assert (test.high or 0) - test.estimate < 3 * float(np.std(found.ssim)) / np.sqrt(len(found.ssim)) * 1.5
+    assert (test.high or 0) - test.estimate < 3 * float(np.std(found.headline)) / np.sqrt(len(found.headline)) * 1.5
 
 
 def test_engines_run_one_draw_and_their_pairs_are_no_further_evidence_on_redraws():

@@ -8,10 +8,11 @@ from grid.results import ranking
 from grid.results.comparisons.groups import best, pareto_front
 from grid.results.effects import effects
 from grid.results.processors import by_processor, is_elsewhere
-from grid.results.ranking import LATENCY, SIZE, SSIM, processor_of
+from grid.results.ranking import LATENCY, SIZE, processor_of
 from grid.results.recommend import recommend
 from grid.results.target import parse_target
 from grid.stages.measure import cpu_model
+from tests.grid.measures import SSIM
 from tests.grid.report.report_rows import figures_of, row
 
 OLD, NEW = "Old CPU @ 2.20GHz", "New CPU"
@@ -106,7 +107,7 @@ def test_a_pair_on_two_processors_has_no_difference_of_latencies():
 
     rows = pair("ptq", OLD, OLD) + pair("qat", OLD, NEW)
     (effect,) = (one for one in effects(rows) if one.axis == "fuse_bn")
-    assert effect.pairs == len(effect.ssim) == len(effect.size_mb) == 2
+    assert effect.pairs == len(effect.headline) == len(effect.size_mb) == 2
     assert effect.latency_ratio == pytest.approx((-0.5,))
 
 

@@ -4,6 +4,7 @@ import pytest
 
 from grid.results import ranking
 from grid.results.effects import effects
+from tests.grid.measures import SSIM
 from tests.grid.report.report_rows import row
 
 
@@ -34,6 +35,6 @@ def test_a_recipe_says_how_many_of_its_seeds_were_measured():
 
 
 def test_the_column_of_a_measure_on_validation_is_there_for_accuracy_alone():
-    assert [one.on("val") for one in (ranking.SSIM, ranking.SQNR, ranking.SIZE, ranking.LATENCY)] == [
+    assert [one.on("val") for one in (SSIM, ranking.SQNR, ranking.SIZE, ranking.LATENCY)] == [
         "val_ssim", "val_sqnr_db", "size_mb", "latency_ratio"
     ]  # fmt: skip

@@ -5,10 +5,10 @@ import pytest
 
 from grid.results.comparisons.comparison import compare
 from grid.results.comparisons.evidence import Evidence
-from grid.results.ranking import SSIM
 from grid.results.recommend import Recommendation, recommend
-from grid.results.target import METRICS, parse_target
+from grid.results.target import parse_target
 from model.errors import InputError
+from tests.grid.measures import METRICS, SSIM
 from tests.grid.report.report_rows import figures_of, row
 from tests.grid.results.comparisons.made_up_images import evidence_of, scenes_of
 

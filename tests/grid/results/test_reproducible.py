@@ -13,11 +13,12 @@ from scipy import stats
 from grid.results.comparisons.comparison import compare
 from grid.results.comparisons.evidence import Evidence
 from grid.results.comparisons.image_tables import ImageTables
-from grid.results.ranking import SQNR, SSIM
+from grid.results.ranking import SQNR
 from grid.results.recommend import recommend
 from grid.results.results_csv import write_results_csv
 from grid.results.target import parse_target
 from grid.storage.per_image import ImageFigures, write_cells_images, write_image_figures
+from tests.grid.measures import SSIM
 from tests.grid.report.report_rows import figures_of, row
 
 MARGINS: dict[str, Callable[[float], float]] = {

@@ -4,7 +4,8 @@ import csv
 
 import pytest
 
-from grid.results.results_csv import RESULT_COLUMNS, write_results_csv
+from grid.results.results_csv import write_results_csv
+from tests.grid.measures import RESULT_COLUMNS
 from tests.grid.report.report_rows import grid_rows, row
 
 

@@ -18,7 +18,6 @@ from grid.report.inputs import ReportInputs
 from grid.report.inspection import headlines
 from grid.report.report import write_report
 from grid.report.sections.noise import LEGEND, sites_table
-from grid.results.results_csv import RESULT_COLUMNS
 from grid.results.rows import result_rows
 from grid.space.search_space import load_space
 from grid.stages.analysis_files import COLUMNS, write_analysis
@@ -28,6 +27,7 @@ from quant.analysis.site_errors import SiteError
 from quant.artifact import load_network
 from quant.inspection.inspection import Inspection
 from quant.prepare import quantizers
+from tests.grid.measures import RESULT_COLUMNS
 from tests.grid.report.report_rows import context as report_context
 from tests.grid.report.report_rows import grid_rows
 from tests.grid.tiny import put, space_of, world

@@ -11,7 +11,7 @@ from grid.stages.float_network import FLOAT_TOLERANCE
 from grid.stages.run import run_cell, run_node
 from grid.storage.result_store import RECORD_KEYS, StageStore
 from model.data.pack import Pack
-from model.metrics import depth_metrics
+from model.tasks.depth import depth_metrics
 from quant.artifact import load_network
 from tests.grid.tiny import CELLS, Computed, space_of, written
 
@@ -61,7 +61,7 @@ def test_tests_and_latencies_have_all_figures_that_the_results_show(records, nam
 def test_test_figures_are_those_of_the_kept_predictions_on_all_test_images(records, store, tiny, name):
     record = records[name]["evaluate"]
     prediction = torch.from_numpy(np.load(store.path(record["id"]) / "predictions.npy"))
-    truth = Pack(tiny.pack).depth("test")
+    truth = Pack(tiny.pack).targets("test")
     assert prediction.shape == truth.shape
     again = depth_metrics(prediction, truth)
     assert {key: record["metrics"][key] for key in again} == pytest.approx(again, rel=1e-6)

@@ -74,7 +74,7 @@ def test_every_cache_and_layout_gives_the_pictures_of_the_pack_in_the_order_aske
         for indices, (images, depth) in zip(order, got, strict=True):
             assert images.dtype == torch.uint8
             assert torch.equal(images, pack.images("train", indices.tolist()))
-            assert torch.equal(depth, pack.depth("train", indices.tolist()))
+            assert torch.equal(depth, pack.targets("train", indices.tolist()))
     assert not readers()
 
 

@@ -34,7 +34,7 @@ def test_all_layouts_give_the_same_picture_the_same_way_up(tmp_path):
     ]
     assert [pack.origin for pack in packs] == ["nyu-csv", "nyu-mat", "nyu-fastdepth"]
     for pack in packs:
-        image, depth = pack.images("test")[0].float(), pack.depth("test")[0, 0] * 10
+        image, depth = pack.images("test")[0].float(), pack.targets("test")[0, 0] * 10
         assert image[0, 16, 30] > image[0, 16, 2] + 180  # red to the right
         assert image[1, 30, 16] > image[1, 2, 16] + 150  # green downwards
         assert image[2, 2, 2] > 150  # blue top left
@@ -47,14 +47,14 @@ def test_all_layouts_give_the_same_picture_the_same_way_up(tmp_path):
 def test_8_bit_depth_is_10_metres_at_255_and_16_bit_depth_is_millimetres(tmp_path):
     pack = packed(kaggle(tmp_path / "kaggle", scenes=(("a_0001_out", 3),)), tmp_path)
     expected = shrink_depth(metres(0), 8)
-    np.testing.assert_allclose(pack.depth("test")[0, 0] * 10, expected, atol=0.002)
-    np.testing.assert_allclose(pack.depth("train")[0, 0] * 10, shrink_depth(metres(1), 8), atol=0.03)
+    np.testing.assert_allclose(pack.targets("test")[0, 0] * 10, expected, atol=0.002)
+    np.testing.assert_allclose(pack.targets("train")[0, 0] * 10, shrink_depth(metres(1), 8), atol=0.03)
 
 
 def test_depth_beyond_10_metres_is_clipped_and_never_wraps(tmp_path):
     root = kaggle(tmp_path / "kaggle")
     save_depth(root / "data/nyu2_test/00000_depth.png", np.full((HEIGHT, WIDTH), 25.7), 16)
-    depth = packed(root, tmp_path).depth("test")[0]
+    depth = packed(root, tmp_path).targets("test")[0]
     assert (depth == 1).all()
 
 

@@ -33,7 +33,7 @@ def pack(path):
 def test_a_pack_holds_the_asked_pictures_at_the_asked_sizes(pack):
     assert [pack.size(split) for split in ("train", "val", "test")] == [6, 2, 5]
     assert (pack.origin, pack.input_size, pack.skipped) == ("rooms", 32, 0)
-    images, depth = pack.images("train"), pack.depth("train")
+    images, depth = pack.images("train"), pack.targets("train")
     assert images.shape == (6, 3, 32, 32)
     assert images.dtype == torch.uint8
     assert depth.shape == (6, 1, 8, 8)
@@ -55,7 +55,7 @@ def test_pictures_and_depth_come_back_as_they_were_rendered(pack):
     for index in range(5):
         frame = rooms.render_frame("test", index, 32)
         assert np.array_equal(pack.images("test", [index])[0].numpy(), frame.image)
-        metres = pack.depth("test", [index])[0, 0].numpy() * 10
+        metres = pack.targets("test", [index])[0, 0].numpy() * 10
         np.testing.assert_allclose(metres, frame.depth_m, atol=0.00051)
 
 
@@ -69,7 +69,7 @@ def test_no_scene_is_in_two_splits(pack):
 def test_indices_are_served_in_their_order_and_may_repeat(pack):
     every = pack.images("train")
     assert torch.equal(pack.images("train", [4, 0, 4]), every[[4, 0, 4]])
-    assert torch.equal(pack.depth("train", [3, 1]), pack.depth("train")[[3, 1]])
+    assert torch.equal(pack.targets("train", [3, 1]), pack.targets("train")[[3, 1]])
     assert pack.images("train", []).shape == (0, 3, 32, 32)
 
 
@@ -82,7 +82,7 @@ def test_an_index_outside_the_split_is_refused(pack, index):
 def test_the_test_split_does_not_depend_on_the_size_of_the_others(pack, tmp_path):
     other = Pack(prepare_pack("rooms", tmp_path, PackSpec(32, rooms_train=1, rooms_val=1, rooms_test=5)))
     assert torch.equal(other.images("test"), pack.images("test"))
-    assert torch.equal(other.depth("test"), pack.depth("test"))
+    assert torch.equal(other.targets("test"), pack.targets("test"))
 
 
 def test_the_same_data_has_the_same_fingerprint_and_other_data_another(pack, tmp_path):

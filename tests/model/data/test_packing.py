@@ -74,7 +74,7 @@ def test_the_fingerprint_is_that_of_pictures_depths_and_scenes_in_their_order(da
     for split in ("train", "val", "test"):
         digest.update(split.encode())
         for image, depth, scene in zip(
-            pack.images(split).numpy(), pack.depth(split)[:, 0].numpy(), pack.scenes(split).tolist(), strict=True
+            pack.images(split).numpy(), pack.targets(split)[:, 0].numpy(), pack.scenes(split).tolist(), strict=True
         ):
             digest.update(image.tobytes())
             digest.update(np.rint(depth * 10_000).astype("<u2").tobytes())
@@ -84,7 +84,7 @@ def test_the_fingerprint_is_that_of_pictures_depths_and_scenes_in_their_order(da
 
 def test_a_disk_without_room_is_named_before_anything_is_decoded(data, tmp_path, monkeypatch, read):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**6, 10**6 - 9000, 9000))
-    with pytest.raises(InputError, match=r"packs: has 0\.0 GB free; expected 0\.0 GB for 17 pictures of 32 x 32"):
+    with pytest.raises(InputError, match=r"packs: has 0\.0 GB free; expected 0\.0 GB for 17 pictures of 3 x 32 x 32"):
         prepare_pack(str(data), tmp_path / "packs", SPEC)
     assert not read
 

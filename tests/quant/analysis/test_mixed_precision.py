@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from model.errors import InputError
-from model.metrics import depth_metrics, sqnr_db
+from model.noise import sqnr_db
+from model.tasks.depth import depth_metrics
 from quant.analysis.mixed_precision import keep_float, keep_worst_float
 from quant.analysis.site_errors import analyze, rank_sites
 from quant.calibrate import calibrate
@@ -119,7 +120,7 @@ def test_the_worst_ranked_sites_stay_in_float(prepared, ranking, images, count):
     assert chosen.sites == len(ranking)
     assert chosen.tried == (count,)
     assert chosen.sqnr_db == pytest.approx(reached(prepared, ranking[:count], images[:4]), abs=0.05)
-    assert chosen.ssim_loss is None
+    assert chosen.metric_loss is None
 
 
 def test_an_sqnr_target_is_reached_with_as_few_of_the_worst_as_it_takes(prepared, ranking, images):
@@ -140,18 +141,22 @@ def test_a_target_beyond_reach_ends_with_all_sites_in_float(prepared, images, ra
     assert chosen.sqnr_db > 100
 
 
-def test_an_ssim_target_is_measured_against_the_true_depth(prepared, images):
+def test_a_metric_target_is_measured_against_the_truth(prepared, images):
     plain = keep_float(prepared, quantizers(prepared))
     depth = reference(plain, images[:4])  # as if the float network knew the truth
-    best = depth_metrics(depth, depth)["ssim"]
-    loss = best - depth_metrics(reference(prepared, images[:4]), depth)["ssim"]
+
+    def judge(outputs):
+        return depth_metrics(outputs, depth)["ssim"]
+
+    best = judge(depth)
+    loss = best - judge(reference(prepared, images[:4]))
     assert loss > 0
-    _, chosen = keep_worst_float(prepared, MixedPrecisionSpec(max_ssim_loss=loss / 3), images[:4], depth)
+    _, chosen = keep_worst_float(prepared, MixedPrecisionSpec(max_metric_loss=loss / 3), images[:4], judge)
     mixed = reference(keep_float(prepared, chosen.names), images[:4])
     assert 0 < len(chosen.names) < chosen.sites
-    assert best - depth_metrics(mixed, depth)["ssim"] <= loss / 3 + 1e-4
-    assert chosen.ssim_loss == pytest.approx(best - depth_metrics(mixed, depth)["ssim"], abs=1e-4)
-    _, none = keep_worst_float(prepared, MixedPrecisionSpec(max_ssim_loss=2 * loss), images[:4], depth)
+    assert best - judge(mixed) <= loss / 3 + 1e-4
+    assert chosen.metric_loss == pytest.approx(best - judge(mixed), abs=1e-4)
+    _, none = keep_worst_float(prepared, MixedPrecisionSpec(max_metric_loss=2 * loss), images[:4], judge)
     assert none.names == ()
 
 
@@ -160,11 +165,14 @@ def test_both_targets_hold_together(prepared, images):
     whole = reached(prepared, [], images[:4])
     alone = keep_worst_float(prepared, MixedPrecisionSpec(target_sqnr_db=whole + 5), images[:4])[1]
     both = keep_worst_float(
-        prepared, MixedPrecisionSpec(target_sqnr_db=whole + 5, max_ssim_loss=1.0), images[:4], depth
+        prepared,
+        MixedPrecisionSpec(target_sqnr_db=whole + 5, max_metric_loss=1.0),
+        images[:4],
+        lambda outputs: depth_metrics(outputs, depth)["ssim"],
     )[1]
     assert alone.names == both.names
-    with pytest.raises(ValueError, match="true depth"):
-        keep_worst_float(prepared, MixedPrecisionSpec(max_ssim_loss=0.1), images[:4])
+    with pytest.raises(ValueError, match="metric to judge"):
+        keep_worst_float(prepared, MixedPrecisionSpec(max_metric_loss=0.1), images[:4])
 
 
 def test_errors_of_written_weights_are_told_against_the_original(prepared, written, images):
@@ -201,8 +209,8 @@ def test_more_sites_than_there_are_are_refused(prepared, images, ranking):
     ("wrong", "value"),
     [
         ({"float_sites": -1}, "-1"),
-        ({"max_ssim_loss": -0.1}, "-0.1"),
-        ({"max_ssim_loss": 2.0}, "2.0"),
+        ({"max_metric_loss": -0.1}, "-0.1"),
+        ({"max_metric_loss": 2.0}, "2.0"),
         ({"images": 0}, "0"),
     ],
 )

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from model.metrics import sqnr_db
+from model.noise import sqnr_db
 from quant.analysis.site_errors import analyze, rank_sites, ranked
 from quant.analysis.sites import quantizer_sites
 from quant.calibrate import calibrate

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, fx, nn
 from torch.ao.nn.quantized import Conv2d
 
-from model.metrics import sqnr_db
 from model.network.depth_network import build_network
 from model.network.spec import NetworkSpec
+from model.noise import sqnr_db
 from quant.calibrate import calibrate
 from quant.engines import qnnpack
 from quant.fake_quantize import FakeQuantize

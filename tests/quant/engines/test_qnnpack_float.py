@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from model.metrics import sqnr_db
+from model.noise import sqnr_db
 from quant.engines import qnnpack
 from quant.prepare import QuantConv, quantizers
 from tests.quant.networks import (

@@ -6,7 +6,7 @@ import torch
 from benchmarks.subject import float_network
 from model.data.rooms.render import VIEWS_PER_SCENE, render_frame
 from model.images import normalize
-from model.metrics import sqnr_db
+from model.noise import sqnr_db
 from quant.calibrate import calibrate
 from quant.engines import qnnpack
 from quant.equalization.equalize import equalize

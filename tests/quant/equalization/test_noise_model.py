@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from model.metrics import sqnr_db
+from model.noise import sqnr_db
 from quant.bias_correction import correct_bias
 from quant.calibrate import calibrate
 from quant.equalization.channel_classes import channel_classes

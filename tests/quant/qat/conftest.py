@@ -24,7 +24,7 @@ def network(pack):
     torch.manual_seed(0)
     network = settled(AllKinds(), normalize(pack.images("train"))).train()
     optimizer = torch.optim.AdamW(network.parameters(), 1e-2)
-    images, depth = normalize(pack.images("train")), pack.depth("train")
+    images, depth = normalize(pack.images("train")), pack.targets("train")
     for _ in range(15):
         optimizer.zero_grad()
         torch.nn.functional.l1_loss(network(images), depth).backward()

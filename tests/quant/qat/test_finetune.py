@@ -10,7 +10,7 @@ import torch
 
 from model.epochs import TrainingRun
 from model.images import normalize
-from model.metrics import sqnr_db
+from model.noise import sqnr_db
 from model.training import validate
 from quant.engines import qnnpack
 from quant.graph import bn_factor

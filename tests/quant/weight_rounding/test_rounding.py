@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from model.errors import InputError
-from model.metrics import sqnr_db
+from model.noise import sqnr_db
 from quant.calibrate import calibrate
 from quant.engines import qnnpack
 from quant.prepare import quant_convs, quantizers

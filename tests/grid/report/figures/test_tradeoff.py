@@ -15,6 +15,7 @@ from grid.report.figures.panels import FRONT_OF_ALL, FRONT_OF_PLOT, MOST_NUMBERE
 from grid.report.figures.tradeoff import _number_points, draw_tradeoff
 from grid.results import ranking
 from grid.results.comparisons.groups import pareto_front
+from tests.grid.measures import SSIM
 from tests.grid.report.report_rows import changed, grid_rows, many_rows, row
 
 
@@ -36,7 +37,7 @@ def test_of_very_many_cells_the_front_and_the_best_are_numbered(tmp_path):
     whole = trade_off(rows)
     draw_tradeoff(whole, tmp_path / "tradeoff.png")
     assert Image.open(tmp_path / "tradeoff.png").height < 1300
-    front = set(pareto_front(rows, (ranking.SSIM, ranking.SIZE, ranking.LATENCY)))
+    front = set(pareto_front(rows, (SSIM, ranking.SIZE, ranking.LATENCY)))
     assert len(whole.panels[0].points) == 202
     assert len(whole.numbered) == MOST_NUMBERED
     assert front <= {point.name for point in whole.numbered}

@@ -6,8 +6,9 @@ import numpy as np
 
 from grid.results.comparisons.evidence import Evidence
 from grid.results.comparisons.image_tables import ImageTables
-from grid.results.comparisons.margins import DEFAULTS, Margin
+from grid.results.comparisons.margins import Margin
 from grid.results.comparisons.resampling import Sample
+from tests.grid.measures import DEFAULTS
 from tests.grid.report.report_rows import row
 
 

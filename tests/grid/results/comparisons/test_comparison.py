@@ -6,7 +6,8 @@ import pytest
 from grid.results.comparisons.comparison import ESTIMATES, NETWORKS, RECIPES, against_float, compare
 from grid.results.comparisons.draws import draws
 from grid.results.comparisons.evidence import Evidence
-from grid.results.ranking import LATENCY, MSE, SIZE, SQNR, SSIM
+from grid.results.ranking import LATENCY, SIZE, SQNR
+from tests.grid.measures import MSE, SSIM
 from tests.grid.report.report_rows import figures_of, row
 from tests.grid.results.comparisons.made_up_images import evidence_of, null_recipes, scenes_of
 

@@ -7,7 +7,8 @@ import pytest
 
 from grid.results.comparisons.evidence import Evidence
 from grid.results.comparisons.groups import as_good, best, pareto_front, rank_groups
-from grid.results.ranking import LATENCY, SIZE, SSIM
+from grid.results.ranking import LATENCY, SIZE
+from tests.grid.measures import SSIM
 from tests.grid.report.report_rows import figures_of, row
 from tests.grid.results.comparisons.made_up_images import evidence_of, scenes_of
 

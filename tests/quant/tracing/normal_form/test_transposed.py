@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.metrics import sqnr_db
+from model.noise import sqnr_db
 from quant.calibrate import calibrate
 from quant.engines import qnnpack
 from quant.recipe import CalibrateSpec

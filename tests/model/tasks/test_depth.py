@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from model.metrics import depth_loss, depth_metrics, image_metrics, noise_mse, sqnr_db, ssim
+from model.noise import noise_mse, sqnr_db
+from model.tasks.depth import depth_loss, depth_metrics, image_metrics, ssim
 
 GENERATOR = torch.Generator().manual_seed(0)
 TRUTH = torch.rand(3, 1, 16, 16, generator=GENERATOR) * 0.8 + 0.1
@@ -91,7 +92,7 @@ def test_the_noise_of_each_image_gives_the_decibels_of_all():
 def test_predictions_that_are_not_finite_are_no_result(bad):
     prediction = TRUTH.clone()
     prediction[0, 0, :2, 0] = bad
-    with pytest.raises(FloatingPointError, match="2 predicted depths are not finite"):
+    with pytest.raises(FloatingPointError, match="2 predicted values are not finite"):
         depth_metrics(prediction, TRUTH)
 
 

@@ -1,0 +1,30 @@
+"""The noise of quantization: how far two predictions of the same images are apart."""
+
+import torch
+from torch import Tensor
+
+from model.tasks.nested import Nested, leaves
+
+
+def noise_mse(reference: Tensor, quantized: Tensor) -> Tensor:
+    """Mean squared difference of each image of two predictions [N, ...], float64 [N]."""
+    return ((quantized.double() - reference.double()) ** 2).flatten(1).mean(1)
+
+
+def nested_noise(reference: Nested, quantized: Nested) -> tuple[Tensor, float]:
+    """The noise of each image over all outputs, float64 [N], and the variance that it is in units of.
+
+    Of a lone tensor its ``noise_mse`` and the variance of the reference. Of several outputs the mean of each one's
+    noise in parts of its own variance, so that none counts for more because its numbers are larger, and 1.
+    """
+    pairs = [(one, leaves(quantized)[name]) for name, one in leaves(reference).items()]
+    noises = [(noise_mse(one, other), float(one.double().var(correction=0))) for one, other in pairs]
+    if len(noises) == 1:
+        return noises[0]
+    return torch.stack([noise / max(variance, 1e-30) for noise, variance in noises]).mean(0), 1.0
+
+
+def sqnr_db(reference: Tensor, quantized: Tensor) -> float:
+    """Signal to quantization noise ratio 10 log10(var(reference) / mean((quantized - reference)^2)), in dB."""
+    noise = torch.mean((quantized.double() - reference.double()) ** 2)
+    return float(10.0 * torch.log10(reference.double().var(correction=0) / noise.clamp_min(1e-30)))

@@ -1,0 +1,116 @@
+"""Tasks by name: the built-in ones, and those of a file of the user's own, which runs only where it is named."""
+
+import hashlib
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch import Tensor
+
+from model.errors import InputError
+from model.network.user_network import OWN, run_file
+from model.tasks.depth import DEPTH
+from model.tasks.facts import MetricFacts, TaskFacts
+from model.tasks.nested import Nested
+from model.tasks.task import Augment, ImageMetric, Metrics, Task
+
+BUILT_IN = ("depth", "classification", "segmentation", "restoration")
+_FORM = "docs/tasks.md shows whole ones."
+
+
+def task_module(name: str) -> tuple[str, str, ModuleType]:
+    """The name, the identity and the module of a task: a built-in one, or a Python file, which is run.
+
+    Raises InputError for an unknown name, and for a file that is missing or does not run.
+    """
+    if name in BUILT_IN:
+        module = importlib.import_module(f"model.tasks.{name}")
+        return name, f"{name}-{getattr(module, 'VERSION', 1)}" if name != DEPTH.name else "", module
+    file = Path(name)
+    if file.suffix != ".py":
+        raise InputError("--task", "is unknown", f"one of {', '.join(BUILT_IN)}, or a Python file", value=repr(name))
+    source, module = run_file(file, "task", _FORM)
+    return OWN + file.stem, hashlib.sha256(source).hexdigest(), module
+
+
+def load_task(facts: TaskFacts, file: Path | None) -> Task:
+    """The task that these facts are of; ``file`` is that of the user's own.
+
+    Raises InputError where the file is another one, or lacks what a task needs.
+    """
+    if facts.name == DEPTH.name:
+        return DEPTH
+    _, identity, module = task_module(str(file) if facts.name.startswith(OWN) else facts.name)
+    if identity != facts.identity:
+        problem = f"is not the task {facts.name} that the data were packed for"
+        raise InputError(str(file or facts.name), problem, "the same code", "Start a new run.")
+    return task_of(facts.name, identity, module)
+
+
+def task_of(name: str, identity: str, module: ModuleType) -> Task:
+    """The task that a module defines; raises InputError that names what is missing or wrong."""
+    loss = _function(module, "loss", "def loss(outputs, targets) -> Tensor")
+    metrics = _metrics(module)
+    augment: Augment = getattr(module, "augment", None) or _unchanged
+    distillation = getattr(module, "distillation", None) or _distance
+    return Task(name, identity, loss, metrics, augment, distillation)
+
+
+def facts_of(task: Task, classes: tuple[str, ...] = ()) -> TaskFacts:
+    """What is said about a task without its code."""
+    metrics = tuple(MetricFacts(name, bool(metric.higher_is_better)) for name, metric in task.metrics.items())
+    return TaskFacts(task.name, task.identity, metrics, classes)
+
+
+def call_with_known(function: Callable[..., Any], **known: Any) -> Any:
+    """Call a function of a task with those of the known arguments that it has."""
+    asked = inspect.signature(function).parameters
+    return function(**{name: value for name, value in known.items() if name in asked})
+
+
+def _function(module: ModuleType, name: str, form: str) -> Callable[..., Any]:
+    function: Callable[..., Any] | None = getattr(module, name, None)
+    if not callable(function):
+        raise InputError(str(module.__file__), f"has no function {name}", form, _FORM)
+    return function
+
+
+def _metrics(module: ModuleType) -> Metrics:
+    file, form = (
+        str(module.__file__),
+        "a dict of torchmetrics, the headline first, such as {'top1': MulticlassAccuracy(10)}",
+    )
+    metrics = _function(module, "metrics", "def metrics() -> dict[str, torchmetrics.Metric]")()
+    if not isinstance(metrics, Mapping) or not metrics:
+        raise InputError(file, f"metrics() gives {metrics!r}", form, _FORM)
+    for name, metric in metrics.items():
+        if not isinstance(name, str) or not name.isidentifier() or name in _TAKEN:
+            raise InputError(
+                file, f"metrics() has the name {name!r}", "letters, digits and '_', and none of ours", _FORM
+            )
+        if not isinstance(getattr(metric, "higher_is_better", None), bool):
+            problem = f"metric {name!r} ({type(metric).__name__}) does not say whether more of it is better"
+            raise InputError(file, problem, "its higher_is_better to be True or False", _FORM)
+        if not (isinstance(metric, ImageMetric) or (hasattr(metric, "update") and hasattr(metric, "compute"))):
+            raise InputError(file, f"metric {name!r} is a {type(metric).__name__}", "a torchmetrics Metric", _FORM)
+    return dict(metrics)
+
+
+_TAKEN = {"sqnr_db", "size_mb", "latency", "latency_ms", "noise_mse"}
+
+
+def _unchanged(inputs: Tensor, targets: Nested) -> tuple[Tensor, Nested]:
+    return inputs, targets
+
+
+def _distance(outputs: Nested, taught: Nested) -> Tensor:
+    """Mean squared distance to the float network's outputs, in parts of their variance, over all outputs."""
+    from model.tasks.nested import leaves
+
+    pairs = zip(leaves(outputs).values(), leaves(taught).values(), strict=True)
+    parts = [(one - other).square().mean() / other.var(correction=0).clamp_min(1e-12) for one, other in pairs]
+    total = sum(parts[1:], parts[0])
+    return total / len(parts)

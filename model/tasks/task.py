@@ -1,0 +1,96 @@
+"""A task as a value: its loss, its metrics, and what is done to its images for training.
+
+A task is a Python file: one of this package, or one of the user's own, named on the command line (docs/tasks.md).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from model.tasks.nested import Nested, count, each, leaves
+
+if TYPE_CHECKING:  # it takes as long as torch, and most processes compute no metric of it
+    from torchmetrics import Metric as TorchMetric
+
+Augment = Callable[[Tensor, Nested], tuple[Tensor, Nested]]
+"""(inputs, targets) of a training batch, as they are in the pack, to what is learned from."""
+
+
+@dataclass(frozen=True)
+class ImageMetric:
+    """A metric that is the mean of a figure of each image: ``figures`` of (outputs, targets) are [N], NaN for none."""
+
+    figures: Callable[[Nested, Nested], Tensor]
+    higher_is_better: bool
+
+
+Metrics = Mapping[str, "ImageMetric | TorchMetric"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a network learns and how it is judged.
+
+    ``loss`` of (outputs, targets) is a scalar; ``distillation`` that of (outputs, those of the float network), which
+    QAT mixes in. The first of ``metrics`` is the headline: it chooses the best epoch.
+    ``identity`` changes with the code of the task: it is part of all ids, and empty for depth, whose ids are older.
+    """
+
+    name: str
+    identity: str
+    loss: Callable[[Nested, Nested], Tensor]
+    metrics: Metrics
+    augment: Augment
+    distillation: Callable[[Nested, Nested], Tensor]
+
+    @property
+    def headline(self) -> str:
+        """The name of the first metric."""
+        return next(iter(self.metrics))
+
+    def headline_of(self, figures: Mapping[str, float]) -> dict[str, float]:
+        """The headline's figure on the validation images, by its name there."""
+        return {f"val_{self.headline}": figures[f"val_{self.headline}"]}
+
+    def gain(self, figures: Mapping[str, float], prefix: str = "val_") -> float:
+        """The headline as a figure of which more is better; ``prefix`` is that of the figures' names."""
+        figure = float(figures[f"{prefix}{self.headline}"])
+        return figure if self.metrics[self.headline].higher_is_better else -figure
+
+
+def image_figures(task: Task, outputs: Nested, targets: Nested) -> dict[str, Tensor]:
+    """Each metric of each image alone, float64 [N] by name; NaN where an image has none.
+
+    Raises FloatingPointError where an output is not finite.
+    """
+    outputs = each(lambda tensor: tensor.float() if tensor.is_floating_point() else tensor, outputs)
+    for tensor in leaves(outputs).values():
+        if not torch.isfinite(tensor).all():
+            raise FloatingPointError(f"{int((~torch.isfinite(tensor)).sum())} predicted values are not finite")
+    return {name: _figures(metric, outputs, targets) for name, metric in task.metrics.items()}
+
+
+def metric_means(task: Task, outputs: Nested, targets: Nested) -> dict[str, float]:
+    """The ``image_figures``, each as its mean over the images that have it."""
+    return {name: float(figures.nanmean()) for name, figures in image_figures(task, outputs, targets).items()}
+
+
+def _figures(metric: Any, outputs: Nested, targets: Nested) -> Tensor:
+    if isinstance(metric, ImageMetric):
+        return metric.figures(outputs, targets).double()
+    figures = []
+    for index in range(count(outputs)):
+        metric.reset()
+        one = slice(index, index + 1)
+        metric.update(*(each(partial(_at, one), nested) for nested in (outputs, targets)))
+        figures.append(float(metric.compute()))
+    metric.reset()
+    return torch.tensor(figures, dtype=torch.float64)
+
+
+def _at(where: slice, tensor: Tensor) -> Tensor:
+    return tensor[where]
