@@ -111,7 +111,7 @@ def rgb(image: Image.Image) -> Image.Image:
         image = Image.fromarray(((values + 128) // 257).astype(np.uint8))
     if image.mode == "F":
         raise ValueError("its values are floating point numbers, whose range is unknown")
-    if image.mode == "P" and "transparency" in image.info:
+    if image.mode == "P" and "transparency" in image.info:  # else Pillow warns at every such picture
         image = image.convert("RGBA")
     return image if image.mode == "RGB" else image.convert("RGB")
 

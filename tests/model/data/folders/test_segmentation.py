@@ -90,9 +90,9 @@ def test_a_list_of_classes_that_is_none_is_refused(tmp_path, text, problem):
 
 
 def test_a_class_that_is_not_named_is_an_error_of_the_item(tmp_path):
-    save(masked(tmp_path, values=(0, 1, 2, 2)) / "test/masks/0.png", mask((0, 1, 2, 9)))
+    save(masked(tmp_path, values=(0, 1, 2, 2)) / "test/masks/0.png", mask((0, 1, 2, 3)))
     test = masked_pictures(tmp_path, 32)["test"]
-    with pytest.raises(InputError, match=r"test/masks/0.png: has class 9; expected 0 to 2, or 255"):
+    with pytest.raises(InputError, match=r"test/masks/0.png: has class 3; expected 0 to 2, or 255"):
         test[0]
     assert stripes(test[1][1]) == [0, 1, 2, 2]
 
