@@ -40,7 +40,7 @@ def main() -> None:
             files = {}
             for name, source in (("int8", prepared), ("float", network)):
                 path = Path(folder, f"{name}-{file_name(engine)}")
-                export(source, engine, test.shape[-1], path)
+                export(source, engine, test[:1], path)
                 files[name] = ExportedNetwork(engine, path)
             _figures(f"int8 {engine}", files["int8"], network, test, "PyTorch's float network; goal of the best 0.55")
             _figures(f"float {engine}", files["float"], network, test, "PyTorch's float network")

@@ -10,27 +10,33 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from model.data.pack import Pack, PackSpec, prepare_pack
+from model.data.pack import Pack, PackSpec
+from model.data.task_pack import prepare_data
 from model.epochs import TrainingRun
 from model.errors import InputError
+from model.network.build import build_network
 from model.network.checkpoint import load_checkpoint, save_checkpoint
-from model.network.depth_network import build_network
 from model.network.pretrained import load_pretrained_
 from model.network.spec import NetworkSpec
-from model.network.user_network import register_network
-from model.tasks.depth import depth_metrics
+from model.network.user_network import OWN, register_network
+from model.tasks.load import load_task
+from model.tasks.networks import network_for
+from model.tasks.task import metric_means
 from model.training import TrainSpec, predict, train
 
 
 def main() -> None:
     """Parse the command line, train, evaluate on the test split, and save a checkpoint with its provenance."""
     parser = argparse.ArgumentParser(prog="python -m model", description=__doc__)
-    parser.add_argument("--data", default="rooms", help="rooms, or a folder or file of NYUv2")
+    parser.add_argument("--task", default="depth", metavar="NAME|FILE", help="what is learned (docs/tasks.md)")
+    parser.add_argument("--data", default="rooms", help="rooms, or where the data of the task are")
     parser.add_argument("--out", type=Path, required=True, help="checkpoint to write (.safetensors)")
     parser.add_argument("--packs", type=Path, default=Path("data"), help="folder of packed data")
     parser.add_argument("--checkpoint", type=Path, help="network to fine-tune (with --init checkpoint)")
-    parser.add_argument("--encoder", default="efficientnet_b0", help="efficientnet_b0 or timm/<name>")
+    text = "timm/<name> or torchvision/<name>; the encoder of the depth network (default: efficientnet_b0)"
+    parser.add_argument("--encoder", help=text)
     parser.add_argument("--network", type=Path, metavar="FILE", help="a network of your own (docs/own.md)")
+    parser.add_argument("--input-size", type=int, default=PackSpec.input_size, help="side of the images, in pixels")
     parser.add_argument("--rooms-train", type=int, default=PackSpec.rooms_train, help="rendered train images")
     parser.add_argument("--seed", type=int, default=0)
     for field in dataclasses.fields(TrainSpec):
@@ -42,15 +48,17 @@ def main() -> None:
     options = parser.parse_args()
     spec = TrainSpec(**{field.name: getattr(options, field.name) for field in dataclasses.fields(TrainSpec)})
     torch.manual_seed(options.seed)
-    network, network_spec = _start(options, spec)
-    pack = Pack(prepare_pack(options.data, options.packs, PackSpec(rooms_train=options.rooms_train), _pack_progress))
+    pack_spec = PackSpec(options.input_size, rooms_train=options.rooms_train)
+    pack = Pack(prepare_data(options.task, options.data, options.packs, pack_spec, _pack_progress))
+    task = load_task(pack.task, Path(options.task) if pack.task.name.startswith(OWN) else None)
+    network, network_spec = _start(options, spec, pack)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     scratch = options.out.with_suffix(".resume")
     started = time.monotonic()
-    run = TrainingRun(pack, options.seed, device, scratch, _Bar(started))
+    run = TrainingRun(pack, options.seed, device, scratch, _Bar(started), task=task)
     history = train(network, spec, run)
-    metrics = depth_metrics(predict(network, pack.images("test"), device=device), pack.targets("test"))
-    best = spec.best_epoch(history)
+    metrics = metric_means(task, predict(network, pack.images("test"), device=device), pack.targets("test"))
+    best = spec.best_epoch(history, task)
     save_checkpoint(
         network,
         network_spec,
@@ -71,14 +79,14 @@ def main() -> None:
     print(f"\n{options.out}: " + ", ".join(f"test {name} {value:.4f}" for name, value in metrics.items()))
 
 
-def _start(options: argparse.Namespace, spec: TrainSpec) -> tuple[nn.Module, NetworkSpec]:
+def _start(options: argparse.Namespace, spec: TrainSpec, pack: Pack) -> tuple[nn.Module, NetworkSpec]:
     own = options.network and register_network(options.network)
     if (spec.init == "checkpoint") != (options.checkpoint is not None):
         raise InputError("--checkpoint", "goes with --init checkpoint", "both or neither")
+    network_spec = network_for(pack, options.task, own or options.encoder)
     if options.checkpoint is not None:
-        network, network_spec, _ = load_checkpoint(options.checkpoint, NetworkSpec(own or options.encoder))
+        network, network_spec, _ = load_checkpoint(options.checkpoint, network_spec)
         return network, network_spec
-    network_spec = NetworkSpec(own or options.encoder)
     network = build_network(network_spec)
     load_pretrained_(network, network_spec, spec.init)
     return network, network_spec

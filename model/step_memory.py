@@ -12,8 +12,8 @@ _OVER_SAVED = 1.5
 """Of what is kept: gradients of activations, and the convolutions' own space."""
 
 
-def saved_bytes(network: nn.Module, input_size: int) -> int:
-    """Bytes of all that the backward pass of one picture keeps beside the parameters; runs a copy, on the CPU."""
+def saved_bytes(network: nn.Module, shape: tuple[int, ...]) -> int:
+    """Bytes of all that the backward pass of one input (C x H x W) keeps beside the parameters; runs a copy."""
     network = copy.deepcopy(network).cpu().eval()
     known = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
     kept: dict[int, int] = {}
@@ -25,7 +25,7 @@ def saved_bytes(network: nn.Module, input_size: int) -> int:
         return saved
 
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda saved: saved):
-        output = network(torch.zeros(1, 3, input_size, input_size))
+        output = network(torch.zeros(1, *shape))
     del output  # held until here: what is freed could lend its address to the next
     return sum(kept.values())
 
@@ -33,7 +33,7 @@ def saved_bytes(network: nn.Module, input_size: int) -> int:
 def make_room_(network: nn.Module, run: TrainingRun, batch_size: int) -> None:
     """Have batches go in parts from the start where a GPU, shared with other trials, has no room for them whole."""
     if run.device.type == "cuda":
-        fit_(run, batch_size, saved_bytes(network, run.pack.input_size), free_gpu_bytes(run.device))
+        fit_(run, batch_size, saved_bytes(network, run.pack.input_shape), free_gpu_bytes(run.device))
 
 
 def fit_(run: TrainingRun, batch_size: int, picture: int, free: int) -> None:

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import fx, nn
 
 from model.errors import InputError
-from model.network.depth_network import build_network, example_image
+from model.network.build import build_network, example_image
 from model.network.spec import NetworkSpec
 from quant.engines import qnnpack
 from quant.engines.catalog import is_exported

@@ -14,12 +14,12 @@ from quant.tracing.trace import fuse_bn
 
 
 @torch.no_grad()
-def require_quantizable(network: nn.Module, input_size: int) -> None:
-    """Fuse, calibrate and convert a copy of ``network`` on noise, and run it.
+def require_quantizable(network: nn.Module, shape: tuple[int, int, int]) -> None:
+    """Fuse, calibrate and convert a copy of ``network`` on noise of C x H x W, and run it.
 
     Raises UnsupportedNetworkError with the first thing that failed; operator and line of code, if that was an operator.
     """
-    noise = torch.randn(2, 3, input_size, input_size, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0))
     spec = CalibrateSpec(activation_range="minmax")
     try:
         with warnings.catch_warnings():

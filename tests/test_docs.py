@@ -119,8 +119,8 @@ def desk(tmp_path_factory) -> Path:
         kaggle(folder / name)
     for name in ("docs", "checkpoints"):
         (folder / name).symlink_to(ROOT / name)
+    from model.network.build import build_network
     from model.network.checkpoint import save_checkpoint
-    from model.network.depth_network import build_network
     from model.network.spec import NetworkSpec
     from model.network.user_network import register_network
 

@@ -57,7 +57,7 @@ def on_qnnpack(prepared: fx.GraphModule) -> tuple[Network, int]:
 
 def exported(prepared: fx.GraphModule, engine: str, size: int, path: Path) -> tuple[Network, int]:
     """The file of ``engine`` at ``path`` as it runs; ``export`` fails where it lacks the weights of a layer."""
-    export(prepared, engine, size, path)
+    export(prepared, engine, torch.zeros(1, 3, size, size), path)
     return ExportedNetwork(engine, path), len(quant_convs(prepared))
 
 

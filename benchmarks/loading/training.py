@@ -94,8 +94,7 @@ def _run(pack: Pack, device: torch.device, clock: _Clock, constant: bool) -> Ite
         if constant:
             run.__dict__["feed"] = _ConstantFeed(pack, "train", device, "disk")
             for module in ("model.epochs", "quant.qat.finetune"):
-                stack.enter_context(patch(f"{module}.augment", lambda images, depth: (images, depth)))
-                stack.enter_context(patch(f"{module}.normalize", lambda images: images))
+                stack.enter_context(patch(f"{module}.augmented", lambda task, images, targets: (images, targets)))
         yield run
 
 

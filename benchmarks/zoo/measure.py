@@ -135,7 +135,7 @@ def _network(engine: str, prepared: fx.GraphModule, size: int, folder: Path) -> 
     if engine == qnnpack.ENGINE:
         return qnnpack.convert(prepared)
     path = folder / file_name(engine)
-    export(prepared, engine, size, path)
+    export(prepared, engine, torch.zeros(1, 3, size, size), path)
     return ExportedNetwork(engine, path)
 
 

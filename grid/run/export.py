@@ -17,6 +17,7 @@ from grid.storage.result_store import StageStore
 from model.errors import InputError
 from model.files import file_sha256
 from model.images import IMAGENET_MEAN, IMAGENET_STD, MAX_DEPTH_M
+from model.network.build import example_image
 from model.progress import Progress, ignore_progress
 from model.tasks.depth import depth_metrics
 from model.training import predict
@@ -59,7 +60,7 @@ def export_cell(
     if stored is not None and stored.is_file():
         shutil.copy(stored, file)
     else:
-        export(network, engine, form.network.input_size, file)
+        export(network, engine, example_image(form.network), file)
     card = {
         "cell": cell.name,
         "run": files.name,

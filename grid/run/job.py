@@ -9,7 +9,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from grid.paths import ROOMS_CHECKPOINT
+from grid.paths import ROOMS_CHECKPOINTS
+from grid.planning.combinations import network_of
 from grid.planning.plan import Plan, make_plan
 from grid.planning.void_init import require_init_used
 from grid.results.comparisons.margins import Margins, parse_margins
@@ -22,19 +23,22 @@ from grid.run.plan_text import describe
 from grid.run.progress import say
 from grid.scheduling.cores import own_cores
 from grid.scheduling.resources import Resources
-from grid.space.search_space import SearchSpace, load_space
+from grid.space.search_space import SearchSpace, load_space, of_task
 from grid.stages.work import Context
 from grid.storage.copies import kept_copy
 from grid.storage.disk import require_writable
 from grid.storage.remote import Remote, open_storage
 from grid.storage.result_store import StageStore
 from grid.storage.runs import checked_run_name
-from model.data.pack import Pack, prepare_pack
+from model.data.pack import Pack
+from model.data.task_pack import prepare_data
 from model.errors import InputError
 from model.network.checkpoint import checkpoint_sha256, load_checkpoint
-from model.network.spec import NetworkSpec
-from model.network.user_network import register_network
+from model.network.spec import DEPTH, LIBRARIES, NetworkSpec
+from model.network.user_network import OWN, register_network
 from model.progress import duration
+from model.tasks.load import task_facts
+from model.tasks.networks import network_for, network_of_task
 
 _REWRITTEN_S = 0.1  # between two states of a line on a terminal
 
@@ -92,22 +96,29 @@ def prepare(options: Options) -> Job:
     Only a dry run leaves no copies for workers in the storage. Raises InputError for whatever is wrong.
     """
     console = Console(highlight=False)
+    measures = measures_of(task_facts(options.task))
+    target, margins = parse_target(options.target, measures), parse_margins(options.margin, measures.margins)
     resources = Resources() if options.dry_run else _resources(options)
     seeds = None if options.seeds is None else read_seeds(options.seeds)
     storage, remote = open_storage(options.storage)
-    own = register_network(Path(options.network)) if options.network else None
-    space = load_space(options.grid, [*([f"network.encoder={own}"] if own else []), *options.overrides], seeds)
-    network = take_network(own, space.pack.input_size, storage) if own else None
-    checkpoint, checkpoint_network = _checkpoint(options, space)
-    branched = branched_networks(space)
+    named = _named_network(options)
+    told = [f"network.encoder={named}"] if named else []
+    if options.task != DEPTH:
+        told.append(f"network.task={task_facts(options.task).name}")
+    space = load_space(options.grid, [*told, *options.overrides], seeds)
+    bare = network_of(space.base)
+    if options.task == DEPTH:  # a bad network is told before the data are packed, which other tasks need first
+        network = take_network(bare, storage) if bare.encoder.startswith(OWN) else None
+        branched = branched_networks(space)
     store = StageStore(storage, remote)
     require_writable(storage)
-    spec = dataclasses.replace(space.pack, skip_bad=space.pack.skip_bad or options.skip_bad)
-    pack = Pack(
-        prepare_pack(options.data, storage / "packs", spec, _pack_progress(console), _pack_fetch(storage, remote))
-    )
-    measures = measures_of(pack.task)
-    target, margins = parse_target(options.target, measures), parse_margins(options.margin, measures.margins)
+    pack = _pack(options, space, storage, remote, console)
+    if options.task != DEPTH:
+        bare = network_for(pack, options.task, bare.encoder)
+        space = of_task(space, bare)
+        network = take_network(bare, storage) if bare.encoder.startswith(OWN) else None
+        branched = branched_networks(space)
+    checkpoint, checkpoint_network = _checkpoint(options, bare)
     sha256 = checkpoint_sha256(checkpoint) if checkpoint else None
     plan = make_plan(space, sha256, pack.fingerprint, checkpoint_network, branched)
     if not options.resume:  # a run of before this check still ends
@@ -119,7 +130,17 @@ def prepare(options: Options) -> Job:
     given = options.resume or options.run_name
     name = given or f"{space.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     stall_s = options.stall_minutes * 60 if options.stall_minutes > 0 else None
-    context = Context(storage, pack.path, checkpoint, network=network, stall_s=stall_s, remote=remote, cache=spec.cache)
+    task = kept_copy(Path(options.task), storage / "tasks") if pack.task.name.startswith(OWN) else None
+    context = Context(
+        storage,
+        pack.path,
+        checkpoint,
+        network=network,
+        task=task,
+        stall_s=stall_s,
+        remote=remote,
+        cache=space.pack.cache,
+    )
     return Job(
         options=options,
         target=target,
@@ -141,6 +162,23 @@ def _resources(options: Options) -> Resources:
     return Resources(options.cpus_per_trial, options.gpus_per_trial, options.address, options.retries)
 
 
+def _named_network(options: Options) -> str | None:
+    """The network of the command line: a file, which is made known, or a name; else that of the task."""
+    if options.network and options.network.startswith(LIBRARIES):
+        return options.network
+    if options.network:
+        return register_network(Path(options.network))
+    named = any(text.partition("=")[0].strip() == "network.encoder" for text in options.set)
+    return None if options.task == DEPTH or named else network_of_task(options.task)
+
+
+def _pack(options: Options, space: SearchSpace, storage: Path, remote: Remote | None, console: Console) -> Pack:
+    """The packed data of the grid, which are packed where they are missing."""
+    spec = dataclasses.replace(space.pack, skip_bad=space.pack.skip_bad or options.skip_bad)
+    progress, fetch = _pack_progress(console), _pack_fetch(storage, remote)
+    return Pack(prepare_data(options.task, options.data, storage / "packs", spec, progress, fetch))
+
+
 def _pack_fetch(storage: Path, remote: Remote | None) -> Callable[[Path], None]:
     """Fetches a pack that another machine has made and shared."""
 
@@ -156,7 +194,7 @@ def _provided(context: Context) -> Context:
     """The context with files that every worker reaches: a checkpoint of the storage's own, and uploads to its URI."""
     storage, remote, checkpoint = context.storage, context.remote, context.checkpoint
     context = dataclasses.replace(context, checkpoint=checkpoint and kept_copy(checkpoint, storage / "checkpoints"))
-    for file in filter(None, (context.pack, context.checkpoint, context.network)):
+    for file in filter(None, (context.pack, context.checkpoint, context.network, context.task)):
         if remote is not None:
             remote.push_file(file.relative_to(storage).as_posix())
     return context
@@ -167,12 +205,12 @@ def show(job: Job) -> None:
     print("\n".join([*job.described, "", job.estimate]))
 
 
-def _checkpoint(options: Options, space: SearchSpace) -> tuple[Path | None, NetworkSpec | None]:
+def _checkpoint(options: Options, bare: NetworkSpec) -> tuple[Path | None, NetworkSpec | None]:
     """The checkpoint to start from and its network, read once here so that a bad one fails before any work."""
-    given = options.checkpoint or (str(ROOMS_CHECKPOINT) if options.data == "rooms" else "none")
+    shipped = ROOMS_CHECKPOINTS.get(options.task) if options.data == "rooms" else None
+    given = options.checkpoint or (str(shipped) if shipped and shipped.is_file() else "none")
     if given == "none":
         return None, None
-    bare = NetworkSpec(str(space.base["network.encoder"]), space.pack.input_size)
     with aside() as process:
         spec = process.submit(_network_of, Path(given), bare).result()
     return Path(given).absolute(), spec

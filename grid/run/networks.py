@@ -50,7 +50,7 @@ def branched_networks(space: SearchSpace) -> frozenset[NetworkSpec]:
 
 
 def _branched(spec: NetworkSpec) -> bool | InputError:
-    from model.network.depth_network import build_network, example_image
+    from model.network.build import build_network, example_image
     from quant.tracing.branches import has_branches
 
     try:
@@ -64,18 +64,18 @@ def _end_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def take_network(name: str, input_size: int, storage: Path) -> Path:
+def take_network(spec: NetworkSpec, storage: Path) -> Path:
     """Try the registered network ``own/...`` on the whole way to int8; returns a copy of its file in the storage.
 
     The user's file may change while the grid runs. Raises InputError where the network cannot be built or quantized.
     """
-    from model.network.depth_network import build_network  # torchvision, timm and torch.fx: 0.2 GB, for this alone
+    from model.network.build import build_network  # torchvision, timm and torch.fx: 0.2 GB, for this alone
     from quant.graph import UnsupportedNetworkError
     from quant.quantizable import require_quantizable
 
-    own = own_network(name)
+    own = own_network(spec.encoder)
     try:
-        require_quantizable(build_network(NetworkSpec(name, input_size)), input_size)
+        require_quantizable(build_network(spec), spec.shape)
     except UnsupportedNetworkError as error:
         problem, expected = f"its network cannot be quantized ({error})", "fixed sizes, and no branch on tensor values"
         raise InputError(str(own.file), problem, expected, "docs/own.md says what is possible.") from error

@@ -16,6 +16,8 @@ from grid.space.search_space import is_name
 from grid.storage.runs import known_run
 from grid.tracking.uri import UI_PORT
 from model.errors import InputError
+from model.network.spec import LIBRARIES
+from model.tasks.names import BUILT_IN
 
 DESCRIPTION = "Quantization grid runner: which recipe gives my network the best accuracy, size and latency?"
 GRID = "grid"
@@ -37,6 +39,7 @@ class Options:
     """All that the command line says, by the names of its flags."""
 
     grid: str
+    task: str
     data: str
     skip_bad: bool
     checkpoint: str | None
@@ -131,10 +134,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python runner.py", description=DESCRIPTION)
     add = parser.add_argument
     add("--grid", default="full", metavar="NAME|FILE", help="search space (default: full)")
-    add("--data", default="rooms", metavar="rooms|PATH", help="built-in rooms, or NYUv2 on disk")
+    text = f"what is learned: {', '.join(BUILT_IN)}, or a Python file (default: depth; see docs/tasks.md)"
+    add("--task", default=BUILT_IN[0], metavar="NAME|FILE", help=text)
+    add("--data", default="rooms", metavar="rooms|PATH", help="built-in rooms, or data of the task on disk")
     add("--skip-bad", action="store_true", help="count and skip broken pictures instead of failing")
     add("--checkpoint", metavar="FILE", help="float network to start from; 'none' trains one")
-    add("--network", metavar="FILE", help="a network of your own, a Python file: see docs/own.md")
+    text = "a Python file (docs/own.md), or timm/NAME or torchvision/NAME"
+    add("--network", metavar="FILE|NAME", help=text)
     add("--storage", default="results", metavar="DIR|URI", help="of all results (default: results)")
     add("--run-name", metavar="NAME", help="MLflow run, and folder runs/NAME in the storage (default: grid and time)")
     add("--resume", metavar="NAME", help="continue this run; finished stages are kept")
@@ -177,8 +183,10 @@ def saved(options: Options, run_name: str) -> dict[str, Any]:
         "data": options.data == "rooms",
         "checkpoint": options.checkpoint == "none",
         "grid": is_name(options.grid),
+        "task": options.task in BUILT_IN,
+        "network": (options.network or "").startswith(LIBRARIES),
     }
-    for key in ("data", "checkpoint", "grid", "network"):
+    for key in ("data", "checkpoint", "grid", "network", "task"):
         if arguments[key] is not None and not named.get(key):
             arguments[key] = str(Path(arguments[key]).absolute())
     return {"run_name": run_name, "arguments": arguments}

@@ -199,6 +199,7 @@ def run_context(plan: Plan, pack: Pack, run_name: str, command: str) -> dict[str
         "run": run_name,
         "origin": pack.origin,
         "data_fingerprint": pack.fingerprint,
+        **({"task": pack.task.text()} if pack.task.identity else {}),
         "test_images": pack.size("test"),
         "python": platform.python_version(),
         **{name: version(name) for name in _PACKAGES},

@@ -5,7 +5,7 @@ import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from grid.space.values import (
 from grid.space.yaml_reader import LONGEST, read_yaml
 from model.data.pack import PackSpec
 from model.errors import InputError
+from model.network.spec import NetworkSpec
 
 MAX_CELLS = 2000
 MOST_CELLS = 100_000
@@ -127,6 +128,12 @@ def load_space(
         (*fixed.values(), *itertools.chain(*axes.values())),
         top["finetuned_baseline"],
     )
+
+
+def of_task(space: SearchSpace, network: NetworkSpec) -> SearchSpace:
+    """The space with what the data of another task than depth say about its networks: shapes and classes."""
+    told = {f"network.{key}": value for key, value in asdict(network).items() if key != "encoder"}
+    return replace(space, base={**space.base, **told})
 
 
 def is_name(text: str | Path) -> bool:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from grid.stages.work import Work
 from model.data.pack import Pack
-from model.images import normalize
+from model.images import to_network
 from quant.outliers import typical_images
 
 CHECK_IMAGES = 8
@@ -31,7 +31,7 @@ class CalibrationImages:
         return len(self.indices)
 
     def __getitem__(self, where: slice) -> Tensor:
-        return normalize(self.pack.images("train", self.indices[where]))
+        return to_network(self.pack.images("train", self.indices[where]))
 
 
 def drawn_images(work: Work, network: nn.Module) -> tuple[CalibrationImages, dict[str, Any]]:

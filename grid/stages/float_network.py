@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from grid.stages.calibration_images import CalibrationImages, check_images, drawn_images
 from grid.stages.work import Outcome, StageError, Work
+from model.network.build import build_network, example_image
 from model.network.checkpoint import checkpoint_sha256, load_checkpoint
-from model.network.depth_network import build_network, example_image
 from model.network.pretrained import load_pretrained_
 from model.network.spec import NetworkSpec
 from model.network.user_network import OWN

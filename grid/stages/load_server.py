@@ -23,7 +23,7 @@ from torch import nn
 
 from grid.space.settings import LatencySpec
 from grid.stages.latency import Forward, profile_operators, time_pairs
-from model.network.depth_network import build_network
+from model.network.build import build_network
 from model.network.spec import NetworkSpec
 from model.network.user_network import register_network
 from quant.artifact import load_network

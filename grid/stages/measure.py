@@ -11,7 +11,7 @@ from grid.planning.output_files import LATENCIES, OPERATORS
 from grid.stages.fresh_loads import measure_fresh
 from grid.stages.shared_measurement import graph_hash_of, shared_measurement
 from grid.stages.work import Outcome, Work
-from model.images import normalize
+from model.images import to_network
 from quant.artifact import load_network
 from quant.state import require_state
 from quant.timing_class import timing_class
@@ -36,7 +36,7 @@ def _measure(work: Work, out: Path) -> Outcome:
     """Latency beside the float reference, and the profiler's table of operators."""
     network = load_network(work.inputs["network"])
     require_state(network, "evaluate")
-    example = normalize(work.pack.images("test", [0]))
+    example = to_network(work.pack.images("test", [0]))
     spec, runtime = work.group("latency"), str(work.node.settings["float_runtime"])
     own_network = work.context.network
     found = measure_fresh(

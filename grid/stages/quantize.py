@@ -10,7 +10,7 @@ from grid.planning.output_files import INSPECTION
 from grid.stages.analysis_files import write_analysis
 from grid.stages.calibration_images import CalibrationImages, calibrated_on, check_images, drawn_images, unseen_images
 from grid.stages.work import Outcome, StageError, Work
-from model.network.depth_network import example_image
+from model.network.build import example_image
 from model.tasks.task import metric_means
 from quant.analysis.mixed_precision import keep_worst_float
 from quant.analysis.site_errors import analyze
@@ -134,7 +134,7 @@ def convert_network(work: Work) -> Outcome:
     known = {}  # what the files of the engine do not say
     if is_exported(engine):
         file = work.out / file_name(engine)
-        graph_hash = export(source, engine, form.network.input_size, file)
+        graph_hash = export(source, engine, example_image(form.network), file)
         known["timing_class"] = file_structure(source, engine, example_image(form.network))
         converted = ExportedNetwork(engine, file)
     else:

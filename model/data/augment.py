@@ -19,28 +19,47 @@ _YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.
 
 
 def augment(images: Tensor, depth: Tensor) -> tuple[Tensor, Tensor]:
-    """Flip and colour uint8 Nx3xHxW images, and flip their Nx1xhxw depth; draws from torch's global generator.
+    """Flip and colour uint8 Nx3xHxW images, and flip their NxCxhxw depth; draws from torch's global generator.
 
     The images come back as float32 in [0, 255], not rounded.
     """
     flips = torch.rand(len(images)) < _FLIPPED
-    flip = _flip_each if images.device.type == "cpu" else _flip_together
+    return _coloured(images, flips), flipped(depth, flips)
+
+
+def augment_images(images: Tensor) -> Tensor:
+    """Flip and colour images alone, as ``augment`` does."""
+    return _coloured(images, torch.rand(len(images)) < _FLIPPED)
+
+
+def flip_together(*planes: Tensor) -> list[Tensor]:
+    """Mirror half of the images in each of several NxCxHxW stacks, the same ones in all."""
+    flips = torch.rand(len(planes[0])) < _FLIPPED
+    return [flipped(one, flips) for one in planes]
+
+
+def flipped(planes: Tensor, flips: Tensor) -> Tensor:
+    """NxCxHxW with those mirrored of which ``flips`` [N] is true."""
+    return _flip_each(planes, flips) if planes.device.type == "cpu" else _flip_at_once(planes, flips)
+
+
+def _coloured(images: Tensor, flips: Tensor) -> Tensor:
     # Not blocking: the step goes on while a GPU still works on the one before.
     matrix, contrast, luma = (drawn.to(images.device, non_blocking=True) for drawn in (*_draw(len(images)), _LUMA))
-    pixels = flip(images, flips).flatten(2).float()
+    pixels = flipped(images, flips).flatten(2).float()
     # Contrast turns about the mean grey, which the rest of the matrix leaves grey.
     grey = (matrix @ pixels.mean(2, keepdim=True) * luma.reshape(3, 1)).sum(1, keepdim=True)
     coloured = torch.baddbmm((1.0 - contrast) * grey, contrast * matrix, pixels).clamp_(0.0, 255.0)
-    return coloured.reshape(images.shape), flip(depth, flips)
+    return coloured.reshape(images.shape)
 
 
 def _flip_each(planes: Tensor, flips: Tensor) -> Tensor:
     """NxCxHxW with some mirrored, one copy a picture: on a CPU a tenth of the time of the other."""
     pairs = zip(planes, flips.tolist(), strict=True)
-    return torch.stack([one.flip(2) if flipped else one for one, flipped in pairs])
+    return torch.stack([one.flip(2) if mirrored else one for one, mirrored in pairs])
 
 
-def _flip_together(planes: Tensor, flips: Tensor) -> Tensor:
+def _flip_at_once(planes: Tensor, flips: Tensor) -> Tensor:
     """The same in two kernels for all pictures: what a GPU spends on each picture of the other is its start."""
     return torch.where(flips.to(planes.device, non_blocking=True)[:, None, None, None], planes.flip(3), planes)
 

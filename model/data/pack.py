@@ -38,9 +38,10 @@ _TASK_ATTRIBUTES = {"task", "layout"}
 
 @dataclass(frozen=True)
 class PackSpec:
-    """What a pack holds: input size in pixels, rooms to render, how NYUv2 is split, what to skip.
+    """What a pack holds: input size in pixels, rooms to render, how data without splits are split, what to skip.
 
-    ``cache`` is where training keeps its pictures, which changes none of them.
+    ``test_fraction`` is for the folders of other tasks: NYUv2 has its test images. ``cache`` is where training keeps
+    its pictures, which changes none of them.
     """
 
     input_size: int = 224
@@ -48,6 +49,7 @@ class PackSpec:
     rooms_val: int = 64
     rooms_test: int = 128
     val_fraction: float = 0.1
+    test_fraction: float = 0.1
     skip_bad: bool = False
     cache: str = "auto"
 
@@ -59,9 +61,10 @@ class PackSpec:
             raise InputError("data.input_size", "does not fit the strides", "a multiple of 32", value=value)
         for name in ("rooms_train", "rooms_val", "rooms_test"):
             require_range(f"data.{name}", getattr(self, name), 1, MOST_ROOMS)
-        if not 0 < self.val_fraction < 1:
-            value = repr(self.val_fraction)
-            raise InputError("data.val_fraction", "is out of range", "above 0, below 1", value=value)
+        for name in ("val_fraction", "test_fraction"):
+            if not 0 < getattr(self, name) < 1:
+                value = repr(getattr(self, name))
+                raise InputError(f"data.{name}", "is out of range", "above 0, below 1", value=value)
 
 
 def prepare_pack(
@@ -80,22 +83,28 @@ def prepare_pack(
     source = _rooms(spec) if data == "rooms" else _nyu(Path(data), spec)
     key = json.dumps([FORMAT, spec.input_size, source.origin, source.identity])
     path = folder / f"{source.name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.h5"
+    attributes = {"format": FORMAT, "input_size": spec.input_size, "output_size": spec.input_size // 4}
+    return made(path, source, attributes, progress, fetch)
+
+
+def made(
+    path: Path,
+    source: Source,
+    attributes: Mapping[str, object],
+    progress: PackProgress | None,
+    fetch: Callable[[Path], object],
+) -> Path:
+    """The pack ``path``, which is written from its source where it is missing."""
     if not _is_pack(path):
         fetch(path)
     if _is_pack(path):
         return path
-    attributes = {
-        "format": FORMAT,
-        "input_size": spec.input_size,
-        "output_size": spec.input_size // 4,
-        "origin": source.origin,
-        "origin_detail": json.dumps(source.detail, sort_keys=True),
-    }
+    described = {"origin": source.origin, "origin_detail": json.dumps(source.detail, sort_keys=True)}
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_pack(path, source, attributes, progress, _is_pack)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_pack(path, source, {**attributes, **described}, progress, _is_pack)
     except OSError as error:
-        raise InputError(str(folder), f"cannot be written to ({error})", "a folder for packed data") from error
+        raise InputError(str(path.parent), f"cannot be written to ({error})", "a folder for packed data") from error
     return path
 
 
@@ -178,8 +187,11 @@ class Pack:
 
     @property
     def fingerprint(self) -> str:
-        """sha256 over the pictures, depths and scenes of all splits."""
-        return str(self.attributes["fingerprint"])
+        """sha256 over the arrays and scenes of all splits, and over the code of a task other than depth."""
+        content = str(self.attributes["fingerprint"])
+        if not self.task.identity:
+            return content
+        return hashlib.sha256(f"{content} {self.task.identity}".encode()).hexdigest()
 
     @property
     def origin(self) -> str:

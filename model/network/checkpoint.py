@@ -55,7 +55,7 @@ def load_checkpoint(path: Path, bare: NetworkSpec | None = None) -> tuple[nn.Mod
     front or without, and no metadata.
     Raises InputError for a file that is missing, broken, not a checkpoint, or of another network.
     """
-    from model.network.depth_network import build_network  # torchvision and timm, of no use to those who only hash
+    from model.network.build import build_network  # torchvision and timm, of no use to those who only hash
 
     path = Path(path)
     if not os.path.isfile(path):  # unlike Path.is_file, also where no file system takes so long a name

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from model.network.decoder import ConvBNReLU, Decoder
 from model.network.encoder import build_encoder
 from model.network.spec import NetworkSpec
-from model.network.user_network import OWN, build_own
 
 BASE_CHANNELS = (128, 16, 16, 16)
 BRANCH_CHANNELS = (128, 16, 16, 16)
@@ -57,15 +56,12 @@ class DepthHead(nn.Module):
         return depth
 
 
-def build_network(spec: NetworkSpec) -> nn.Module:
+def build_depth_network(spec: NetworkSpec) -> DepthNetwork:
     """Build the network with random weights, in train mode; nothing is downloaded.
 
-    A network of the user's own has the weights that its file gives it. All sizes inside ours are fixed at build from
-    ``spec.input_size``, so that ``torch.fx`` traces the network. Raises InputError where the encoder does not exist
-    or does not give four usable stages, or the user's own network does not give a depth map.
+    All sizes inside are fixed at build from ``spec.input_size``, so that ``torch.fx`` traces the network. Raises
+    InputError where the encoder does not exist or does not give four usable stages.
     """
-    if spec.encoder.startswith(OWN):
-        return build_own(spec.encoder, spec.input_size)
     encoder = build_encoder(spec.encoder, spec.input_size)
     stages = probe_stages(encoder, spec.input_size)
     decoder = Decoder(
@@ -74,12 +70,9 @@ def build_network(spec: NetworkSpec) -> nn.Module:
         base_channels=BASE_CHANNELS,
         branch_channels=BRANCH_CHANNELS,
     )
-    return DepthNetwork(encoder, decoder, DepthHead(sum(BRANCH_CHANNELS), HEAD_CHANNELS)).train()
-
-
-def example_image(spec: NetworkSpec) -> Tensor:
-    """An image of the network's size, all zeros, 1x3xSxS."""
-    return torch.zeros(1, 3, spec.input_size, spec.input_size)
+    network = DepthNetwork(encoder, decoder, DepthHead(sum(BRANCH_CHANNELS), HEAD_CHANNELS))
+    network.train()
+    return network
 
 
 def probe_stages(encoder: nn.Module, input_size: int) -> tuple[Stage, ...]:

@@ -3,13 +3,14 @@
 import importlib.util
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import timm
 import torch
+import torchvision
 from huggingface_hub import constants as hub_constants
 from huggingface_hub import try_to_load_from_cache
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from model.errors import InputError
 from model.images import IMAGENET_MEAN, IMAGENET_STD
 from model.network.depth_network import DepthNetwork
 from model.network.encoder import TIMM, build_encoder
+from model.network.named import FirstOutput
 from model.network.spec import NetworkSpec
 from model.network.user_network import OWN
 
@@ -54,13 +56,66 @@ def load_pretrained_(network: nn.Module, spec: NetworkSpec, source: str) -> None
     """
     if source not in SOURCES:
         raise InputError("train.init", f"{source!r} is unknown", f"one of {', '.join(SOURCES)}")
-    if spec.encoder.startswith(OWN):
+    if spec.encoder.startswith(OWN) or source == "random":
         return
-    assert isinstance(network, DepthNetwork)
+    if not isinstance(network, DepthNetwork):
+        _load_library_(network, spec, source)
+        return
     if source == "imagenet":
         _load_imagenet_(network.encoder, spec)
     elif source == "lite0":
         _load_lite0_(network.encoder, spec)
+
+
+def _load_library_(network: nn.Module, spec: NetworkSpec, source: str) -> None:
+    """The ImageNet weights of a whole network of timm or torchvision, without those of other shapes: its classifier."""
+    if source != "imagenet" or spec.shape[0] != len(IMAGENET_MEAN):
+        problem = f"{source!r} has no weights for {spec.encoder} on inputs of {'x'.join(map(str, spec.shape))}"
+        raise InputError("train.init", problem, "imagenet (RGB images) or random")
+    pretrained, url = pretrained_source(spec.encoder)
+    try:
+        weights = pretrained().state_dict()
+    except (OSError, HTTPException, RuntimeError) as error:
+        raise _not_loaded(spec.encoder, url, error) from error
+    own = network.state_dict()
+    prefix = "network." if isinstance(network, FirstOutput) else ""
+    named = {f"{prefix}{name}": value for name, value in weights.items()}
+    fitting = {name: value for name, value in named.items() if name in own and own[name].shape == value.shape}
+    network.load_state_dict({**own, **fitting})
+
+
+def pretrained_source(name: str) -> tuple[Callable[[], nn.Module], str]:
+    """What builds a library's network with its ImageNet weights, and where these are, here or on a hub that answers.
+
+    Raises InputError where there are none, or the hub does not answer.
+    """
+    if name.startswith(TIMM):
+        config = timm.get_pretrained_cfg(name.removeprefix(TIMM))
+        if config is None or not config.has_weights:
+            raise InputError(
+                "train.init", f"timm has no ImageNet weights for {name!r}", "a model with weights", _INSTEAD
+            )
+        url = f"{hub_constants.ENDPOINT}/{config.hf_hub_id}" if config.hf_hub_id else str(config.url)
+        cached = config.hf_hub_id and any(
+            isinstance(try_to_load_from_cache(config.hf_hub_id, file), str) for file in HUB_FILES
+        )
+        if not cached:
+            require_answer(url, name)
+        return lambda: timm.create_model(name.removeprefix(TIMM), pretrained=True), url
+    model = name.removeprefix("torchvision/")
+    weights = torchvision.models.get_model_weights(model)
+    if not len(weights):
+        raise InputError("train.init", f"torchvision has no weights for {name!r}", "a model with weights", _INSTEAD)
+    url = weights.DEFAULT.url
+    if not Path(torch.hub.get_dir(), "checkpoints", Path(urlsplit(url).path).name).is_file():
+        require_answer(url, name)
+    return lambda: torchvision.models.get_model(model, weights="DEFAULT"), url
+
+
+def _not_loaded(name: str, url: str, error: Exception) -> InputError:
+    why = (str(error) or type(error).__name__).strip().splitlines()[0]
+    problem = f"the ImageNet weights of {name!r} cannot be loaded ({why})"
+    return InputError("train.init", problem, f"the weights of {url}", _INSTEAD)
 
 
 def _load_imagenet_(encoder: nn.Module, spec: NetworkSpec) -> None:
@@ -82,9 +137,7 @@ def _load_imagenet_(encoder: nn.Module, spec: NetworkSpec) -> None:
     try:
         pretrained = build_encoder(name, spec.input_size, pretrained=True)
     except (OSError, HTTPException, RuntimeError) as error:
-        reason = (str(error) or type(error).__name__).strip().splitlines()[0]
-        problem = f"the ImageNet weights of {name!r} cannot be loaded ({reason})"
-        raise InputError("train.init", problem, f"the weights of {url}", _INSTEAD) from error
+        raise _not_loaded(name, url, error) from error
     encoder.load_state_dict(pretrained.state_dict())
     if config is not None:
         _fold_scaling_(encoder, config.mean, config.std)

@@ -6,6 +6,7 @@ nor a stored network can name code to run.
 
 import hashlib
 import importlib.util
+import inspect
 import sys
 import traceback
 from collections.abc import Callable
@@ -18,6 +19,8 @@ import torch
 from torch import nn
 
 from model.errors import InputError
+from model.network.spec import DEPTH, NetworkSpec
+from model.tasks.nested import leaves
 
 OWN = "own/"
 _INSTEAD = "docs/own.md shows a whole one."
@@ -29,7 +32,7 @@ class OwnNetwork:
 
     file: Path
     sha256: str
-    build: Callable[[int], nn.Module]
+    build: Callable[..., nn.Module]
 
 
 _registered: dict[str, OwnNetwork] = {}
@@ -60,34 +63,41 @@ def own_network(name: str) -> OwnNetwork:
     return _registered[name]
 
 
-def build_own(name: str, input_size: int) -> nn.Module:
-    """Build the network in train mode, after a check that it gives depth maps of the right shape.
+def build_own(spec: NetworkSpec) -> nn.Module:
+    """Build the network in train mode; that of depth after a check that it gives depth maps of the right shape.
 
     Raises InputError naming the file where its ``build`` or its network fails.
     """
-    network, depth = built_once(name, input_size)
-    file, expected = str(own_network(name).file), (1, 1, input_size // 4, input_size // 4)
-    if not isinstance(depth, torch.Tensor) or tuple(depth.shape) != expected:
-        shape = list(depth.shape) if isinstance(depth, torch.Tensor) else f"a {type(depth).__name__}"
-        problem = f"turns an image of {input_size} pixels into {shape}"
-        raise InputError(file, problem, f"{list(expected)}: one depth map of a quarter of its size", _INSTEAD)
+    network, outputs = built_once(spec.encoder, spec.shape, spec.classes)
+    file, size = str(own_network(spec.encoder).file), spec.output_size
+    if spec.task == DEPTH and (not isinstance(outputs, torch.Tensor) or tuple(outputs.shape) != (1, 1, size, size)):
+        shape = list(outputs.shape) if isinstance(outputs, torch.Tensor) else f"a {type(outputs).__name__}"
+        problem = f"turns an image of {spec.input_size} pixels into {shape}"
+        raise InputError(file, problem, f"{[1, 1, size, size]}: one depth map of a quarter of its size", _INSTEAD)
+    if not all(isinstance(value, torch.Tensor) for value in leaves(outputs).values()):
+        kind = type(outputs).__name__
+        raise InputError(file, f"its network gives a {kind}", "a tensor, or a tuple or dict of tensors", _INSTEAD)
     return network.train()
 
 
-def built_once(name: str, input_size: int) -> tuple[nn.Module, Any]:
-    """The network in eval mode, of whatever task, and what it gives for an image of zeros.
+def built_once(name: str, shape: tuple[int, int, int], classes: int = 0) -> tuple[nn.Module, Any]:
+    """The network in eval mode, of whatever task, and what it gives for an input of zeros of C x H x W.
 
-    Raises InputError naming the file where its ``build`` or its network fails.
+    ``build`` gets the side of square inputs, and (H, W) of others; the number of classes too, where it asks for
+    ``classes``. Raises InputError naming the file where its
+    ``build`` or its network fails.
     """
-    own = own_network(name)
+    own, (_, height, width) = own_network(name), shape
+    size = height if height == width else (height, width)
     try:
-        network = own.build(input_size)
+        more = {"classes": classes} if "classes" in inspect.signature(own.build).parameters else {}
+        network = own.build(size, **more)
         if not isinstance(network, nn.Module):
             raise TypeError(f"build returned a {type(network).__name__}, not a torch.nn.Module")
         with torch.no_grad():
-            return network, network.eval()(torch.zeros(1, 3, input_size, input_size))
+            return network, network.eval()(torch.zeros(1, *shape))
     except (Exception, SystemExit) as error:  # whatever the user's code raises
-        problem = f"fails at {input_size} pixels ({reason(error, own.file)})"
+        problem = f"fails at {size} pixels ({reason(error, own.file)})"
         raise InputError(str(own.file), problem, "build(input_size) to give a network of images", _INSTEAD) from error
 
 
@@ -116,10 +126,10 @@ def _read(file: Path, hint: str) -> bytes:
         raise InputError(str(file), f"cannot be read ({error.strerror})", "a Python file", hint) from error
 
 
-def _run(file: Path) -> Callable[[int], nn.Module]:
+def _run(file: Path) -> Callable[..., nn.Module]:
     """Run the file and return its ``build``."""
     _, module = run_file(file, "own", _INSTEAD)
-    build: Callable[[int], nn.Module] | None = getattr(module, "build", None)
+    build: Callable[..., nn.Module] | None = getattr(module, "build", None)
     if not callable(build):
         raise InputError(str(file), "has no function build", "def build(input_size: int) -> nn.Module", _INSTEAD)
     return build

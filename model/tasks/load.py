@@ -13,11 +13,11 @@ from torch import Tensor
 from model.errors import InputError
 from model.network.user_network import OWN, run_file
 from model.tasks.depth import DEPTH
-from model.tasks.facts import MetricFacts, TaskFacts
+from model.tasks.facts import DEPTH_FACTS, MetricFacts, TaskFacts
+from model.tasks.names import BUILT_IN
 from model.tasks.nested import Nested
 from model.tasks.task import Augment, ImageMetric, Metrics, Task
 
-BUILT_IN = ("depth", "classification", "segmentation", "restoration")
 _FORM = "docs/tasks.md shows whole ones."
 
 
@@ -59,10 +59,25 @@ def task_of(name: str, identity: str, module: ModuleType) -> Task:
     return Task(name, identity, loss, metrics, augment, distillation)
 
 
+def task_facts(name: str) -> TaskFacts:
+    """What is said about a task before its data are known; raises InputError as ``task_module`` and ``task_of`` do."""
+    if name == DEPTH.name:
+        return DEPTH_FACTS
+    return facts_of(task_of(*task_module(name)))
+
+
 def facts_of(task: Task, classes: tuple[str, ...] = ()) -> TaskFacts:
     """What is said about a task without its code."""
-    metrics = tuple(MetricFacts(name, bool(metric.higher_is_better)) for name, metric in task.metrics.items())
-    return TaskFacts(task.name, task.identity, metrics, classes)
+    return TaskFacts(task.name, task.identity, tuple(map(_metric_facts, task.metrics, task.metrics.values())), classes)
+
+
+def _metric_facts(name: str, metric: Any) -> MetricFacts:
+    """Half a percentage point, or 1 % of a metric of which less is better, where the task names no margin."""
+    better = bool(metric.higher_is_better)
+    title, margin = str(getattr(metric, "title", "")), getattr(metric, "margin", None)
+    if margin is None:
+        return MetricFacts(name, better, title, *((0.005, False) if better else (0.01, True)))
+    return MetricFacts(name, better, title, float(margin), bool(getattr(metric, "margin_is_relative", False)))
 
 
 def call_with_known(function: Callable[..., Any], **known: Any) -> Any:

@@ -22,10 +22,17 @@ Augment = Callable[[Tensor, Nested], tuple[Tensor, Nested]]
 
 @dataclass(frozen=True)
 class ImageMetric:
-    """A metric that is the mean of a figure of each image: ``figures`` of (outputs, targets) are [N], NaN for none."""
+    """A metric that is the mean of a figure of each image: ``figures`` of (outputs, targets) are [N], NaN for none.
+
+    ``title`` is what tables call it, and ``margin`` up to which difference two networks are as good as each other, in
+    parts of the figure where it ``is_relative``.
+    """
 
     figures: Callable[[Nested, Nested], Tensor]
     higher_is_better: bool
+    title: str = ""
+    margin: float | None = None
+    margin_is_relative: bool = False
 
 
 Metrics = Mapping[str, "ImageMetric | TorchMetric"]

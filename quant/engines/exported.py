@@ -47,16 +47,15 @@ def file_name(engine: str) -> str:
 
 
 @torch.no_grad()
-def export(network: nn.Module, engine: str, input_size: int, path: Path) -> str:
+def export(network: nn.Module, engine: str, example: Tensor, path: Path) -> str:
     """Write a prepared network with frozen ranges, or a float one, for ``engine``; returns the hash of its arithmetic.
 
-    Scales, zero points and int8 weights are those of the prepared network. Raises ExportError where the engine's
-    packages are missing.
+    ``example`` is an input, 1xCxHxW. Scales, zero points and int8 weights are those of the prepared network. Raises
+    ExportError where the engine's packages are missing.
     """
     reason = missing(engine)
     if reason:
         raise ExportError(reason)
-    example = torch.zeros(1, 3, input_size, input_size)
     plain = plain_form(network, engine, example)
     digest = f"{engine} {arithmetic_hash(plain)}"
     _ENGINES[engine].write(plain, example, path)

@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+from model.network.build import build_network
 from model.network.checkpoint import SUFFIXES, load_checkpoint
-from model.network.depth_network import build_network
 from model.network.spec import NetworkSpec
 from tests.bad_input.answers import handled, refusal
 from tests.generated import generated
@@ -281,7 +281,7 @@ def small(request, tmp_path_factory, state) -> Iterator[tuple[Path, bytes]]:
         save_file(tensors, path, metadata={"format": "depth-network-1", "network": "{}", "metadata": "{}"})
     network = build_network(SPEC)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("model.network.depth_network.build_network", lambda spec: network)  # which takes most of the time
+        patch.setattr("model.network.build.build_network", lambda spec: network)  # which takes most of the time
         yield path, path.read_bytes()
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from model.network.spec import NetworkSpec
 from model.network.user_network import build_own, register_network
 from tests.bad_input.answers import refusal
 
@@ -42,7 +43,7 @@ def test_a_build_without_a_network_is_reported_and_ends_nothing(tmp_path, name):
     file = tmp_path / "bad_build.py"
     file.write_text(f"from torch import nn\n\ndef build(size):\n    {BUILDS[name]}\n")
     own = register_network(file)
-    assert refusal(lambda: build_own(own, 64)).startswith(f"{file}: ")
+    assert refusal(lambda: build_own(NetworkSpec(own, 64))).startswith(f"{file}: ")
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def int8(tmp_path_factory) -> tuple[Path, np.ndarray, np.ndarray]:
     """The folder of a tiny real int8 network, two images uint8, and its depth of them in metres."""
     folder = tmp_path_factory.mktemp("network")
     from model.images import normalize
-    from model.network.depth_network import build_network
+    from model.network.build import build_network
     from model.network.spec import NetworkSpec
     from quant.artifact import Form, load_network, save_network
     from quant.calibrate import calibrate

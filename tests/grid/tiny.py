@@ -21,8 +21,9 @@ from grid.stages.work import Context
 from grid.storage.result_store import StageStore, write_record
 from model.data.pack import Pack, PackSpec, prepare_pack
 from model.images import normalize
+from model.network.build import build_network
 from model.network.checkpoint import checkpoint_sha256, save_checkpoint
-from model.network.depth_network import DepthNetwork, build_network
+from model.network.depth_network import DepthNetwork
 from model.network.spec import NetworkSpec
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,13 +12,15 @@ from tests.model.tiny_training import CPU, same, tiny
 def test_what_the_backward_pass_keeps_is_counted_once_and_without_parameters():
     network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 1, 1))
     image, activation = 3 * 32 * 32, 4 * 32 * 32
-    assert saved_bytes(network, 32) == 4 * (image + activation), "the convolution after ReLU keeps the same values"
+    assert saved_bytes(network, (3, 32, 32)) == 4 * (image + activation), (
+        "the convolution after ReLU keeps the same values"
+    )
 
 
 def test_it_grows_with_the_area_and_nothing_of_the_network_moves():
     network = tiny().train()
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    assert saved_bytes(network, 128) == pytest.approx(4 * saved_bytes(network, 64), rel=0.01)
+    assert saved_bytes(network, (3, 128, 128)) == pytest.approx(4 * saved_bytes(network, (3, 64, 64)), rel=0.01)
     assert network.training
     assert same(before, network)
 

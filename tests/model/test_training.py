@@ -10,7 +10,7 @@ from torch.nn import functional
 from model.epochs import Steps, TrainingRun, shuffled_batches, train_epoch
 from model.errors import InputError
 from model.images import normalize
-from model.network.depth_network import build_network
+from model.network.build import build_network
 from model.network.spec import NetworkSpec
 from model.tasks.depth import depth_metrics
 from model.training import TrainSpec, predict, validate

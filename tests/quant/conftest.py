@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from model.network.depth_network import build_network
+from model.network.build import build_network
 from model.network.spec import NetworkSpec
 from quant.calibrate import calibrate
 from quant.engines import qnnpack

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from model.errors import InputError
-from model.network.depth_network import build_network
+from model.network.build import build_network
 from model.network.spec import NetworkSpec
 from model.network.user_network import register_network
 from quant.analysis.weight_widths import choose_widths

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import runner
+from model.network.build import build_network
 from model.network.checkpoint import save_checkpoint
-from model.network.depth_network import build_network
 from tests.grid.tiny import ROOT, SPEC
 from tests.model.data.nyu_files import kaggle
 from tests.runner.desk import Desk, no_cluster

@@ -16,7 +16,7 @@ from grid.scheduling.cores import CoreLease, own_cores
 from grid.scheduling.profiler import Profiler, Profilers, profiler_of
 from grid.stages.work import Context, StageError
 from grid.storage.result_store import StageStore, write_record
-from model.network.depth_network import build_network
+from model.network.build import build_network
 from model.network.spec import NetworkSpec
 from quant.artifact import Form, save_network
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from grid.planning.output_files import PER_IMAGE
-from grid.stages.accuracy import PREDICTIONS
 from grid.storage.per_image import read_image_figures
+from grid.storage.predictions import FILES as PREDICTIONS
 from model.data.pack import Pack
 from model.images import MAX_DEPTH_M
 from tests.grid.tiny import CELLS, Computed

@@ -12,7 +12,7 @@ from grid.stages.fresh_loads import LoadServer, measure_fresh, running_server
 from grid.stages.latency import time_pairs
 from grid.stages.load_server import LoadRequest, as_run, keep_memory
 from grid.stages.work import StageError
-from model.network.depth_network import build_network
+from model.network.build import build_network
 from model.network.spec import NetworkSpec
 from quant.artifact import Form, save_network
 

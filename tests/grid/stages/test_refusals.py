@@ -14,8 +14,8 @@ from grid.stages.float_network import FLOAT_TOLERANCE
 from grid.stages.run import run_node
 from grid.stages.work import StageError
 from grid.storage.result_store import StageStore
+from model.network.build import build_network
 from model.network.checkpoint import save_checkpoint
-from model.network.depth_network import build_network
 from quant.artifact import Form, load_network
 from quant.prepare import prepare, quantizers
 from quant.state import QuantizerStateError
@@ -102,7 +102,7 @@ def test_a_float_stage_that_changes_the_function_by_more_than_1e_4_fails(
     [
         ("fuse", StageError, "fuse changed the float function by nan"),
         ("calibrate", FloatingPointError, "not finite"),
-        ("evaluate", FloatingPointError, "1024 predicted depths are not finite"),
+        ("evaluate", FloatingPointError, "1024 predicted values are not finite"),
     ],
 )
 def test_a_network_that_gives_nan_fails_its_next_stage(grid, copied, stage, error, message):

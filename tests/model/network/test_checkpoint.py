@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import save_file
 
 from model.errors import InputError
+from model.network.build import build_network
 from model.network.checkpoint import checkpoint_sha256, load_checkpoint, save_checkpoint
-from model.network.depth_network import build_network
 from model.network.spec import NetworkSpec
 
 SMALL = NetworkSpec(input_size=64)

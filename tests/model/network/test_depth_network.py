@@ -7,7 +7,8 @@ from torch.nn import functional
 
 from model.errors import InputError
 from model.images import IMAGENET_MEAN, IMAGENET_STD, normalize
-from model.network.depth_network import build_network, probe_stages
+from model.network.build import build_network
+from model.network.depth_network import probe_stages
 from model.network.spec import NetworkSpec
 
 SMALL = NetworkSpec(input_size=64)

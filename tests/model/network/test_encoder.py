@@ -4,7 +4,8 @@ import torch
 from torch import nn
 
 from model.errors import InputError
-from model.network.depth_network import build_network, probe_stages
+from model.network.build import build_network
+from model.network.depth_network import probe_stages
 from model.network.encoder import build_encoder
 from model.network.spec import NetworkSpec
 from tests.model.network.test_depth_network import trained_look_

@@ -12,7 +12,7 @@ from torchvision.ops import SqueezeExcitation
 from model.errors import InputError
 from model.images import normalize
 from model.network import pretrained
-from model.network.depth_network import build_network
+from model.network.build import build_network
 from model.network.encoder import torchvision_encoder
 from model.network.pretrained import load_pretrained_, require_answer
 from model.network.spec import NetworkSpec

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from model.errors import InputError
+from model.network.build import build_network
 from model.network.checkpoint import load_checkpoint, save_checkpoint
-from model.network.depth_network import build_network
 from model.network.pretrained import load_pretrained_
 from model.network.spec import NetworkSpec
 from model.network.user_network import own_network, register_network

@@ -54,5 +54,5 @@ def test_an_engine_whose_packages_are_missing_says_how_to_install_them(monkeypat
     assert catalog.missing("onnxruntime") == reason
     assert catalog.missing("qnnpack") is None
     with pytest.raises(ExportError, match="pip install -r"):
-        export(calibrated[True, "per_channel"], "xnnpack", SIZE, tmp_path / "network.pte")
+        export(calibrated[True, "per_channel"], "xnnpack", torch.zeros(1, 3, SIZE, SIZE), tmp_path / "network.pte")
     assert not list(tmp_path.iterdir())

@@ -45,7 +45,11 @@ def exported_files(calibrated, scaled, depth_network, tmp_path_factory):
     def file(engine, name):
         if (engine, name) not in made:
             path = tmp_path_factory.mktemp(f"{engine}-{name}") / file_name(engine)
-            made[engine, name] = (path, networks[name], export(networks[name], engine, SIZE, path))
+            made[engine, name] = (
+                path,
+                networks[name],
+                export(networks[name], engine, torch.zeros(1, 3, SIZE, SIZE), path),
+            )
         return made[engine, name]
 
     return file
@@ -141,7 +145,7 @@ def test_an_onnx_file_runs_where_there_is_no_torch(exported_files, fresh_images,
 def test_every_kind_of_operator_gets_into_a_file(images, engine, tmp_path):
     torch.manual_seed(0)
     prepared = calibrate(settled(AllKinds(), images), "per_channel", MINMAX, images)
-    export(prepared, engine, SIZE, tmp_path / file_name(engine))
+    export(prepared, engine, torch.zeros(1, 3, SIZE, SIZE), tmp_path / file_name(engine))
     with torch.inference_mode():
         assert (
             noise(ExportedNetwork(engine, tmp_path / file_name(engine))(images), prepared(images)) < MOST_NOISE[engine]
@@ -153,7 +157,7 @@ def test_attention_over_a_batch_of_pixels_is_taken(engine, tmp_path):
     torch.manual_seed(0)
     network, images = PatchAttention().eval(), torch.randn(2, 3, 16, 16)
     prepared = calibrate(fuse_bn(network, images[:1]), "per_channel", MINMAX, images)
-    export(prepared, engine, 16, tmp_path / file_name(engine))
+    export(prepared, engine, torch.zeros(1, 3, 16, 16), tmp_path / file_name(engine))
     written = ExportedNetwork(engine, tmp_path / file_name(engine))
     with torch.no_grad():
         assert noise(written(images), prepared(images)) < MOST_NOISE[engine]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.ao.nn.quantized import Conv2d
 
-from model.network.depth_network import build_network
+from model.network.build import build_network
 from model.network.spec import NetworkSpec
 from model.noise import sqnr_db
 from quant.calibrate import calibrate

@@ -172,6 +172,6 @@ def test_what_a_step_wants_is_told_of_a_network_in_training_which_stays_as_it_is
     prepared = prepare_for_qat(network, "per_channel", CALIBRATE) if cold else warm(network, pack)
     prepared.train()
     before = {name: value.clone() for name, value in prepared.state_dict().items()}
-    assert saved_bytes(prepared, pack.input_size) > saved_bytes(network, pack.input_size) > 0
+    assert saved_bytes(prepared, pack.input_shape) > saved_bytes(network, pack.input_shape) > 0
     assert prepared.training
     assert same_tensors(prepared.state_dict(), before)

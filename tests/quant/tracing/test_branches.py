@@ -6,7 +6,7 @@ import torch
 from timm.utils.model import reparameterize_model
 from torch import Tensor, nn
 
-from model.network.depth_network import build_network
+from model.network.build import build_network
 from model.network.encoder import build_encoder
 from model.network.spec import NetworkSpec
 from quant.artifact import Form, load_network, read_form, save_network

@@ -1,0 +1,62 @@
+"""Classification: what an image shows, as one of several classes.
+
+Images in ImageFolder layout (``CLASS/*.jpg``, in ``train``, ``val`` and ``test`` or undivided), or the kinds of the
+built-in rooms.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.data import Dataset
+
+from model.data.augment import augment_images
+from model.data.folders.classification import class_folders
+from model.data.pack import PackSpec
+from model.data.rooms.labels import KINDS, LabelledFrame
+from model.data.rooms.views import RoomViews
+from model.tasks.task import ImageMetric
+
+VERSION = 1  # raise it when the same data give other figures
+NETWORK = "torchvision/mobilenet_v3_small"
+
+
+def datasets(data: str, spec: PackSpec) -> Mapping[str, Dataset[Any]]:
+    """Images uint8 3 x S x S with the number of their class."""
+    if data == "rooms":
+        return RoomViews.by_split(spec, _kind, KINDS)
+    return class_folders(Path(data), spec.input_size, spec.val_fraction, spec.test_fraction)
+
+
+def _kind(view: LabelledFrame) -> tuple[Tensor, int]:
+    return torch.from_numpy(view.frame.image), view.kind
+
+
+def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Cross entropy of logits N x classes."""
+    return functional.cross_entropy(outputs, targets)
+
+
+def distillation(outputs: Tensor, taught: Tensor) -> Tensor:
+    """Cross entropy with the float network's probabilities (Hinton et al. 2015, arXiv:1503.02531)."""
+    return functional.cross_entropy(outputs, taught.softmax(1))
+
+
+def metrics() -> dict[str, ImageMetric]:
+    """Whether the class of the highest logit is right, and the cross entropy, which sees more than that."""
+    return {
+        "top1": ImageMetric(lambda outputs, targets: outputs.argmax(1) == targets, True, "top-1", 0.005),
+        "cross_entropy": ImageMetric(_cross_entropy, False, "cross entropy", 0.02, margin_is_relative=True),
+    }
+
+
+def _cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
+    return functional.cross_entropy(outputs, targets, reduction="none")
+
+
+def augment(images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Mirrored and coloured images."""
+    return augment_images(images), targets

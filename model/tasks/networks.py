@@ -1,0 +1,40 @@
+"""Which network a task has: one that is named, or its own."""
+
+from pathlib import Path
+
+from model.data.pack import Pack
+from model.errors import InputError
+from model.network.spec import DEPTH, LIBRARIES, NetworkSpec
+from model.network.user_network import register_network
+from model.tasks.load import task_module
+
+
+def network_for(pack: Pack, task: str, name: str | None) -> NetworkSpec:
+    """The network ``name`` (own/..., timm/..., torchvision/...) for the inputs and classes of a pack.
+
+    Without a name that of the task: the ``build`` of its file, or the ``NETWORK`` that it names. Raises InputError
+    where it has neither.
+    """
+    if pack.task.name == DEPTH:
+        return NetworkSpec(name or NetworkSpec.encoder, pack.input_size)
+    channels, height, width = pack.input_shape
+    plain = (channels, height, width) == (3, pack.input_size, pack.input_size)
+    return NetworkSpec(
+        name or network_of_task(task),
+        pack.input_size,
+        pack.task.name,
+        "" if plain else f"{channels}x{height}x{width}",
+        len(pack.task.classes),
+    )
+
+
+def network_of_task(task: str) -> str:
+    """The name of a task's own network, which is made known where it is a function of its file."""
+    _, _, module = task_module(task)
+    if callable(getattr(module, "build", None)):
+        return register_network(Path(str(module.__file__)))
+    named = getattr(module, "NETWORK", None)
+    if not isinstance(named, str) or not named.startswith(LIBRARIES):
+        problem = "has no network: neither a function build nor a NETWORK"
+        raise InputError(str(module.__file__), problem, "one of them, or --network", "docs/tasks.md shows whole ones.")
+    return named
