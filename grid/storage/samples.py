@@ -1,8 +1,9 @@
 """The pictures of a few test images that an evaluation keeps for the report, in ``samples.npz``."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,11 +30,10 @@ class Samples:
 
 def save_samples(path: Path, samples: Samples) -> None:
     """Write the file; pictures are compressed."""
-    panels = {f"{_TRUTH}{name}": panel for name, panel in samples.truth.items()}
-    panels |= {f"{_FOUND}{name}": panel for name, panel in samples.found.items()}
-    texts: dict[str, Sequence[object]] = {"places": samples.places, "reasons": samples.reasons}
-    arrays = {name: np.array(found) for name, found in {**texts, "problem": samples.problem}.items()}
-    np.savez_compressed(path, **arrays, **panels)
+    arrays: dict[str, Any] = {f"{_TRUTH}{name}": panel for name, panel in samples.truth.items()}
+    arrays |= {f"{_FOUND}{name}": panel for name, panel in samples.found.items()}
+    arrays |= {name: np.array(getattr(samples, name)) for name in ("places", "reasons", "problem")}
+    np.savez_compressed(path, **arrays)
 
 
 def load_samples(path: Path) -> Samples:

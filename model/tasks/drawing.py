@@ -75,9 +75,8 @@ def _named(picture: NDArray[np.uint8], mask: NDArray[np.uint8], names: Sequence[
     taken: list[tuple[float, float, float]] = []
     for place in np.unique(mask):
         if place < len(names) and (middle := _inside(mask == place)) is not None:
-            y, x = middle
-            half = font.getlength(names[place]) / 2 + 2
-            x = min(max(x, half), max(image.width - half, half))
+            y, half = middle[0], font.getlength(names[place]) / 2 + 2
+            x = min(max(middle[1], half), max(image.width - half, half))
             if any(abs(y - row) < _SMALL and abs(x - column) < half + room for row, column, room in taken):
                 continue
             taken.append((y, x, half))
