@@ -1,7 +1,6 @@
 """Test images as the task draws them: the truth, and below it what each network found, as one PNG."""
 
 import math
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,7 +26,8 @@ def draw_panels(sheet: Sheet, headline: Measure, rows: Sequence[Row], path: Path
     tiles = [tile for line in lines for image in line.images for tile, _ in image]
     side = max(tile.shape[0] for tile in tiles), max(tile.shape[1] for tile in tiles)
     columns = max(len(image) for line in lines for image in line.images)
-    heads = ["\n".join(textwrap.wrap(head, columns * side[1] // _CHARACTER)) for head in sheet.heads]
+    narrow = max(map(len, sheet.heads)) > columns * side[1] // _CHARACTER
+    heads = [head.replace(": ", ":\n") if narrow else head for head in sheet.heads]
     draw_sheet(path, heads, lines, (), side)
 
 
@@ -41,4 +41,7 @@ def _images(panels: Panels, notes: Sequence[str]) -> list[list[Tile]]:
 
 
 def _short(figure: float) -> str:
+    """Of what is only right or wrong, 1 or 0."""
+    if figure in (0.0, 1.0):
+        return f"{figure:.0f}"
     return f"{figure:.3f}" if abs(figure) < 10 else f"{figure:.1f}"

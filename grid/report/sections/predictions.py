@@ -65,8 +65,8 @@ def _task_pictures(inputs: ReportInputs) -> list[Block]:
     blocks: list[Block] = []
     if found:
         text = (
-            f"A line a network, with its test {headline.name} below its name, and that of each image above the image; "
-            f"the first line is the truth. The images are those on which the float network has the worst "
+            f"A line a network, with its test {headline.name} below its name, and that of each image above its "
+            f"pictures; the first line is the truth. The images are those on which the float network has the worst "
             f"{headline.name}, its median one, and others that are evenly spread over the rest of the test set. "
             "They are the same for all networks that are made from one float network"
         )

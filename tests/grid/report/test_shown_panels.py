@@ -9,6 +9,7 @@ from PIL import Image
 from grid.planning.output_files import PER_IMAGE, PREDICTIONS, SAMPLES
 from grid.report.inputs import ReportInputs
 from grid.report.sections.predictions import predictions
+from grid.report.sections.summary import provenance
 from grid.report.shown_panels import sheets
 from grid.results.measures import measures_of
 from grid.storage.per_image import ImageFigures, write_image_figures
@@ -95,3 +96,21 @@ def test_a_show_that_fails_is_said(inputs):
         save_samples(file, Samples((3,), ("worst of float",), problem="RuntimeError: no font"))
     assert "RuntimeError: no font" in str(predictions(inputs).blocks[0])
     assert blocks_of(inputs, "picture") == []
+
+
+def test_the_facts_of_a_run_tell_its_task_in_a_line(inputs):
+    given = replace(inputs, context=context(task=TASK.text()))
+    (facts,) = provenance(given).blocks
+    assert "own/mine (code sha); metrics error_px, top1" in str(facts.items[-1])
+
+
+def test_a_note_above_an_image_is_short(inputs, tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr(
+        "grid.report.figures.task_panels.draw_sheet", lambda path, heads, lines, *_: written.append(lines)
+    )
+    (picture,) = blocks_of(inputs, "picture")
+    picture.draw(tmp_path / picture.file)
+    ((truth, first, *_),) = written
+    assert [title for image in truth.images for _, title in image] == ["truth", "truth"]
+    assert [title for image in first.images for _, title in image] == ["found, error px 1"] * 2

@@ -52,7 +52,7 @@ def test_restored_images_are_in_levels_and_their_error_is_amplified():
     clean = torch.full((2, 3, 32, 32), 90, dtype=torch.uint8)
     panels = drawn(restoration, normalize(clean + 3), clean, ())
     assert set(panels["restored"].ravel().tolist()) == {93}
-    assert set(panels["error x 8"].ravel().tolist()) == {24}
+    assert set(panels["error x 4"].ravel().tolist()) == {12}
 
 
 def test_classes_have_colours_that_differ():
