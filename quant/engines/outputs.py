@@ -68,4 +68,5 @@ def flatten_outputs_(network: fx.GraphModule, example: Tensor, lone: str = "outp
 def output_nodes(network: fx.GraphModule) -> list[fx.Node]:
     """The values that a graph gives, in the order of its outputs."""
     (node,) = network.graph.find_nodes(op="output")
-    return [value for value in leaves(node.args[0]).values() if isinstance(value, fx.Node)]
+    values: Mapping[str, Any] = leaves(node.args[0])
+    return [value for value in values.values() if isinstance(value, fx.Node)]
