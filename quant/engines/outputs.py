@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from model.tasks.nested import Nested, leaves
+from model.tasks.nested import Nested, leaves, named
 from quant.graph import finish
 
 KEY = "outputs"
@@ -25,11 +25,9 @@ class Outputs:
     @classmethod
     def of(cls, nested: Nested, lone: str = "output") -> "Outputs":
         """Those of a network's result: the keys of a dict, ``output_0`` and so on of a tuple, ``lone`` of a tensor."""
-        if isinstance(nested, Mapping):
-            return cls("dict", tuple(leaves(nested)))
-        if isinstance(nested, tuple | list):
-            return cls("tuple", tuple(f"output_{place}" for place in leaves(nested)))
-        return cls("tensor", (lone,))
+        if not isinstance(nested, Mapping | tuple | list):
+            return cls("tensor", (lone,))
+        return cls("dict" if isinstance(nested, Mapping) else "tuple", tuple(named(nested)))
 
     @classmethod
     def read(cls, text: str | None) -> "Outputs":
