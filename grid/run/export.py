@@ -118,7 +118,7 @@ def _task(files: RunFiles, named: str) -> Task:
         return load_task(facts, None)
     if named == DEPTH:
         problem = f"{files.name} has the task {facts.name}, and code runs only from a file that you name"
-        raise InputError("--export", problem, f"--task {facts.name.removeprefix(OWN)}.py beside it")
+        raise InputError("--export", problem, f"--task {facts.name.removeprefix(OWN)}.py")
     task = load_task(facts, Path(named))
     register_task_network(named)
     return task
