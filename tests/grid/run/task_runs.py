@@ -88,10 +88,8 @@ class TaskRun:
 
 def finished(storage: Path, task: str, network: Path) -> TaskRun:
     """Compute the cells of AXES for a task of this name or file, on the rooms or on what its file gives."""
-    pack, network = (
-        Pack(prepare_data(task, "rooms", storage / "packs", ROOMS)),
-        kept_copy(network, storage / "networks"),
-    )
+    pack = Pack(prepare_data(task, "rooms", storage / "packs", ROOMS))
+    network = kept_copy(network, storage / "networks")
     spec = network_for(pack, task, register_network(network))
     told = (f"network.task={pack.task.name}", f"network.encoder={spec.encoder}", "equalize=false")
     plan = unmeasured(make_plan(of_task(space_of(storage, AXES, overrides=told), spec), None, pack.fingerprint))
