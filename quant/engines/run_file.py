@@ -56,6 +56,7 @@ def outputs(image: np.ndarray) -> list[np.ndarray]:
     if card["engine"]["name"] == "onnxruntime":
         import onnxruntime
 
+        onnxruntime.set_default_logger_severity(3)  # it warns of constants that it drops
         session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
         return list(session.run(None, {card["input"]["name"]: image}))
     import torch
