@@ -23,7 +23,7 @@ from grid.storage.run_lock import only_driver
 from grid.storage.runs import known_run, share_run
 from model.errors import InputError
 from model.files import write_atomically
-from model.network.user_network import register_network
+from model.network.user_network import OWN, register_network
 
 _NOISE = 4
 """Images of noise on which an inspected network is calibrated."""
@@ -76,14 +76,15 @@ def export(options: Options) -> int:
     out = Path(options.out)
     if options.network:
         register_network(Path(options.network))
-    file = export_cell(files, store, cell, options.engine, out)
+    file = export_cell(files, store, cell, options.engine, out, options.task)
     card = json.loads((out / CARD).read_text())
     print(f"{file}  {file.stat().st_size / 1e6:.2f} MB  sha256 {card['file']['sha256']}")
     if card["metrics"]:
         headline = files.task.headline
         figure, count = card["metrics"][headline.name], card["metrics"]["test_images"]
         print(f"{f'test {headline.title or headline.name}':10} {figure:.4f} over {count} pictures")
-    print(f"card       {out / CARD}\nrun it     python {out / SCRIPT} IMAGE")
+    given = "INPUT" if files.task.name.startswith(OWN) else "IMAGE"
+    print(f"card       {out / CARD}\nrun it     python {out / SCRIPT} {given}")
     return 0
 
 

@@ -2,32 +2,38 @@
 
 import json
 import shutil
-from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import nn
 
 from grid.paths import RUN_FILE_SCRIPT
 from grid.planning.plan import Cell
 from grid.run.files import RunFiles, pack_of
 from grid.storage.result_store import StageStore
+from model.data.pack import Pack
 from model.errors import InputError
 from model.files import file_sha256
-from model.images import IMAGENET_MEAN, IMAGENET_STD, MAX_DEPTH_M
 from model.network.build import example_image
+from model.network.spec import DEPTH
+from model.network.user_network import OWN
 from model.progress import Progress, ignore_progress
-from model.tasks.depth import depth_metrics
+from model.tasks.depth import DEPTH as DEPTH_TASK
+from model.tasks.load import load_task
+from model.tasks.names import BUILT_IN
+from model.tasks.networks import register_task_network
+from model.tasks.task import Task, metric_means
 from model.training import predict
 from quant.artifact import load_network, read_form
+from quant.engines.card import card_input, card_output, output_name
 from quant.engines.catalog import PACKAGES, is_exported, missing
 from quant.engines.exported import ExportedNetwork, export, file_name
-from quant.fake_quantize import FakeQuantize
 from quant.prepare import quantizers
 
 CARD, SCRIPT = "card.json", "run.py"
+_WITH_WEIGHTS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 
 
 def export_cell(
@@ -36,18 +42,21 @@ def export_cell(
     name: str,
     engine: str,
     out: Path,
+    task_named: str = DEPTH,
     progress: Progress = ignore_progress,
 ) -> Path:
     """Write the network of the cell ``name`` of a run for ``engine`` into ``out``; returns the network's file.
 
     The recipe's integers and scales go into the file as they are. Its figures on the card are measured with that file
-    on the run's test images. Raises InputError where the cell or the engine is not there.
+    on the run's test images. ``task_named`` is what the command line names: a task of the user's own is its file.
+    Raises InputError where the cell, the engine or that file is not there.
     """
     reason = missing(engine)
     if not is_exported(engine) or reason:
         expected = f"one of {', '.join(PACKAGES)}"
         raise InputError("--engine", reason or f"{engine!r} has no file of its own", expected)
     cell = _finished_cell(files, store, name)
+    task = _task(files, task_named)
     source = _source(cell, store)
     form = read_form(source)
     network = load_network(source)
@@ -60,10 +69,13 @@ def export_cell(
     if stored is not None and stored.is_file():
         shutil.copy(stored, file)
     else:
-        export(network, engine, example_image(form.network), file)
+        export(network, engine, example_image(form.network), file, output_name(form.network.task))
+    pack = pack_of(store.root, files.context)
+    dtype = pack.layout["image"][0] if pack else "uint8" if files.task.name in BUILT_IN else None
     card = {
         "cell": cell.name,
         "run": files.name,
+        **({} if task is DEPTH_TASK else {"task": task.name}),
         "engine": {"name": engine, **{name: version(name) for name in PACKAGES[engine]}, "torch": torch.__version__},
         "file": {
             "name": file.name,
@@ -72,9 +84,9 @@ def export_cell(
             "holds": _sizes(network),
         },
         "scheme": _scheme(network, form.granularity),
-        "input": _input(network, form.network.input_size),
-        "output": _output(network, form.network.output_size),
-        "metrics": _metrics(store.root, files.context, engine, file, progress),
+        "input": card_input(network, form.network, dtype, str(files.context["origin"])),
+        "output": card_output(network, form.network, files.task),
+        "metrics": pack and _metrics(task, pack, files.context["origin"], ExportedNetwork(engine, file), progress),
         "recipe": cell.relevant,
     }
     (out / CARD).write_text(json.dumps(card, indent=1) + "\n")
@@ -95,6 +107,23 @@ def _finished_cell(files: RunFiles, store: StageStore, name: str) -> Cell:
     raise InputError("--export", f"{files.name} has no cell {name!r}", ", ".join(known))
 
 
+def _task(files: RunFiles, named: str) -> Task:
+    """The task of a run, whose own network is made known; a file runs only where the command line names it."""
+    facts = files.task
+    if not facts.name.startswith(OWN):
+        if named not in (DEPTH, facts.name):
+            raise InputError("--task", f"is not the task of {files.name}", facts.name, value=repr(named))
+        if facts.name != DEPTH:
+            register_task_network(facts.name)
+        return load_task(facts, None)
+    if named == DEPTH:
+        problem = f"{files.name} has the task {facts.name}, and code runs only from a file that you name"
+        raise InputError("--export", problem, f"--task {facts.name.removeprefix(OWN)}.py")
+    task = load_task(facts, Path(named))
+    register_task_network(named)
+    return task
+
+
 def _source(cell: Cell, store: StageStore) -> Path:
     """The folder of what is exported: the prepared network that a cell converts, or a float cell's network."""
     if "convert" in cell.nodes:
@@ -111,49 +140,18 @@ def _scheme(network: nn.Module, granularity: str | None) -> dict[str, str]:
     return scheme | ({"in float": ", ".join(off)} if off else {})
 
 
-def _input(network: nn.Module, size: int) -> dict[str, Any]:
-    preprocessing = (
-        "RGB scaled to 0..1, minus mean, divided by std, a channel each; the whole view shrunk to the square"
-    )
-    shape = {"name": "image", "shape": [1, 3, size, size], "dtype": "float32", "preprocessing": preprocessing}
-    return shape | {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "levels": _levels(network, first=True)}
-
-
-def _output(network: nn.Module, size: int) -> dict[str, Any]:
-    shape = {"name": "depth", "shape": [1, 1, size, size], "dtype": "float32", "metres": f"times {MAX_DEPTH_M:g}"}
-    return shape | {"levels": _levels(network, first=False)}
-
-
-def _levels(network: nn.Module, first: bool) -> dict[str, float] | None:
-    """Scale and zero point (for levels 0 to 255) of the input's or the output's quantizer."""
-    if not isinstance(network, fx.GraphModule):
-        return None
-    nodes = [node for node in network.graph.nodes if node.op == "call_module"]
-    found = [network.get_submodule(str(node.target)) for node in nodes]
-    activations = [module for module in found if isinstance(module, FakeQuantize) and module.mode != "off"]
-    if not activations:
-        return None
-    quantizer = activations[0 if first else -1]
-    return {"scale": float(quantizer.scale[0]), "zero_point": int(quantizer.zero_point[0])}
-
-
 def _sizes(network: nn.Module) -> dict[str, int]:
     """Bytes by what takes the space, before the format's own."""
-    convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
-    weights = sum(conv.weight.numel() for conv in convolutions)
-    biases = sum(conv.out_channels for conv in convolutions)
+    layers = [module for module in network.modules() if isinstance(module, _WITH_WEIGHTS)]
+    weights = sum(layer.weight.numel() for layer in layers)
+    biases = sum(layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels for layer in layers)
     int8 = bool(quantizers(network))
     scales = sum(q.scale.numel() for q in quantizers(network).values())
     return {"weights": weights * (1 if int8 else 4), "biases": 4 * biases, "scales": 4 * scales}
 
 
-def _metrics(
-    storage: Path, context: Mapping[str, Any], engine: str, file: Path, progress: Progress
-) -> dict[str, Any] | None:
-    pack = pack_of(storage, context)
-    if pack is None:
-        return None
-    network, images = ExportedNetwork(engine, file), pack.images("test")
+def _metrics(task: Task, pack: Pack, origin: Any, network: ExportedNetwork, progress: Progress) -> dict[str, Any]:
+    images = pack.images("test")
     with torch.inference_mode():
-        prediction = predict(network, images, device=torch.device("cpu"), progress=progress)
-    return {"test_images": len(images), "data": context["origin"], **depth_metrics(prediction, pack.targets("test"))}
+        outputs = predict(network, images, device=torch.device("cpu"), progress=progress)
+    return {"test_images": len(images), "data": origin, **metric_means(task, outputs, pack.targets("test"))}

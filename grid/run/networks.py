@@ -84,6 +84,6 @@ def take_network(spec: NetworkSpec, storage: Path) -> Path:
     return kept
 
 
-def kept_file(storage: Path, name: str, sha256: str) -> Path:
-    """Where a storage keeps the file of the network ``own/...``."""
-    return storage / "networks" / sha256[:12] / f"{name.removeprefix(OWN)}.py"
+def kept_file(storage: Path, name: str, sha256: str, kind: str = "networks") -> Path:
+    """Where a storage keeps the file of the network ``own/...``, or of the task where ``kind`` is tasks."""
+    return storage / kind / sha256[:12] / f"{name.removeprefix(OWN)}.py"

@@ -18,11 +18,14 @@ from grid.run.files import RunFiles
 from grid.run.networks import kept_file
 from grid.secrets import masked
 from grid.space.settings import Scalar
+from grid.storage.predictions import load_predictions
 from grid.storage.result_store import StageStore
 from grid.tracking.cell_run import CellRun, ModelArtifact
 from grid.tracking.uri import EXPERIMENT, store_uri, ui_command
 from model.data.pack import Pack
 from model.network.user_network import OWN, own_network
+from model.tasks.answers import answer, has_postprocess
+from model.tasks.nested import named
 
 if TYPE_CHECKING:
     from grid.tracking.mlflow_store import Tracking
@@ -145,7 +148,30 @@ class Recorder:
         encoder = str(cell.settings["network.encoder"])
         own = self.files.context.get(f"{encoder}.sha256")
         source = kept_file(self.store.root, encoder, str(own)) if own else None
-        return ModelArtifact(self.store.path(cell.nodes["convert"]), example, row["graph_hash"], source, cell.relevant)
+        facts, postprocess = self.pack.task, self._postprocess()
+        answers = None
+        if postprocess is None:
+            outputs = load_predictions(self.store.path(cell.nodes["evaluate"]), "test", first=1)
+            answers = {name: tensor.numpy() for name, tensor in named(answer(facts.name, outputs)).items()}
+        return ModelArtifact(
+            self.store.path(cell.nodes["convert"]),
+            example,
+            row["graph_hash"],
+            source,
+            cell.relevant,
+            facts.name,
+            facts.classes,
+            answers,
+            postprocess,
+        )
+
+    def _postprocess(self) -> Path | None:
+        """The storage's copy of the file of an own task that says what its outputs mean; it is not run here."""
+        facts = self.pack.task
+        if not facts.name.startswith(OWN):
+            return None
+        file = kept_file(self.store.root, facts.name, facts.identity, "tasks")
+        return file if has_postprocess(file.read_bytes()) else None
 
     def _record_all(self, rows: Sequence[Row]) -> None:
         cells = {cell.name: cell for cell in (*self.files.plan.cells, *self.files.plan.excluded)}

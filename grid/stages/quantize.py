@@ -19,6 +19,7 @@ from quant.artifact import load_network, load_prepared, read_form, save_network
 from quant.bias_correction import correct_bias
 from quant.calibrate import calibrate
 from quant.engines import qnnpack
+from quant.engines.card import output_name
 from quant.engines.catalog import TORCH, is_exported
 from quant.engines.exported import ExportedNetwork, export, file_name
 from quant.engines.saturation import saturates
@@ -135,7 +136,7 @@ def convert_network(work: Work) -> Outcome:
     known = {}  # what the files of the engine do not say
     if is_exported(engine):
         file = work.out / file_name(engine)
-        graph_hash = export(source, engine, example_image(form.network), file)
+        graph_hash = export(source, engine, example_image(form.network), file, output_name(form.network.task))
         known["timing_class"] = file_structure(source, engine, example_image(form.network))
         converted = ExportedNetwork(engine, file)
     else:

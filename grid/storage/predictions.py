@@ -18,15 +18,22 @@ def save_predictions(folder: Path, split: str, outputs: Nested) -> None:
         np.save(folder / _file(split, name), tensor.numpy())
 
 
-def load_predictions(folder: Path, split: str) -> Nested:
-    """Read what ``save_predictions`` wrote; raises FileNotFoundError where there is nothing."""
+def load_predictions(folder: Path, split: str, first: int | None = None) -> Nested:
+    """Read what ``save_predictions`` wrote, or the ``first`` so many images of it.
+
+    Raises FileNotFoundError where there is nothing.
+    """
+
+    def read(file: Path) -> torch.Tensor:
+        return torch.from_numpy(np.load(file) if first is None else np.load(file, mmap_mode="r")[:first].copy())
+
     if (folder / FILES[split]).exists():
-        return torch.from_numpy(np.load(folder / FILES[split]))
+        return read(folder / FILES[split])
     stem = Path(FILES[split]).stem
     names = sorted(path.name.removeprefix(f"{stem}.").removesuffix(".npy") for path in folder.glob(f"{stem}.*.npy"))
     if not names:
         raise FileNotFoundError(f"{folder} has no predictions of {split}")
-    found = {name: torch.from_numpy(np.load(folder / _file(split, name))) for name in names}
+    found = {name: read(folder / _file(split, name)) for name in names}
     return tuple(found[name] for name in sorted(found, key=int)) if all(map(str.isdigit, names)) else found
 
 

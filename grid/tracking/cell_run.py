@@ -13,8 +13,10 @@ from grid.tracking.values import Scalar
 class ModelArtifact:
     """An int8 network to log: its folder, which ``quant.artifact.load_network`` reads, and its graph's hash.
 
-    ``example`` is an image uint8 [1,3,S,S], ``source`` the file of a network of the user's own, ``recipe`` all of its
-    settings.
+    ``example`` is an input [1,C,H,W] as the pack holds it, ``source`` the file of a network of the user's own,
+    ``recipe`` all of its settings. ``task`` is the name of what was learned and ``classes`` those of its classes.
+    ``answers`` are examples of what the model returns by name, [1,...] each and "" for one alone, None where nobody
+    knows; ``postprocess`` is the file of the user's own task that makes them.
     """
 
     folder: Path
@@ -22,6 +24,10 @@ class ModelArtifact:
     graph_hash: str
     source: Path | None = None
     recipe: Mapping[str, Scalar] = field(default_factory=dict)
+    task: str = "depth"
+    classes: tuple[str, ...] = ()
+    answers: Mapping[str, np.ndarray] | None = None
+    postprocess: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -58,17 +58,19 @@ def _new_model(client: MlflowClient, experiment_id: str, run_id: str, cell_name:
         source_run_id=run_id,
         tags={"graph_hash": model.graph_hash, "cell": cell_name},
         params={name: spelling(value) for name, value in model.recipe.items()},
-        model_type="int8 depth network",
+        model_type=f"int8 {model.task} network",
     )
     with tempfile.TemporaryDirectory(prefix="logged-model-") as scratch:
         folder = Path(scratch) / "model"
         mlflow.pyfunc.save_model(
             folder,
             python_model=str(SERVING_FILE),
-            artifacts={"network": str(model.folder)} | ({"source": str(model.source)} if model.source else {}),
+            artifacts=_artifacts(model),
             code_paths=[str(path) for path in CODE_PATHS],
-            pip_requirements=model_requirements(str(model.recipe.get("engine"))),
-            signature=_signature(model.example.shape[-1]),
+            pip_requirements=model_requirements(str(model.recipe.get("engine")), model.postprocess is not None),
+            signature=_signature(model),
+            model_config={"dtype": model.example.dtype.name},
+            metadata={"task": model.task, "classes": list(model.classes)},
             input_example=model.example,
             mlflow_model=Model(
                 artifact_path=logged.artifact_location,
@@ -106,13 +108,27 @@ def register_model(client: MlflowClient, run_id: str, name: str) -> str:
     return f"models:/{name}@{ALIAS}"
 
 
-def model_requirements(engine: str = "") -> list[str]:
-    """Return what a logged model needs, pinned to the versions installed here (without local suffixes)."""
-    names = (*MODEL_PACKAGES, *runtime(engine))
+def model_requirements(engine: str = "", runs_task: bool = False) -> list[str]:
+    """Return what a logged model needs, pinned to the versions installed here (without local suffixes).
+
+    ``runs_task``: the file of a task is run when it is loaded, and that of most has metrics.
+    """
+    names = (*MODEL_PACKAGES, *runtime(engine), *(("torchmetrics",) if runs_task else ()))
     return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in names]
 
 
-def _signature(size: int) -> ModelSignature:
-    images = TensorSpec(np.dtype(np.uint8), (-1, 3, size, size), name=None)
-    depth_m = TensorSpec(np.dtype(np.float32), (-1, 1, size // 4, size // 4), name=None)
-    return ModelSignature(inputs=Schema([images]), outputs=Schema([depth_m]))
+def _artifacts(model: ModelArtifact) -> dict[str, str]:
+    files = {"network": model.folder, "source": model.source, "task": model.postprocess}
+    return {name: str(path) for name, path in files.items() if path is not None}
+
+
+def _signature(model: ModelArtifact) -> ModelSignature:
+    inputs = Schema([_tensors(None, model.example)])
+    if model.answers is None:
+        return ModelSignature(inputs=inputs)
+    return ModelSignature(inputs, Schema([_tensors(name or None, found) for name, found in model.answers.items()]))
+
+
+def _tensors(name: str | None, example: np.ndarray) -> TensorSpec:
+    """Any number of what the example has one of."""
+    return TensorSpec(example.dtype, (-1, *example.shape[1:]), name)

@@ -1,4 +1,4 @@
-"""The model file that MLflow keeps beside every int8 network: uint8 images in, depth in metres out.
+"""The model file that MLflow keeps beside every int8 network: inputs as the task's data have them in, answers out.
 
 MLflow copies this file and the packages ``model`` and ``quant`` into the logged model ("models from code"),
 so it loads without a checkout. Nothing of ours is imported before the network is loaded.
@@ -15,31 +15,59 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 BATCH_SIZE = 16
 
 
-class DepthModel(PythonModel):
-    """An int8 depth network, ours or one built by the file logged beside it, behind MLflow's ``predict``."""
+class NetworkModel(PythonModel):
+    """An int8 network of any task, ours or one built by the file logged beside it, behind MLflow's ``predict``."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Rebuild the network from the logged folder."""
-        from model.network.user_network import register_network
-        from quant.artifact import load_network
+        """Rebuild the network from the logged folder; the files logged beside it, a network's and a task's, are run."""
+        from model.network.user_network import register_network, run_file
+        from quant.artifact import load_network, read_form
 
         if "source" in context.artifacts:
             register_network(Path(context.artifacts["source"]))
-        self.network = load_network(Path(context.artifacts["network"])).eval()
+        folder = Path(context.artifacts["network"])
+        self.network, self.spec = load_network(folder).eval(), read_form(folder).network
+        self.dtype = np.dtype((context.model_config or {}).get("dtype", "uint8"))
+        self.postprocess = None
+        if "task" in context.artifacts:
+            _, module = run_file(Path(context.artifacts["task"]), "task", "It was logged with the model.")
+            self.postprocess = module.postprocess
 
-    def predict(self, context: Any, model_input: np.ndarray, params: dict[str, Any] | None = None) -> np.ndarray:
-        """Return depth in metres [N,1,S/4,S/4] float32 of RGB images [N,3,S,S] uint8."""
-        from model.images import MAX_DEPTH_M, normalize
+    def predict(self, context: Any, model_input: np.ndarray, params: dict[str, Any] | None = None) -> Any:
+        """Return the answers to inputs [N,C,H,W], uint8 (RGB of the built-in tasks), or float32 of some own tasks.
 
-        images = np.asarray(model_input)
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != 3:
-            raise ValueError(f"images: got {images.dtype} {images.shape}; expected uint8 [N,3,S,S], RGB 0 to 255")
+        Depth: metres, float32 [N,1,S/4,S/4]. Classification: probabilities, float32 [N,classes]. Segmentation: the
+        class of each pixel, uint8 [N,H,W]. Restoration: RGB, uint8 [N,3,H,W]. Of a task of the user's own: what
+        ``postprocess(outputs)`` of its file makes of the outputs, else these; several are a dict by name, those of a
+        tuple output_0 and so on.
+        """
+        from model.images import to_network
+        from model.tasks.answers import answer
+        from model.tasks.nested import joined
+
+        inputs, channels = np.asarray(model_input), self.spec.shape[0]
+        if inputs.dtype != self.dtype or inputs.ndim != 4 or inputs.shape[1] != channels:
+            expected = f"{self.dtype} [N,{channels},H,W]" + (", 0 to 255" if self.dtype == np.uint8 else "")
+            raise ValueError(f"inputs: got {inputs.dtype} {inputs.shape}; expected {expected}")
         with torch.inference_mode():
             parts = [
-                self.network(normalize(torch.from_numpy(images[start : start + BATCH_SIZE].copy())))
-                for start in range(0, len(images), BATCH_SIZE)
+                self.network(to_network(torch.from_numpy(inputs[start : start + BATCH_SIZE].copy())))
+                for start in range(0, len(inputs), BATCH_SIZE)
             ]
-        return (torch.cat(parts) * MAX_DEPTH_M).numpy()
+            outputs = joined(parts)
+            found = answer(self.spec.task, outputs) if self.postprocess is None else self.postprocess(outputs)
+        return _arrays(found)
 
 
-mlflow.models.set_model(DepthModel())
+def _arrays(found: Any) -> Any:
+    """Tensors as arrays, those of a tuple by name; whatever else a ``postprocess`` gives stays."""
+    from model.tasks.nested import named
+
+    values: dict[str, Any] = named(found)
+    if not all(isinstance(value, torch.Tensor | np.ndarray) for value in values.values()):
+        return found
+    arrays = {name: value.numpy() if isinstance(value, torch.Tensor) else value for name, value in values.items()}
+    return arrays[""] if arrays.keys() == {""} else arrays
+
+
+mlflow.models.set_model(NetworkModel())

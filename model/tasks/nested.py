@@ -22,6 +22,13 @@ def leaves(nested: Nested) -> dict[str, Tensor]:
     return {"": nested}
 
 
+def named(nested: Nested) -> dict[str, Tensor]:
+    """The ``leaves`` by the names that they have outside: those of a tuple are output_0, output_1 and so on."""
+    if isinstance(nested, tuple | list):
+        return {f"output_{place}": value for place, value in leaves(nested).items()}
+    return leaves(nested)
+
+
 def each(function: Callable[..., Any], *nested: Nested) -> Nested:
     """The same structure with ``function`` of its tensors; of several structures, of those at the same place."""
     first = nested[0]

@@ -1,6 +1,7 @@
 """Which network a task has: one that is named, or its own."""
 
 from pathlib import Path
+from types import ModuleType
 
 from model.data.pack import Pack
 from model.errors import InputError
@@ -30,11 +31,19 @@ def network_for(pack: Pack, task: str, name: str | None) -> NetworkSpec:
 
 def network_of_task(task: str) -> str:
     """The name of a task's own network, which is made known where it is a function of its file."""
-    _, _, module = task_module(task)
-    if callable(getattr(module, "build", None)):
-        return register_network(Path(str(module.__file__)))
+    built, module = register_task_network(task)
+    if built is not None:
+        return built
     named = getattr(module, "NETWORK", None)
     if not isinstance(named, str) or not named.startswith(LIBRARIES):
         problem = "has no network: neither a function build nor a NETWORK"
         raise InputError(str(module.__file__), problem, "one of them, or --network", "docs/tasks.md shows whole ones.")
     return named
+
+
+def register_task_network(task: str) -> tuple[str | None, ModuleType]:
+    """Make the network known that a task's file builds; returns its name, None where there is none, and the module."""
+    _, _, module = task_module(task)
+    if not callable(getattr(module, "build", None)):
+        return None, module
+    return register_network(Path(str(module.__file__))), module

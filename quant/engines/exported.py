@@ -7,9 +7,11 @@ from types import ModuleType
 import torch
 from torch import Tensor, fx, nn
 
+from model.tasks.nested import Nested, joined
 from quant.engines import onnxruntime, xnnpack
 from quant.engines.catalog import missing
 from quant.engines.decomposed import QUANTIZE, Int8Conv, decompose
+from quant.engines.outputs import flatten_outputs_
 from quant.graph import module_of
 from quant.prepare import quantizers
 from quant.tracing.trace import fuse_bn
@@ -22,7 +24,7 @@ class ExportError(RuntimeError):
 
 
 class ExportedNetwork(nn.Module):
-    """A file on its engine: Nx3xSxS normalized float to Nx1xS/4xS/4, one image after the other.
+    """A file on its engine: N x C x H x W as the network takes them to what it gives, one image after the other.
 
     ``path`` is the file. Its bytes stand for the network; there are no parameters.
     """
@@ -36,9 +38,9 @@ class ExportedNetwork(nn.Module):
         self.run = _ENGINES[engine].Runner(self.path)
         self.eval()
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Depth fractions of the images."""
-        return torch.cat([self.run(image) for image in torch.split(images, 1)])
+    def forward(self, images: Tensor) -> Nested:
+        """The outputs for the images: a tensor, or a tuple or dict of tensors, as of the network in the file."""
+        return joined([self.run(image) for image in torch.split(images, 1)])
 
 
 def file_name(engine: str) -> str:
@@ -47,18 +49,19 @@ def file_name(engine: str) -> str:
 
 
 @torch.no_grad()
-def export(network: nn.Module, engine: str, example: Tensor, path: Path) -> str:
+def export(network: nn.Module, engine: str, example: Tensor, path: Path, output: str = "output") -> str:
     """Write a prepared network with frozen ranges, or a float one, for ``engine``; returns the hash of its arithmetic.
 
-    ``example`` is an input, 1xCxHxW. Scales, zero points and int8 weights are those of the prepared network. Raises
-    ExportError where the engine's packages are missing.
+    ``example`` is an input, 1xCxHxW. Scales, zero points and int8 weights are those of the prepared network. Where the
+    engine names outputs, ``output`` is the name of a lone one. Raises ExportError where its packages are missing.
     """
     reason = missing(engine)
     if reason:
         raise ExportError(reason)
     plain = plain_form(network, engine, example)
     digest = f"{engine} {arithmetic_hash(plain)}"
-    _ENGINES[engine].write(plain, example, path)
+    outputs = flatten_outputs_(plain, example, output)
+    _ENGINES[engine].write(plain, example, path, outputs)
     if _is_prepared(network):
         require_constants(engine, path, plain)
     return hashlib.sha256(digest.encode()).hexdigest()

@@ -7,21 +7,25 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from model.tasks.nested import Nested
+from quant.engines.outputs import KEY, Outputs
+
 FILE = "network.onnx"
 SIGNED = False  # its x86 kernels want uint8 activations
 OPSET = 21
+_INPUT = "image"
 
 
-def write(network: nn.Module, example: Tensor, path: Path) -> None:
-    """Write ``network`` for inputs like ``example`` (1x3xSxS) to ``path``, by PyTorch's exporter."""
+def write(network: nn.Module, example: Tensor, path: Path, outputs: Outputs) -> None:
+    """Write ``network`` for inputs like ``example`` (1xCxHxW) to ``path``, by PyTorch's exporter."""
     import onnx
 
     program = torch.onnx.export(
         torch.export.export(network, (example,)),
         dynamo=True,
         opset_version=OPSET,
-        input_names=["image"],
-        output_names=["depth"],
+        input_names=[_INPUT],
+        output_names=[f"{name}_output" if name == _INPUT else name for name in outputs.names],
         verbose=False,
     )
     assert program is not None
@@ -32,6 +36,8 @@ def write(network: nn.Module, example: Tensor, path: Path) -> None:
     for node in model.graph.node:  # the exporter's notes are a third of the file
         node.doc_string = ""
         del node.metadata_props[:]
+    if outputs.text:
+        model.metadata_props.add(key=KEY, value=outputs.text)
     onnx.save(model, path)
 
 
@@ -57,13 +63,14 @@ class Runner:
         self.path, self.threads = path, 0
         self.session: Any = None
 
-    def __call__(self, image: Tensor) -> Tensor:
-        """1x3xSxS to 1x1xS/4xS/4."""
+    def __call__(self, image: Tensor) -> Nested:
+        """1xCxHxW to the outputs of the network."""
         if self.threads != torch.get_num_threads():
             self.threads = torch.get_num_threads()
             self.session = self._start()
-        (depth,) = self.session.run(None, {"image": image.numpy()})
-        return torch.from_numpy(depth)
+            self.outputs = Outputs.read(self.session.get_modelmeta().custom_metadata_map.get(KEY))
+        found = self.session.run(None, {_INPUT: image.numpy()})
+        return self.outputs.nested([torch.from_numpy(output) for output in found])
 
     def _start(self) -> Any:
         import onnxruntime

@@ -1,28 +1,103 @@
-"""python run.py IMAGE: depth in metres, written beside it as .npy. Needs numpy, Pillow and the engine of card.json."""
+"""python run.py INPUT: what the network of card.json makes of a picture, or of C x H x W numbers in a .npy file.
+
+Depth (metres as .npy), classes, restored pictures and all else are printed, or written beside the input. Needs numpy,
+Pillow and the engine of card.json.
+"""
 
 import json
 import sys
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
-here = Path(__file__).parent
+here, asked_for = Path(__file__).parent, Path(sys.argv[1])
 card = json.loads((here / "card.json").read_text())
-size, file = card["input"]["shape"][-1], here / card["file"]["name"]
-picture = Image.open(sys.argv[1]).convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
-image = np.asarray(picture, np.float32) / 255
-image = ((image - card["input"]["mean"]) / card["input"]["std"]).astype(np.float32).transpose(2, 0, 1)[None]
-if card["engine"]["name"] == "onnxruntime":
-    import onnxruntime
+channels, height, width = card["input"]["shape"][1:]
+said = card["output"] if isinstance(card["output"], list) else [card["output"]]
 
-    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    depth_m = session.run(None, {"image": image})[0][0, 0] * 10
-else:
+
+def sized(picture: Image.Image, resize: str) -> Image.Image:
+    """The picture as the task's data have it: whole, or the centre of it, resized by its shorter side or not at all."""
+    if resize == "whole":
+        return picture.resize((width, height), Image.Resampling.BILINEAR)
+    edge = min(picture.size) if resize == "none" else round(height / 0.875)
+    if edge < max(width, height):
+        sys.exit(f"{asked_for} is smaller than {width} x {height}")
+    sides = [edge if side == min(picture.size) else int(edge * side / min(picture.size)) for side in picture.size]
+    if resize == "none":
+        left, top = (picture.width - width) // 2, (picture.height - height) // 2
+        return picture.crop((left, top, left + width, top + height))
+    scale = [now / then for now, then in zip(picture.size, sides, strict=True)]
+    left, top = round((sides[0] - width) / 2) * scale[0], round((sides[1] - height) / 2) * scale[1]
+    right, bottom = min(left + width * scale[0], picture.width), min(top + height * scale[1], picture.height)
+    return picture.resize((width, height), Image.Resampling.BICUBIC, (left, top, right, bottom))
+
+
+def read() -> np.ndarray:
+    """1 x C x H x W as the network takes it."""
+    if asked_for.suffix == ".npy":
+        values = np.load(asked_for).reshape(channels, height, width)
+    elif "mean" not in card["input"] or channels not in (1, 3):
+        sys.exit(f"this network takes {channels} x {height} x {width} numbers in a .npy file, and no picture")
+    else:
+        picture = ImageOps.exif_transpose(Image.open(asked_for)).convert("RGB" if channels == 3 else "L")
+        square = sized(picture, card["input"].get("resize", "whole"))
+        values = np.asarray(square).reshape(height, width, channels).transpose(2, 0, 1)
+    if values.dtype == np.uint8 and "mean" in card["input"]:
+        mean, std = (np.reshape(card["input"][name], (-1, 1, 1)) for name in ("mean", "std"))
+        values = (np.asarray(values, np.float32) / 255 - mean) / std
+    return np.ascontiguousarray(values[None], np.float32)
+
+
+def outputs(image: np.ndarray) -> list[np.ndarray]:
+    """What the file gives, in the order of the card."""
+    file = here / card["file"]["name"]
+    if card["engine"]["name"] == "onnxruntime":
+        import onnxruntime
+
+        onnxruntime.set_default_logger_severity(3)  # it warns of constants that it drops
+        session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+        return list(session.run(None, {card["input"]["name"]: image}))
     import torch
     from executorch.runtime import Runtime
 
     method = Runtime.get().load_program(file).load_method("forward")
-    depth_m = method.execute((torch.from_numpy(image.copy()),))[0].numpy()[0, 0] * 10
-np.save(Path(sys.argv[1]).with_suffix(".depth.npy"), depth_m)
-print(f"{depth_m.min():.2f} to {depth_m.max():.2f} m")
+    return [output.numpy() for output in method.execute((torch.from_numpy(image),))]
+
+
+def colours() -> bytes:
+    """The palette of Pascal VOC: classes that follow each other differ."""
+    palette, index = np.zeros((256, 3), np.uint8), np.arange(256)
+    for bit in range(8):
+        for channel in range(3):
+            palette[:, channel] |= (((index >> (3 * bit + channel)) & 1) << (7 - bit)).astype(np.uint8)
+    return palette.tobytes()
+
+
+found, task = outputs(read()), card.get("task", "depth")
+if task == "depth":
+    depth_m = found[0][0, 0] * 10
+    np.save(asked_for.with_suffix(".depth.npy"), depth_m)
+    print(f"{depth_m.min():.2f} to {depth_m.max():.2f} m")
+elif task == "classification":
+    likely = np.exp(found[0][0] - found[0][0].max())
+    for index in np.argsort(-likely)[:5]:
+        print(f"{likely[index] / likely.sum():6.1%}  {said[0]['classes'][index]}")
+elif task == "segmentation":
+    classes = found[0][0].argmax(0).astype(np.uint8)
+    mask = Image.fromarray(classes).convert("P")
+    mask.putpalette(colours())
+    mask.save(asked_for.with_suffix(".classes.png"))
+    for index, count in sorted(enumerate(np.bincount(classes.ravel())), key=lambda one: -one[1]):
+        if count:
+            print(f"{count / classes.size:6.1%}  {said[0]['classes'][index]}")
+elif task == "restoration":
+    levels = (found[0][0] * np.reshape(said[0]["std"], (3, 1, 1)) + np.reshape(said[0]["mean"], (3, 1, 1))) * 255
+    file = asked_for.with_suffix(".restored.png")
+    Image.fromarray(levels.round().clip(0, 255).astype(np.uint8).transpose(1, 2, 0)).save(file)
+    print(file)
+else:
+    named = {one["name"]: output for one, output in zip(said, found, strict=True)}
+    np.savez(asked_for.with_suffix(".outputs.npz"), **named)  # type: ignore[arg-type]  # its other arguments have types
+    print("\n".join(f"{name}: {list(output.shape)}" for name, output in named.items()))

@@ -8,7 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from model.tasks.nested import Nested
 from quant.engines.decomposed import DEQUANTIZE, QUANTIZE, ConstantScaledSiLU
+from quant.engines.outputs import KEY, Outputs
 from quant.graph import finish, joined, module_of
 
 FILE = "network.pte"
@@ -20,12 +22,12 @@ _GATE = (1 / 255, -128)
 """Of the gate itself: from 0 to 1, both exact."""
 
 
-def write(network: nn.Module, example: Tensor, path: Path) -> None:
-    """Lower ``network`` for inputs like ``example`` (1x3xSxS) to XNNPACK and write it to ``path``."""
-    path.write_bytes(lower(network, example).to_executorch().buffer)
+def write(network: nn.Module, example: Tensor, path: Path, outputs: Outputs) -> None:
+    """Lower ``network`` for inputs like ``example`` (1xCxHxW) to XNNPACK and write it to ``path``."""
+    path.write_bytes(lower(network, example, outputs).to_executorch().buffer)
 
 
-def lower(network: nn.Module, example: Tensor) -> Any:
+def lower(network: nn.Module, example: Tensor, outputs: Outputs | None = None) -> Any:
     """ExecuTorch's program of ``network``, a graph being changed, with the parts that XNNPACK takes."""
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower
@@ -37,6 +39,7 @@ def lower(network: nn.Module, example: Tensor) -> Any:
     return to_edge_transform_and_lower(
         torch.export.export(network, (example,)),
         partitioner=[XnnpackPartitioner(configs=_partitioner_configs())],
+        constant_methods={KEY: outputs.text} if outputs and outputs.text else None,
         compile_config=EdgeCompileConfig(_check_ir_validity=False),
     )
 
@@ -141,15 +144,18 @@ class Runner:
         self.path, self.pool = path, -1
         self.method: Any = None
 
-    def __call__(self, image: Tensor) -> Tensor:
-        """1x3xSxS to 1x1xS/4xS/4."""
+    def __call__(self, image: Tensor) -> Nested:
+        """1xCxHxW to the outputs of the network."""
         from executorch.runtime import Runtime
 
         pool = _use_threads(torch.get_num_threads())
         if self.pool != pool:
-            self.pool, self.method = pool, Runtime.get().load_program(self.path).load_method("forward")
-        depth: Tensor = self.method.execute((image.contiguous(),))[0]
-        return depth.clone()
+            program = Runtime.get().load_program(self.path)
+            self.pool, self.method = pool, program.load_method("forward")
+            kept = KEY in program.method_names
+            self.outputs = Outputs.read(program.load_method(KEY).execute(())[0] if kept else None)
+        found = self.method.execute((image.contiguous(),))
+        return self.outputs.nested([output.clone() for output in found])
 
 
 class Contents:

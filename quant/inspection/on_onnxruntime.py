@@ -11,6 +11,7 @@ from torch import Tensor, fx
 
 from quant.engines import onnxruntime as engine
 from quant.engines.decomposed import QUANTIZE, decompose
+from quant.engines.outputs import flatten_outputs_
 from quant.graph import SPLITS
 from quant.inspection.operators import OPERATOR, marked, operator_nodes
 from quant.inspection.placement import FLOAT, FOLDED, INT8, Placement
@@ -31,7 +32,7 @@ def on_onnxruntime(prepared: fx.GraphModule, image: Tensor) -> Placement:
     roundings = [node for node in plain.graph.nodes if node.target is QUANTIZE]
     with tempfile.TemporaryDirectory() as folder:
         file, optimized = Path(folder) / engine.FILE, Path(folder) / "optimized.onnx"
-        engine.write(plain, image, file)
+        engine.write(plain, image, file, flatten_outputs_(plain, image))
         _optimize(file, optimized)
         written, run = onnx.load(file).graph, onnx.load(optimized).graph
     producers = {value: node for node in written.node for value in node.output}
