@@ -17,7 +17,7 @@ from grid.results.comparisons.margins import Margins, parse_margins
 from grid.results.measures import measures_of
 from grid.results.target import Target, parse_target
 from grid.run.costs import Costs
-from grid.run.networks import aside, branched_networks, take_network
+from grid.run.networks import aside, branched_networks, require_task_works, take_network
 from grid.run.options import Options, read_seeds
 from grid.run.plan_text import describe
 from grid.run.progress import say
@@ -118,6 +118,7 @@ def prepare(options: Options) -> Job:
         space = of_task(space, bare)
         network = take_network(bare, storage) if bare.encoder.startswith(OWN) else None
         branched = branched_networks(space)
+        require_task_works(space, pack, options.task)
     checkpoint, checkpoint_network = _checkpoint(options, bare)
     sha256 = checkpoint_sha256(checkpoint) if checkpoint else None
     plan = make_plan(space, sha256, pack.fingerprint, checkpoint_network, branched)
