@@ -82,6 +82,8 @@ def build_own(spec: NetworkSpec) -> nn.Module:
         held = f" that holds a {wrong[0]}" if wrong and wrong[0] != kind else ""
         problem = f"the forward of its network{forward} gives a {kind}{held}"
         raise InputError(file, problem, "a tensor, or a tuple or dict of tensors", _INSTEAD)
+    if not any(weight.requires_grad for weight in network.parameters()):
+        raise InputError(file, "its network has nothing to learn", "parameters with requires_grad", _INSTEAD)
     return network.train()
 
 
@@ -97,7 +99,8 @@ def built_once(name: str, shape: tuple[int, int, int], classes: int = 0) -> tupl
         more = {"classes": classes} if "classes" in inspect.signature(own.build).parameters else {}
         network = own.build(size, **more)
         if not isinstance(network, nn.Module):
-            raise TypeError(f"build{line_of(own.build)} returned a {type(network).__name__}, not a torch.nn.Module")
+            at = line_of(own.build).rstrip(",")
+            raise TypeError(f"build returned a {type(network).__name__}, not a torch.nn.Module{at}")
         with torch.no_grad():
             return network, network.eval()(torch.zeros(1, *shape))
     except (Exception, SystemExit) as error:  # whatever the user's code raises

@@ -55,8 +55,6 @@ class _Trial:
     def learns(self, outputs: Nested, targets: Nested, network: nn.Module) -> None:
         """The loss, and that of distillation, are finite scalars with a gradient."""
         weights = [weight for weight in network.parameters() if weight.requires_grad]
-        if not weights:
-            raise self._error("the network has nothing to learn", "parameters with requires_grad")
         loss = self._scalar("loss", self.task.loss, outputs, targets)
         gradients = self._call("the gradient of loss", _LOSS, torch.autograd.grad, loss, weights, allow_unused=True)
         found = [gradient for gradient in gradients if gradient is not None]
