@@ -1,5 +1,7 @@
 """The noise of quantization: how far two predictions of the same images are apart."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -22,6 +24,29 @@ def nested_noise(reference: Nested, quantized: Nested) -> tuple[Tensor, float]:
     if len(noises) == 1:
         return noises[0]
     return torch.stack([noise / max(variance, 1e-30) for noise, variance in noises]).mean(0), 1.0
+
+
+def comparable(reference: Nested, value: Nested) -> tuple[Tensor, Tensor]:
+    """Two predictions of the same images as one tensor each, in which every one of several outputs counts the same.
+
+    A lone tensor stays as it is. Several are flattened, [N, elements], in units in which the squares of each one's
+    deviations from its mean add up to as much in the reference.
+    """
+    names = list(leaves(reference))
+    if len(names) == 1:
+        return leaves(reference)[names[0]], leaves(value)[names[0]]
+    units = {name: output_unit(tensor) for name, tensor in leaves(reference).items()}
+    first, second = (
+        torch.cat([one.flatten(1).double() * units[name] for name, one in leaves(nested).items()], 1)
+        for nested in (reference, value)
+    )
+    return first, second
+
+
+def output_unit(output: Tensor) -> float:
+    """What one of several outputs is multiplied by, so that each counts the same: by its deviation and its size."""
+    deviation = float(output.double().std(correction=0))
+    return 1.0 / (max(deviation, 1e-15) * math.sqrt(output[0].numel()))
 
 
 def sqnr_db(reference: Tensor, quantized: Tensor) -> float:

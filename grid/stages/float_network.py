@@ -15,6 +15,7 @@ from model.network.checkpoint import checkpoint_sha256, load_checkpoint
 from model.network.pretrained import load_pretrained_
 from model.network.spec import NetworkSpec
 from model.network.user_network import OWN
+from model.tasks.nested import each, leaves
 from model.training import TrainSpec, train
 from quant.analysis.weight_widths import choose_widths, widen_worst
 from quant.artifact import Form, load_network, read_form, save_network
@@ -124,7 +125,8 @@ def finetune_float(work: Work) -> Outcome:
 @torch.inference_mode()
 def _float_change(before: nn.Module, after: nn.Module, images: Tensor, stage: str) -> float:
     """Largest change of the float function on real inputs; raises StageError above the tolerance or on NaN."""
-    change = float((before.eval()(images) - after.eval()(images)).abs().max())
+    changes = each(lambda one, other: (one - other).abs().max(), before.eval()(images), after.eval()(images))
+    change = max(map(float, leaves(changes).values()))
     if not change <= FLOAT_TOLERANCE:
         raise StageError(f"{stage} changed the float function by {change:.3g}; expected at most {FLOAT_TOLERANCE}")
     return change

@@ -11,6 +11,7 @@ from grid.stages.analysis_files import write_analysis
 from grid.stages.calibration_images import CalibrationImages, calibrated_on, check_images, drawn_images, unseen_images
 from grid.stages.work import Outcome, StageError, Work
 from model.network.build import example_image
+from model.tasks.nested import each, leaves
 from model.tasks.task import metric_means
 from quant.analysis.mixed_precision import keep_worst_float
 from quant.analysis.site_errors import analyze
@@ -144,9 +145,10 @@ def convert_network(work: Work) -> Outcome:
     images = check_images(work)
     with torch.inference_mode():
         outputs = converted(images)
-        if not torch.equal(outputs, load_network(work.out)(images)):
+        if not all(leaves(each(torch.equal, outputs, load_network(work.out)(images))).values()):
             raise StageError("convert: the saved network computes something else after reloading")
-        gap = float((outputs - source(images)).abs().mean())
+        gaps = each(lambda one, other: (one - other).abs().mean(), outputs, source(images))
+        gap = max(map(float, leaves(gaps).values()))
     # A float network's figures are its own: the hash is what tells int8 networks apart.
     hashed = {"graph_hash": graph_hash} if form.form == "int8" else {}
     saturating = {"saturates": True} if engine in TORCH and "graph_hash" in hashed and saturates(engine) else {}

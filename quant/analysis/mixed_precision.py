@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, fx
 
 from model.errors import InputError
-from model.noise import sqnr_db
+from model.noise import comparable, sqnr_db
 from model.progress import Progress, ignore_progress
+from model.tasks.nested import Nested, each, joined
 from quant.analysis.site_errors import rank_sites
 from quant.calibrate import Images
 from quant.prepare import quantizers
@@ -88,7 +89,7 @@ def keep_worst_float(
     prepared: fx.GraphModule,
     spec: MixedPrecisionSpec,
     images: Images,
-    judge: Callable[[Tensor], float] | None = None,
+    judge: Callable[[Nested], float] | None = None,
     *,
     measured_on: Images | None = None,
     original: fx.GraphModule | None = None,
@@ -135,7 +136,7 @@ def keep_worst_float(
             loss = None
             if spec.max_metric_loss is not None and judge is not None:
                 loss = judge(reference) - judge(output)
-            measured[count] = (sqnr_db(reference, output), loss)
+            measured[count] = (sqnr_db(*comparable(reference, output)), loss)
         return measured[count]
 
     count = spec.float_sites
@@ -161,7 +162,7 @@ def _smallest(most: int, enough: Callable[[int], bool]) -> int:
     return low
 
 
-def _outputs(network: fx.GraphModule, images: Images, batch_size: int = 8) -> Tensor:
+def _outputs(network: fx.GraphModule, images: Images, batch_size: int = 8) -> Nested:
     device = next(network.parameters()).device
     starts = range(0, len(images), batch_size)
-    return torch.cat([network(images[start : start + batch_size].to(device)).cpu() for start in starts])
+    return joined([each(Tensor.cpu, network(images[start : start + batch_size].to(device))) for start in starts])

@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, fx
 
+from model.noise import comparable
 from model.progress import Progress, ignore_progress
+from model.tasks.nested import Nested
 from quant.analysis.sites import QuantizerSite, SitesRunner
 from quant.calibrate import Images
 from quant.fake_quantize import FakeQuantize
@@ -64,8 +66,8 @@ class _Agreement:
     product: float = 0.0
     error: float = 0.0
 
-    def add(self, reference: Tensor, value: Tensor) -> None:
-        reference, value = reference.flatten().double(), value.flatten().double()
+    def add(self, reference: Nested, value: Nested) -> None:
+        reference, value = (one.flatten().double() for one in comparable(reference, value))
         self.count += reference.numel()
         self.reference += float(reference.sum())
         self.squared_reference += float(reference @ reference)
@@ -75,7 +77,7 @@ class _Agreement:
 
     @property
     def sqnr_db(self) -> float:
-        """As ``model.metrics.sqnr_db``."""
+        """As ``model.noise.sqnr_db``."""
         variance = self.squared_reference / self.count - (self.reference / self.count) ** 2
         noise = max(self.error / self.count, _TINY)
         return float(10.0 * torch.log10(torch.tensor(max(variance, _TINY) / noise, dtype=torch.float64)))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
+from model.noise import output_unit
 from quant.calibrate import Images
 from quant.graph import bn_factor, conv_blocks, module_of
 from quant.tracing.same_function import tensors
@@ -59,9 +60,11 @@ def sensitivity(
     with torch.enable_grad():
         for index in range(count):
             total = torch.zeros((), device=device)
-            for output in tensors(recorder.run(images[index : index + 1].to(device))):
+            found = tensors(recorder.run(images[index : index + 1].to(device)))
+            for output in found:
                 signs = torch.randint(0, 2, output.shape, generator=generator).to(output) * 2 - 1
-                total = total + (output * signs).sum()
+                unit = output_unit(output.detach()) if len(found) > 1 else 1.0
+                total = total + (output * signs).sum() * unit
             outputs = [recorder.convolved[node] for node in weights]
             gradients = torch.autograd.grad(total, [*weights.values(), *outputs])
             for node, by_weight, by_output in zip(
