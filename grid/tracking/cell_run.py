@@ -13,8 +13,8 @@ from grid.tracking.values import Scalar
 class ModelArtifact:
     """An int8 network to log: its folder, which ``quant.artifact.load_network`` reads, and its graph's hash.
 
-    ``example`` is an image uint8 [1,3,S,S], ``source`` the file of a network of the user's own, ``recipe`` all of its
-    settings.
+    ``example`` is an input as the pack has it, [1,C,H,W], ``source`` the file of a network of the user's own,
+    ``recipe`` all of its settings.
     """
 
     folder: Path

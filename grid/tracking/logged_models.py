@@ -19,6 +19,8 @@ from grid.secrets import masked
 from grid.tracking.cell_run import ModelArtifact
 from grid.tracking.values import quoted, spelling
 from model.errors import InputError
+from model.network.spec import DEPTH
+from quant.artifact import read_form
 from quant.engines.catalog import runtime
 
 SERVING_FILE = Path(__file__).with_name("serving.py")
@@ -52,13 +54,15 @@ def _is_output(client: MlflowClient, run_id: str, model_id: str) -> bool:
 
 
 def _new_model(client: MlflowClient, experiment_id: str, run_id: str, cell_name: str, model: ModelArtifact) -> str:
+    task = read_form(model.folder).network.task
+    more = ("torchmetrics",) if model.source and task != DEPTH else ()  # the network's file is also that of its metrics
     logged = client.create_logged_model(
         experiment_id,
         name=re.sub(r"[/:.%\"']", "_", cell_name),
         source_run_id=run_id,
         tags={"graph_hash": model.graph_hash, "cell": cell_name},
         params={name: spelling(value) for name, value in model.recipe.items()},
-        model_type="int8 depth network",
+        model_type=f"int8 {task} network",
     )
     with tempfile.TemporaryDirectory(prefix="logged-model-") as scratch:
         folder = Path(scratch) / "model"
@@ -67,8 +71,8 @@ def _new_model(client: MlflowClient, experiment_id: str, run_id: str, cell_name:
             python_model=str(SERVING_FILE),
             artifacts={"network": str(model.folder)} | ({"source": str(model.source)} if model.source else {}),
             code_paths=[str(path) for path in CODE_PATHS],
-            pip_requirements=model_requirements(str(model.recipe.get("engine"))),
-            signature=_signature(model.example.shape[-1]),
+            pip_requirements=model_requirements(str(model.recipe.get("engine")), *more),
+            signature=_signature(model.example, task),
             input_example=model.example,
             mlflow_model=Model(
                 artifact_path=logged.artifact_location,
@@ -106,13 +110,16 @@ def register_model(client: MlflowClient, run_id: str, name: str) -> str:
     return f"models:/{name}@{ALIAS}"
 
 
-def model_requirements(engine: str = "") -> list[str]:
+def model_requirements(engine: str = "", *more: str) -> list[str]:
     """Return what a logged model needs, pinned to the versions installed here (without local suffixes)."""
-    names = (*MODEL_PACKAGES, *runtime(engine))
+    names = (*MODEL_PACKAGES, *runtime(engine), *more)
     return [f"{name}=={importlib.metadata.version(name).partition('+')[0]}" for name in names]
 
 
-def _signature(size: int) -> ModelSignature:
-    images = TensorSpec(np.dtype(np.uint8), (-1, 3, size, size), name=None)
-    depth_m = TensorSpec(np.dtype(np.float32), (-1, 1, size // 4, size // 4), name=None)
-    return ModelSignature(inputs=Schema([images]), outputs=Schema([depth_m]))
+def _signature(example: np.ndarray, task: str) -> ModelSignature:
+    """Inputs like the example; what comes out is said of depth alone."""
+    inputs = Schema([TensorSpec(example.dtype, (-1, *example.shape[1:]), name=None)])
+    if task != DEPTH:
+        return ModelSignature(inputs=inputs)
+    size = example.shape[-1] // 4
+    return ModelSignature(inputs, Schema([TensorSpec(np.dtype(np.float32), (-1, 1, size, size), name=None)]))

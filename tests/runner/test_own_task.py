@@ -4,15 +4,19 @@ import contextlib
 import csv
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from grid.scheduling.tune import Dashboard
+from grid.tracking.serving import GridModel
+from model.data.pack import Pack
+from model.network.user_network import register_network
 from tests.runner.desk import quietly, run_plan_here
 
 pytestmark = pytest.mark.timeout(400)
 DIGITS = Path(__file__).with_name("digits.py")
-BUDGET = ("train.init=random", "train.epochs=4", "qat.images_per_epoch=64", "latency.seconds=0.2")
+BUDGET = ("train.init=random", "train.epochs=4", "qat.images_per_epoch=64", "latency.seconds=0.2", "latency.loads=3")
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +47,18 @@ def test_the_report_speaks_of_the_metric_of_the_task(digits):
     report = (digits / "report.md").read_text()
     assert "top1" in report
     assert "SSIM" not in report
-    networks = {
-        json.dumps(json.loads(file.read_text())["settings"].get("network.inputs"))
-        for file in (digits.parents[1] / "stages").glob("*/result.json")
-    }
-    assert networks == {'"1x8x8"', "null"}
+    records = [json.loads(file.read_text()) for file in (digits.parents[1] / "stages").glob("*/result.json")]
+    assert {one["settings"]["network.inputs"] for one in records if "network.inputs" in one["settings"]} == {"1x8x8"}
+
+
+def test_the_model_that_mlflow_keeps_takes_the_inputs_of_the_pack(digits):
+    (pack,), stages = (digits.parents[1] / "packs").glob("*.h5"), digits.parents[1] / "stages"
+    convert = next(one.parent for one in stages.glob("*/result.json") if '"stage": "convert"' in one.read_text())
+    register_network(DIGITS)
+    model = GridModel()
+    model.load_context(SimpleNamespace(artifacts={"network": str(convert)}))
+    images = Pack(pack).images("test").numpy()
+    found = model.predict(None, images).argmax(1) == Pack(pack).targets("test").numpy()
+    assert found.mean() > 0.6
+    with pytest.raises(ValueError, match=r"expected \[N,1,8,8\]"):
+        model.predict(None, images[:, :, 1:])
