@@ -70,7 +70,7 @@ def test_a_logged_model_is_little_more_than_its_network(tracking, int8):
     (logged,) = tracking.client.search_logged_models([tracking.experiment_id])
     files = [path for path in Path(logged.artifact_location.removeprefix("file://")).rglob("*") if path.is_file()]
     network = sum(path.stat().st_size for path in folder.iterdir())
-    assert sum(path.stat().st_size for path in files) < network + 800_000  # the code
+    assert sum(path.stat().st_size for path in files) < network + 900_000  # the code
     assert not [path for path in files if path.suffix == ".pyc"]
 
 
