@@ -3,7 +3,7 @@
 import torch
 from torchvision.transforms.v2 import functional
 
-from model.data.augment import _flip_each, _flip_together, augment
+from model.data.augment import _flip_at_once, _flip_each, augment
 
 SIZE = 32
 
@@ -125,5 +125,5 @@ def test_pictures_are_mirrored_alike_one_by_one_and_together():
     images, depth = batch()
     flips = torch.tensor([True, False, True, True, False, False, True, False])
     for planes in (images, depth):
-        assert torch.equal(_flip_each(planes, flips), _flip_together(planes, flips))
+        assert torch.equal(_flip_each(planes, flips), _flip_at_once(planes, flips))
         assert torch.equal(_flip_each(planes, flips)[0], planes[0].flip(-1))

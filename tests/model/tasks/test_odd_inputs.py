@@ -1,5 +1,7 @@
 """Inputs that are not square and targets of any kind of numbers go the whole way from a file to an engine."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -8,6 +10,7 @@ from model.data.task_pack import prepare_task_pack
 from model.network.build import build_network
 from model.tasks.load import load_task
 from model.tasks.networks import network_for
+from model.tasks.task import image_figures
 from model.tasks.trial import try_task
 from quant.calibrate import calibrate
 from quant.engines import qnnpack
@@ -90,3 +93,20 @@ def test_a_task_of_ones_own_may_give_targets_of_any_kind_of_numbers(tmp_path):
         found[kind] = str(targets.dtype).removeprefix("torch.")
     expected = {"bool": "uint8", "uint16": "int64", "float16": "float32", "float64": "float32"}
     assert found == {kind: expected.get(kind, kind) for kind in found}
+
+
+def test_the_example_of_keypoints_learns_two_outputs_by_name(tmp_path):
+    file = Path(__file__).parents[3] / "docs" / "examples" / "keypoints.py"
+    spec = PackSpec(input_size=64, rooms_train=8, rooms_val=1, rooms_test=1)
+    pack = Pack(prepare_task_pack(str(file), "rooms", tmp_path, spec))
+    targets = pack.targets("train")
+    assert {name: list(one.shape) for name, one in targets.items()} == {"heat": [8, 3, 16, 16], "here": [8, 3]}
+    assert torch.equal(targets["heat"].amax((2, 3)), targets["here"]), "a peak of 1 where a thing is"
+    assert targets["here"].sum() > 3
+    task, network = load_task(pack.task, file), build_network(network_for(pack, str(file), None))
+    try_task(task, file, network, pack)
+    perfect = image_figures(task, targets, targets)["near"]
+    assert torch.equal(perfect.isnan(), targets["here"].sum(1) == 0)
+    assert (perfect[~perfect.isnan()] == 1).all()
+    moved = {**targets, "heat": targets["heat"].roll(4, 3)}
+    assert image_figures(task, moved, targets)["near"].nansum() == 0
