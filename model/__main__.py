@@ -15,7 +15,7 @@ from model.data.task_pack import prepare_data
 from model.epochs import TrainingRun
 from model.errors import InputError
 from model.network.build import build_network
-from model.network.checkpoint import load_checkpoint, save_checkpoint
+from model.network.checkpoint import load_checkpoint, save_checkpoint, to_float16_
 from model.network.pretrained import load_pretrained_
 from model.network.spec import NetworkSpec
 from model.network.user_network import OWN, register_network
@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("--input-size", type=int, default=PackSpec.input_size, help="side of the images, in pixels")
     parser.add_argument("--rooms-train", type=int, default=PackSpec.rooms_train, help="rendered train images")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--float16", action="store_true", help="round the weights to 16 bits: half the file")
     for field in dataclasses.fields(TrainSpec):
         flag = f"--{field.name.replace('_', '-')}"
         if isinstance(field.default, bool):
@@ -57,6 +58,8 @@ def main() -> None:
     started = time.monotonic()
     run = TrainingRun(pack, options.seed, device, scratch, _Bar(started), task=task)
     history = train(network, spec, run)
+    if options.float16:
+        to_float16_(network)
     metrics = metric_means(task, predict(network, pack.images("test"), device=device), pack.targets("test"))
     best = spec.best_epoch(history, task)
     save_checkpoint(
@@ -72,6 +75,7 @@ def main() -> None:
             "torch": torch.__version__,
             **{f"test_{name}": round(value, 6) for name, value in metrics.items()},
         },
+        float16=options.float16,
     )
     for file in scratch.glob("*"):
         file.unlink()

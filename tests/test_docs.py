@@ -1,10 +1,12 @@
 """Every command in the documentation is planned here, run elsewhere, or named with the reason why it is not run."""
 
+import itertools
 import re
 import shlex
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import runner
 from grid.space.search_space import load_space
@@ -35,6 +37,9 @@ ELSEWHERE = {
     "python -m benchmarks.engine_latency --tables FOLDER": "by hand, as make bench",
     "python -m model --network docs/examples/small_depth.py --data rooms --out small_depth.safetensors": (
         "tests/runner/test_own_network.py, on a few pictures"
+    ),
+    "python -m model --task classification --data IMAGEFOLDER --init random --out mine.safetensors": (
+        "tests/model/tasks/ trains each task"
     ),
     "python runner.py --grid encoders": (
         "fifteen networks; tests/grid/space/test_search_space.py loads it, tests/grid/run/test_networks.py builds"
@@ -111,12 +116,25 @@ def test_the_lists_hold_nothing_that_the_docs_have_lost():
     assert {**ELSEWHERE, **NOT_RUN}.keys() <= set(ALL)
 
 
+def picture(path: Path, mode: str = "RGB") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.new(mode, (96, 96))
+    image.paste(1 if mode == "L" else (9, 9, 9), (0, 0, 48, 96))
+    image.save(path)
+
+
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory) -> Path:
     """A folder with pictures, a checkpoint of the example's network, and the files that the docs speak of."""
     folder = tmp_path_factory.mktemp("docs")
     for name in ("PATH", "rooms_of_mine"):
         kaggle(folder / name)
+    for split, part in itertools.product(("train", "val", "test"), ("one", "two")):
+        picture(folder / "IMAGEFOLDER" / split / part / "1.png")
+        picture(folder / "MASKED" / split / "images" / f"{part}.png")
+        picture(folder / "MASKED" / split / "masks" / f"{part}.png", "L")
+        for kind in ("input", "target"):
+            picture(folder / "PAIRS" / split / kind / f"{part}.png")
     for name in ("docs", "checkpoints"):
         (folder / name).symlink_to(ROOT / name)
     from model.network.build import build_network

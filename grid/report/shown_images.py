@@ -1,4 +1,4 @@
-"""The test images that are shown: which ones, and what networks make of them."""
+"""The test images that are shown: which ones, what networks make of depth there, and on which they are worst."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,13 +7,13 @@ import numpy as np
 
 from grid.planning.output_files import PER_IMAGE, SAMPLES
 from grid.report.inputs import ReportInputs
-from grid.results.ranking import Row
+from grid.results.ranking import SQNR, Measure, Row, value
 from grid.storage.per_image import read_image_figures
 from model.images import MAX_DEPTH_M
 
 OF_EACH_KIND = 2
 MOST_EVENLY = 4
-MOST_NOISE, MOST_LOSS, EVENLY = "most noise", "most SSIM lost", "one of an even spread"
+MOST_NOISE, EVENLY = "most noise", "one of an even spread"
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,8 @@ def chosen_images(inputs: ReportInputs, cells: Sequence[str], count: int) -> dic
     """
     chosen: dict[int, str] = {}
     compared = [cell for cell in cells if cell in inputs.references]
-    for reason, figures in ((MOST_NOISE, _noise(inputs, compared)), (MOST_LOSS, _loss(inputs, compared))):
+    most_loss = f"most {lost(inputs.measures.headline)}"
+    for reason, figures in ((MOST_NOISE, _noise(inputs, compared)), (most_loss, _loss(inputs, compared))):
         ranked = [] if figures is None else np.argsort(-figures, kind="stable").tolist()
         chosen |= dict.fromkeys([place for place in ranked if place not in chosen][:OF_EACH_KIND], reason)
     wanted = min(count - len(chosen), OF_EACH_KIND if chosen else MOST_EVENLY)
@@ -75,21 +76,45 @@ def chosen_images(inputs: ReportInputs, cells: Sequence[str], count: int) -> dic
     return chosen
 
 
+def lost(headline: Measure) -> str:
+    """Return what it is called that a network is worse than another one."""
+    return f"{headline.name} {'lost' if headline.higher_is_better else 'added'}"
+
+
 def noise_by_image(inputs: ReportInputs, cell: str) -> np.ndarray:
     """Return the rms difference of a cell to its float network by test image, metres [N]."""
     predicted, reference = (np.load(files[cell]) for files in (inputs.predictions, inputs.references))
     return np.asarray(np.sqrt(np.square(predicted - reference, dtype=np.float64).mean((1, 2, 3))) * MAX_DEPTH_M)
 
 
-def ssim_loss_by_image(inputs: ReportInputs, cell: str) -> np.ndarray | None:
-    """Return by how much SSIM is lower than that of the cell's float network by test image, [N]; None if not known."""
+def noise_parts_by_image(inputs: ReportInputs, row: Row) -> np.ndarray | None:
+    """Return the mean squared difference to the float network by test image, in parts of its outputs' variance, [N].
+
+    Its mean is the row's SQNR; None where one of them is not known.
+    """
+    sqnr_db, file = value(row, SQNR.column), inputs.images.get(row["cell"])
+    noise = None if file is None else read_image_figures(file)["test"].figures.get(SQNR.by_image)
+    if sqnr_db is None or noise is None:
+        return None
+    return np.asarray(noise / max(float(noise.mean()), 1e-30) * 10.0 ** (-sqnr_db / 10.0))
+
+
+def loss_by_image(inputs: ReportInputs, cell: str) -> np.ndarray | None:
+    """Return by how much the headline is worse than that of the cell's float network by test image, [N].
+
+    NaN for an image without the figure; None where none is known.
+    """
     if cell not in inputs.images or cell not in inputs.references:
         return None
     root = inputs.references[cell].with_name(PER_IMAGE)
     if not root.exists():
         return None
-    own, theirs = (read_image_figures(file)["test"].figures["ssim"] for file in (inputs.images[cell], root))
-    return np.asarray(theirs - own)
+    headline = inputs.measures.headline
+    tables = [read_image_figures(file)["test"].figures for file in (inputs.images[cell], root)]
+    if any(headline.by_image not in table for table in tables):
+        return None
+    own, theirs = (table[headline.by_image] for table in tables)
+    return np.asarray(headline.sign * (theirs - own))
 
 
 def _noise(inputs: ReportInputs, cells: Sequence[str]) -> np.ndarray | None:
@@ -98,7 +123,7 @@ def _noise(inputs: ReportInputs, cells: Sequence[str]) -> np.ndarray | None:
 
 
 def _loss(inputs: ReportInputs, cells: Sequence[str]) -> np.ndarray | None:
-    found = [loss for cell in cells if (loss := ssim_loss_by_image(inputs, cell)) is not None]
+    found = [loss for cell in cells if (loss := loss_by_image(inputs, cell)) is not None]
     return np.mean(found, axis=0) if found else None
 
 

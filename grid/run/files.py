@@ -164,12 +164,15 @@ def pack_of(storage: Path, context: Mapping[str, Any]) -> Pack | None:
 
 
 def _references(evaluations: Mapping[str, str], store: StageStore) -> dict[str, Path]:
-    """The float root's predictions by cell, for the cells that have one; ``evaluations`` are ids of stages by cell."""
+    """The float root's predictions by cell, for the cells that have one; ``evaluations`` are ids of stages by cell.
+
+    Of a task with several outputs the path stands for the files of each, which are beside it.
+    """
     found = {}
     for cell, node in evaluations.items():
         root = dict(store.record(node)["inputs"]).get("reference") if node else None
-        if root and (path := store.path(root) / PREDICTIONS).exists():
-            found[cell] = path
+        if root and any(store.path(root).glob(f"{Path(PREDICTIONS).stem}*.npy")):
+            found[cell] = store.path(root) / PREDICTIONS
     return found
 
 

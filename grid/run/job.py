@@ -103,23 +103,19 @@ def prepare(options: Options) -> Job:
     storage, remote = open_storage(options.storage)
     named = _named_network(options)
     told = [f"network.encoder={named}"] if named else []
-    if options.task != DEPTH:
-        told.append(f"network.task={task_facts(options.task).name}")
     space = load_space(options.grid, [*told, *options.overrides], seeds)
     bare = network_of(space.base)
-    if options.task == DEPTH:  # a bad network is told before the data are packed, which other tasks need first
-        network = take_network(bare, storage) if bare.encoder.startswith(OWN) else None
-        branched = branched_networks(space)
+    # What is wrong with a network of depth is told before its data are packed; others are built for the data.
+    tried = _tried(options, space, bare, storage) if options.task == DEPTH else None
     store = StageStore(storage, remote)
     require_writable(storage)
     pack = _pack(options, space, storage, remote, console)
-    if options.task != DEPTH:
+    if tried is None:
         bare = network_for(pack, options.task, bare.encoder)
         space = of_task(space, bare)
-        network = take_network(bare, storage) if bare.encoder.startswith(OWN) else None
-        branched = branched_networks(space)
+        tried = _tried(options, space, bare, storage)
         require_task_works(space, pack, options.task)
-    checkpoint, checkpoint_network = _checkpoint(options, bare)
+    network, branched, checkpoint, checkpoint_network = tried
     sha256 = checkpoint_sha256(checkpoint) if checkpoint else None
     plan = make_plan(space, sha256, pack.fingerprint, checkpoint_network, branched)
     if not options.resume:  # a run of before this check still ends
@@ -204,6 +200,14 @@ def _provided(context: Context) -> Context:
 def show(job: Job) -> None:
     """Print the plan, and how long it will take."""
     print("\n".join([*job.described, "", job.estimate]))
+
+
+def _tried(
+    options: Options, space: SearchSpace, bare: NetworkSpec, storage: Path
+) -> tuple[Path | None, frozenset[NetworkSpec], Path | None, NetworkSpec | None]:
+    """All networks of the grid, tried: the file of one's own, those with branches, the checkpoint and its network."""
+    network = take_network(bare, storage) if bare.encoder.startswith(OWN) else None
+    return network, branched_networks(space), *_checkpoint(options, bare)
 
 
 def _checkpoint(options: Options, bare: NetworkSpec) -> tuple[Path | None, NetworkSpec | None]:

@@ -118,7 +118,10 @@ def groups() -> dict[str, tuple[type, bool]]:
 
 @functools.cache
 def setting_types() -> dict[str, Any]:
-    """Dotted key -> type of every setting; a group that may be off is itself a bool, on or off."""
+    """Dotted key -> type of every setting; a group that may be off is itself a bool, on or off.
+
+    What the data of a task say is no setting.
+    """
     kinds: dict[str, Any] = {}
     for name, kind in typing.get_type_hints(Settings).items():
         if name not in groups():
@@ -127,7 +130,8 @@ def setting_types() -> dict[str, Any]:
         spec, optional = groups()[name]
         if optional:
             kinds[name] = bool
-        kinds |= {f"{name}.{key}": part for key, part in field_types(spec).items()}
+        told = getattr(spec, "TOLD_BY_DATA", ())
+        kinds |= {f"{name}.{key}": part for key, part in field_types(spec).items() if key not in told}
     return kinds
 
 

@@ -1,5 +1,6 @@
 """The stage that judges a network's accuracy: on the test images, and on the validation images that choose by it."""
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,18 +13,22 @@ from torch import Tensor, nn
 from grid.planning.output_files import PER_IMAGE, SAMPLES
 from grid.stages.shared_measurement import graph_hash_of, shared_measurement
 from grid.stages.work import Outcome, Work
-from grid.storage.per_image import ImageFigures, write_image_figures
+from grid.storage.per_image import ImageFigures, read_image_figures, write_image_figures
 from grid.storage.predictions import FILES, load_predictions, save_predictions
+from grid.storage.samples import Samples, save_samples
 from model.images import MAX_DEPTH_M
 from model.noise import nested_noise, sqnr_db
 from model.tasks.depth import DEPTH
-from model.tasks.nested import Nested, leaves
-from model.tasks.task import image_figures, metric_means
+from model.tasks.nested import Nested, each, leaves
+from model.tasks.panels import panels_of
+from model.tasks.task import Task, image_figures, metric_means
 from model.training import predict
 from quant.artifact import load_network, size_mb
 from quant.state import require_state
 
 PICTURES = 4
+WORST, MEDIAN, EVENLY = "worst of float", "median of float", "evenly spread"
+_OF_EACH_KIND = 2
 _CPU = torch.device("cpu")
 
 
@@ -52,6 +57,8 @@ def evaluate(work: Work) -> Outcome:
         save_predictions(work.out, "val", predicted["val"])
     if work.task is DEPTH:
         _save_samples(work, predicted["test"])
+    elif work.task.show is not None:
+        _save_panels(work, predicted["test"])
     return Outcome({"test_images": work.pack.size("test"), "val_images": work.pack.size("val"), **metrics}, state)
 
 
@@ -119,3 +126,36 @@ def _save_samples(work: Work, prediction: Tensor) -> None:
         truth=target[:, 0].numpy() * MAX_DEPTH_M,
         prediction=prediction[shown, 0].numpy() * MAX_DEPTH_M,
     )
+
+
+def _save_panels(work: Work, outputs: Nested) -> None:
+    """Keep the task's pictures of a few test images; of its code's errors what they say, as pictures stop no grid."""
+    task, pack = work.task, work.pack
+    figures = read_image_figures(work.inputs.get("reference", work.out) / PER_IMAGE)["test"].figures
+    chosen = chosen_images(task, figures, pack.size("test"))
+    places, samples = list(chosen), Samples(tuple(chosen), tuple(chosen.values()))
+    images, targets = pack.images("test", places), pack.targets("test", places)
+    try:
+        truth = panels_of(task, images, None, targets, pack.task.classes)
+        found = panels_of(task, images, each(lambda tensor: tensor[places], outputs), targets, pack.task.classes)
+        samples = dataclasses.replace(samples, truth=truth, found=found)
+    except Exception as error:  # whatever the user's code raises
+        samples = dataclasses.replace(samples, problem=f"{type(error).__name__}: {str(error)[:200]}")
+    save_samples(work.out / SAMPLES, samples)
+
+
+def chosen_images(task: Task, figures: Mapping[str, np.ndarray], count: int) -> dict[int, str]:
+    """Which of ``count`` test images are shown, each with the reason; ``figures`` [N] are those of the float root.
+
+    The same for all networks of a float root: those on which it is worst by the headline (of equal ones by the further
+    metrics), its median one, and evenly spread ones. An image without a figure is none of the worst.
+    """
+    signs = {name: 1.0 if metric.higher_is_better else -1.0 for name, metric in task.metrics.items()}
+    keys = [np.nan_to_num(sign * figures[name], nan=np.inf) for name, sign in signs.items() if name in figures]
+    ranked = np.lexsort(keys[::-1]).tolist() if keys else []
+    chosen = dict.fromkeys(ranked[:_OF_EACH_KIND], WORST)
+    middle = ranked[len(ranked) // 2 :][:1]
+    chosen |= dict.fromkeys([place for place in middle if place not in chosen], MEDIAN)
+    rest = [place for place in range(count) if place not in chosen]
+    spread = np.linspace(0, len(rest) - 1, min(_OF_EACH_KIND + 1, len(rest))).round().astype(int)
+    return chosen | dict.fromkeys([rest[place] for place in spread.tolist()], EVENLY)

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from model.errors import InputError
 from model.network.depth_network import build_depth_network
 from model.network.named import library_network
 from model.network.spec import DEPTH, NetworkSpec
@@ -17,7 +18,12 @@ def build_network(spec: NetworkSpec) -> nn.Module:
     """
     if spec.encoder.startswith(OWN):
         return build_own(spec)
-    return build_depth_network(spec) if spec.task == DEPTH else library_network(spec)
+    if spec.task != DEPTH:
+        return library_network(spec)
+    if spec.encoder.startswith("torchvision/"):
+        expected = "efficientnet_b0, timm/<name of a timm model>, or a file given by --network"
+        raise InputError("network.encoder", "is no encoder of the depth network", expected, value=repr(spec.encoder))
+    return build_depth_network(spec)
 
 
 def example_image(spec: NetworkSpec) -> Tensor:

@@ -31,8 +31,25 @@ LIGHTNING_PREFIX = "net."
 SHOWN_NAMES = 4
 
 
-def save_checkpoint(network: nn.Module, spec: NetworkSpec, path: Path, metadata: Metadata) -> None:
+def to_float16_(network: nn.Module) -> None:
+    """Round all weights and statistics to values that 16 bits hold, in place; they stay float32.
+
+    Raises OverflowError, naming the tensor, for a value above 65,504.
+    """
+    for name, tensor in network.state_dict().items():
+        if tensor.is_floating_point():
+            rounded = tensor.half()
+            if not torch.isfinite(rounded).all():
+                raise OverflowError(f"{name} has values that 16 bits do not hold")
+            tensor.copy_(rounded)
+
+
+def save_checkpoint(
+    network: nn.Module, spec: NetworkSpec, path: Path, metadata: Metadata, *, float16: bool = False
+) -> None:
     """Write the network's state dict to a safetensors file, whole or not at all.
+
+    ``float16``: in half the bytes, which loses nothing after ``to_float16_``.
 
     ``metadata`` (strings and numbers: command, data fingerprint, metrics ...) goes into its header, as does the
     spec.
@@ -43,6 +60,8 @@ def save_checkpoint(network: nn.Module, spec: NetworkSpec, path: Path, metadata:
         "metadata": json.dumps(metadata, sort_keys=True),
     }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    if float16:
+        tensors = {name: one.half() if one.is_floating_point() else one for name, one in tensors.items()}
     with replacing(Path(path)) as aside:
         save_file(tensors, aside, metadata=header)
 
@@ -89,6 +108,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], NetworkSpec, Metad
         with safe_open(path, framework="pt", device="cpu") as file:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+            tensors = {name: one.float() if one.dtype == torch.float16 else one for name, one in tensors.items()}
     except (SafetensorError, OSError, ValueError) as error:
         problem = f"cannot be read as safetensors ({error})"
         raise InputError(str(path), problem, "a whole safetensors file", "Was the copy cut short?") from error

@@ -4,6 +4,7 @@ To read settings takes no more than this; the networks themselves need torchvisi
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from model.errors import InputError
 
@@ -28,16 +29,16 @@ class NetworkSpec:
     inputs: str = ""
     classes: int = 0
 
+    TOLD_BY_DATA: ClassVar = ("task", "inputs", "classes")
+
     def __post_init__(self) -> None:
         family, _, name = self.encoder.rpartition("/")
-        known = ("timm/",) if self.task == DEPTH else LIBRARIES
-        if self.encoder != "efficientnet_b0" and not (name and (family == "own" or self.encoder.startswith(known))):
-            expected = "efficientnet_b0, timm/<name of a timm model>" if self.task == DEPTH else "timm/<name>"
-            expected += "" if self.task == DEPTH else ", torchvision/<name>"
+        if self.encoder != "efficientnet_b0" and not (name and (family == "own" or self.encoder.startswith(LIBRARIES))):
             raise InputError(
                 "network.encoder",
                 "is unknown",
-                f"{expected}, or own/<name> of a file given by --network",
+                "efficientnet_b0, timm/<name of a timm model>, torchvision/<name> (of a task other than depth), or "
+                "own/<name> of a file given by --network",
                 value=repr(self.encoder),
                 options=("efficientnet_b0",),
             )

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -18,6 +19,8 @@ from model.data.folders.classification import class_folders
 from model.data.pack import PackSpec
 from model.data.rooms.labels import KINDS, LabelledFrame
 from model.data.rooms.views import RoomViews
+from model.tasks.drawing import GREY, RIGHT, WRONG, captioned, pictures_of
+from model.tasks.panels import Panels
 from model.tasks.task import ImageMetric
 
 VERSION = 1  # raise it when the same data give other figures
@@ -60,3 +63,23 @@ def _cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
 def augment(images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Mirrored and coloured images."""
     return augment_images(images), targets
+
+
+def show(inputs: Tensor, outputs: Tensor | None, targets: Tensor, classes: tuple[str, ...] = ()) -> Panels:
+    """Each image with its class; with outputs that of the highest logit and its probability, orange where wrong."""
+    pictures, truth = pictures_of(inputs), targets.tolist()
+    if outputs is None:
+        named = [captioned(one, [_name(classes, own)], GREY) for one, own in zip(pictures, truth, strict=True)]
+        return {"true class": np.stack(named)}
+    chances, found = (one.tolist() for one in outputs.float().softmax(1).max(1))
+    panels = []
+    for picture, own, place, chance in zip(pictures, truth, found, chances, strict=True):
+        lines = [f"{_name(classes, place)} {chance:.2f}"]
+        if place != own:
+            lines.append(f"not {_name(classes, own)}")
+        panels.append(captioned(picture, lines, RIGHT if place == own else WRONG))
+    return {"found class": np.stack(panels)}
+
+
+def _name(classes: tuple[str, ...], place: int) -> str:
+    return classes[place] if place < len(classes) else f"class {place}"

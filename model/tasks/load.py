@@ -18,6 +18,7 @@ from model.tasks.nested import Nested
 from model.tasks.task import Augment, ImageMetric, Metrics, Task
 
 _FORM = "docs/tasks.md shows whole ones."
+_SHOW = "def show(inputs, outputs, targets) -> {'what it shows': uint8 N x H x W x 3}"
 
 
 def task_module(name: str) -> tuple[str, str, ModuleType]:
@@ -55,7 +56,8 @@ def task_of(name: str, identity: str, module: ModuleType) -> Task:
     metrics = _metrics(module)
     augment: Augment = getattr(module, "augment", None) or _unchanged
     distillation = getattr(module, "distillation", None) or _distance
-    return Task(name, identity, loss, metrics, augment, distillation)
+    show = _function(module, "show", _SHOW) if getattr(module, "show", None) is not None else None
+    return Task(name, identity, loss, metrics, augment, distillation, show)
 
 
 def task_facts(name: str) -> TaskFacts:

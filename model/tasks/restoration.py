@@ -19,11 +19,14 @@ from model.data.rooms.labels import LabelledFrame
 from model.data.rooms.render import VIEWS_PER_SCENE
 from model.data.rooms.sensor_noise import noise_rng, noisy
 from model.data.rooms.views import RoomViews
-from model.images import IMAGENET_STD, normalize
+from model.images import IMAGENET_MEAN, IMAGENET_STD, normalize
+from model.tasks.drawing import pictures_of
+from model.tasks.panels import Panels
 from model.tasks.task import ImageMetric
 
 VERSION = 1  # raise it when the same data give other figures
 CHANNELS, LAYERS = 32, 5
+_AMPLIFIED = 4
 
 
 class Restorer(nn.Module):
@@ -105,3 +108,14 @@ def augment(images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Both mirrored; colours stay, as the degradation depends on them."""
     mirrored, truth = flip_together(images, targets)
     return mirrored.float(), truth
+
+
+def show(inputs: Tensor, outputs: Tensor | None, targets: Tensor) -> Panels:
+    """The degraded and the clean image; with outputs the restored one, and its error over all colours, amplified."""
+    if outputs is None:
+        return {"degraded": pictures_of(inputs), "clean": pictures_of(targets)}
+    mean, std = (torch.tensor(one).view(1, 3, 1, 1) for one in (IMAGENET_MEAN, IMAGENET_STD))
+    levels = (255.0 * (outputs.float() * std + mean)).clamp(0, 255)
+    error = _AMPLIFIED * (levels - targets).abs().mean(1, keepdim=True).expand_as(levels)
+    panels = {"restored": levels, f"error x {_AMPLIFIED}": error.clamp(0, 255)}
+    return {name: pictures_of(panel.round().to(torch.uint8)) for name, panel in panels.items()}

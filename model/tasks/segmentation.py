@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -19,6 +20,8 @@ from model.data.folders.segmentation import masked_pictures
 from model.data.pack import PackSpec
 from model.data.rooms.labels import SURFACES, LabelledFrame
 from model.data.rooms.views import RoomViews
+from model.tasks.drawing import WRONG, coloured, pictures_of
+from model.tasks.panels import Panels, fitted
 from model.tasks.task import ImageMetric
 
 VERSION = 1  # raise it when the same data give other figures
@@ -105,3 +108,19 @@ def augment(images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Mirrored and coloured images, and mirrored masks."""
     coloured, masks = augment_with_map(images, targets[:, None])
     return coloured, masks[:, 0]
+
+
+def show(inputs: Tensor, outputs: Tensor | None, targets: Tensor, classes: tuple[str, ...] = ()) -> Panels:
+    """Each image, and its true classes in colour; with outputs the classes that were found, and where they are wrong.
+
+    Pixels that count for nothing are black in the last.
+    """
+    pictures, truth = pictures_of(inputs), fitted(targets.to(torch.uint8).numpy(), smooth=False)
+    if outputs is None:
+        return {"image": pictures, "true classes": coloured(pictures, truth, classes)}
+    found = fitted(outputs.argmax(1).to(torch.uint8).numpy(), smooth=False)
+    known = truth != IGNORED
+    grey = np.repeat(pictures.mean(3, keepdims=True), 3, axis=3) * known[..., None]
+    wrong = (found != truth) & known
+    errors = np.where(wrong[..., None], 0.25 * grey + 0.75 * np.array(WRONG), grey).astype(np.uint8)
+    return {"found classes": coloured(pictures, found, classes), "wrong pixels": errors}

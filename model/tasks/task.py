@@ -6,7 +6,7 @@ A task is a Python file: one of this package, or one of the user's own, named on
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -36,6 +36,8 @@ class ImageMetric:
 
 
 Metrics = Mapping[str, "ImageMetric | TorchMetric"]
+Show = Callable[..., Mapping[str, Any]]
+"""(inputs, outputs, targets) of a few images, and ``classes`` where it asks for them, to pictures by their title."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,10 @@ class Task:
     ``loss`` of (outputs, targets) is a scalar; ``distillation`` that of (outputs, those of the float network), which
     QAT mixes in. The first of ``metrics`` is the headline: it chooses the best epoch.
     ``identity`` changes with the code of the task: it is part of all ids, and empty for depth, whose ids are older.
+    ``show`` draws the report's pictures, where a task has any: of (inputs, outputs, targets) of a few test images, the
+    inputs and targets as they are in the pack, a dict of pictures uint8 N x H x W x 3 by what stands above them. With
+    outputs those of what the network found, and with None for them those of the truth. The names of the classes are
+    its argument ``classes``, if it has one.
     """
 
     name: str
@@ -53,6 +59,7 @@ class Task:
     metrics: Metrics
     augment: Augment
     distillation: Callable[[Nested, Nested], Tensor]
+    show: Show | None = None
 
     @property
     def headline(self) -> str:

@@ -23,7 +23,7 @@ def test_ctrl_c_before_the_grid_runs_ends_without_a_traceback(at, monkeypatch):
     def interrupt(*_: Any) -> Path:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("grid.run.job.prepare_pack", interrupt)
+    monkeypatch.setattr("grid.run.job.prepare_data", interrupt)
     assert runner.main(at.arguments()) == 130
 
 

@@ -31,6 +31,8 @@ def against_float_network(inputs: ReportInputs) -> Section | None:
         "same images are compared, scene by scene, and intervals are corrected for the number of lines (Holm): the "
         "chance of one false word among all of them is 5 %."
     )
+    if not inputs.is_depth:
+        text += " A scene is what the data say belongs together; where they say nothing, each image is one."
     blocks: list[Block] = [Paragraph((f"{text} {_counts(found)}",))]
     if len(found) > len(shown.lines):
         more = f"Of {len(found)} comparisons the {MOST_LINES * 3 // 4} best and the {MOST_LINES // 4} worst are drawn."

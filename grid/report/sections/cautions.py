@@ -29,20 +29,21 @@ def _scenes(inputs: ReportInputs) -> list[Spans]:
         said = " There are no figures by image (these cells are of an earlier version): differences are estimates."
         return [(Strong(("Nothing is tested.",)), said)]
     lines: list[Spans] = []
+    show, place = ("show", "place") if inputs.is_depth else ("are of", "scene")
     for split, name in _SPLITS.items():
         images, scenes = tables.sample(split).images, tables.sample(split).scenes
         if scenes == 1:
             what = f"One {name} scene decides nothing."
             said = (
-                f" All {images} {name} images show one place. They resemble each other, and what holds for them need "
-                "not hold for another place; how far places differ cannot be seen in one. So there are no intervals, "
-                "whatever the differences look like, and all of them are undecided."
+                f" All {images} {name} images {show} one {place}. They resemble each other, and what holds for them "
+                f"need not hold for another {place}; how far {place}s differ cannot be seen in one. So there are no "
+                "intervals, whatever the differences look like, and all of them are undecided."
             )
             lines.append((Strong((what,)), said))
         elif 1 < scenes < FEW_SCENES:
             said = (
-                f" The {images} {name} images show {scenes} places. Intervals are over places and so are wide; expect "
-                "“undecided”."
+                f" The {images} {name} images {show} {scenes} {place}s. Intervals are over {place}s and so are wide; "
+                "expect “undecided”."
             )
             lines.append((Strong((f"Few {name} scenes.",)), said))
     return lines

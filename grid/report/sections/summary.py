@@ -8,6 +8,7 @@ from grid.report.document import MOST_ROWS, Code, CodeBlock, Items, Paragraph, S
 from grid.report.inputs import ReportInputs
 from grid.results.ranking import Row
 from grid.secrets import masked
+from model.tasks.facts import TaskFacts
 
 
 def opening(rows: Sequence[Row], context: Mapping[str, Any]) -> Paragraph:
@@ -24,8 +25,18 @@ def opening(rows: Sequence[Row], context: Mapping[str, Any]) -> Paragraph:
 
 def provenance(inputs: ReportInputs) -> Section:
     """Return the facts of the run, without passwords."""
-    facts = tuple((f"{name}: ", Code(masked(str(fact)))) for name, fact in inputs.context.items())
+    context = dict(inputs.context)
+    if "task" in context:
+        context["task"] = _described(inputs.task)
+    facts = tuple((f"{name}: ", Code(masked(str(fact)))) for name, fact in context.items())
     return Section(("How this was made",), (Items(facts),))
+
+
+def _described(task: TaskFacts) -> str:
+    """A task in a line; ``plan.json`` has all that is said about it."""
+    metrics = ", ".join(metric.name for metric in task.metrics)
+    classes = f"; {len(task.classes)} classes" if task.classes else ""
+    return f"{task.name} (code {task.identity or 'of this version'}); metrics {metrics}{classes}"
 
 
 def commands(inputs: ReportInputs) -> Section | None:

@@ -18,6 +18,7 @@ from grid.planning.stage_table import STAGES, stage_named, stage_names
 from grid.space.search_space import load_space
 from grid.space.settings import groups, setting_types
 from model.errors import InputError
+from model.network.spec import NetworkSpec
 from quant.engines.catalog import FLOAT_RUNTIMES, REVISIONS
 from quant.recipe import BIAS_CORRECTIONS, GRANULARITIES, METHODS, SCHEDULES
 
@@ -156,7 +157,8 @@ def test_a_node_holds_the_settings_that_it_reads_and_no_others():
     plan = full("weight_bits=4", *(f"{name}=true" for name in optional))
     assert {node.stage for node in plan.nodes} == set(stage_names()) - {"train", "merge"}
     for node in plan.nodes:
-        own = {key for key in node.settings if key != "checkpoint_sha256"}
+        told = {f"network.{name}" for name in NetworkSpec.TOLD_BY_DATA}
+        own = {key for key in node.settings if key != "checkpoint_sha256"} - told
         prefixes = stage_named(node.stage).settings
         read = {key for key in setting_types() if any(key == one or key.startswith(f"{one}.") for one in prefixes)}
         assert own == read - optional
@@ -261,7 +263,8 @@ def test_a_new_revision_of_an_engine_changes_its_conversions_and_no_other(monkey
 def test_a_setting_that_came_later_is_in_no_id_at_the_value_that_is_as_before():
     plan, compiled = full(checkpoint=None), full("train.compile=true", checkpoint=None)
     (node,) = (node for node in plan.nodes if node.stage == "train")
-    own = {key: value for key, value in node.settings.items() if key != "train.compile"}
+    later = {"train.compile", *(f"network.{name}" for name in NetworkSpec.TOLD_BY_DATA)}
+    own = {key: value for key, value in node.settings.items() if key not in later}
     text = json.dumps(own, sort_keys=True, separators=(",", ":"))
     content = json.dumps(["train", stage_named("train").version, text, "data", []], separators=(",", ":"))
     assert node.settings["train.compile"] is False

@@ -9,7 +9,7 @@ import torch
 from grid.planning.output_files import PER_IMAGE, PREDICTIONS, SAMPLES
 from grid.report.inputs import ReportInputs
 from grid.report.sections.predictions import noise_by_depth, predictions
-from grid.report.shown_images import chosen_images, noise_by_image, shown_images, ssim_loss_by_image
+from grid.report.shown_images import chosen_images, loss_by_image, noise_by_image, shown_images
 from grid.storage.per_image import ImageFigures, write_image_figures
 from tests.grid.report.report_rows import context, grid_rows
 
@@ -107,8 +107,8 @@ def test_noise_and_loss_by_image_are_against_the_float_network(inputs):
     expected = np.full(COUNT, 0.02)
     expected[NOISY] = 0.1
     np.testing.assert_allclose(noise_by_image(inputs, cell), expected, rtol=1e-3)
-    assert int(ssim_loss_by_image(inputs, cell).argmax()) == BLURRED
-    assert ssim_loss_by_image(changed(inputs, images={}), cell) is None
+    assert int(loss_by_image(inputs, cell).argmax()) == BLURRED
+    assert loss_by_image(changed(inputs, images={}), cell) is None
 
 
 def test_the_table_names_each_networks_worst_images(inputs):

@@ -4,6 +4,7 @@ import csv
 import json
 import shlex
 import shutil
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,7 +12,7 @@ from grid.planning.plan import Plan, make_plan
 from grid.results.rows import commands
 from grid.results.target import parse_target
 from grid.run.actions import report
-from grid.run.files import FILE, RunFiles
+from grid.run.files import FILE, RunFiles, _references
 from grid.run.options import parse
 from grid.space.search_space import load_space
 from grid.storage.result_store import StageStore
@@ -101,3 +102,12 @@ def test_the_report_is_made_again_with_another_margin(grid, tmp_path, capsys):
     assert {line["split"] for line in lines} == {"test", "val"}
     with pytest.raises(InputError, match="unknown metric"):
         report(parse(["--report", "first", "--storage", str(tmp_path), "--margin", "sim=0.25"]))
+
+
+def test_the_float_root_of_a_network_with_several_outputs_is_found(tmp_path):
+    records = {"made": {"inputs": [["reference", "root"]]}, "root": {"inputs": []}}
+    store = SimpleNamespace(record=records.__getitem__, path=tmp_path.joinpath)
+    (tmp_path / "root").mkdir()
+    assert _references({"fp32": "root", "int8": "made"}, store) == {}
+    (tmp_path / "root" / "predictions.heat.npy").touch()
+    assert _references({"fp32": "root", "int8": "made"}, store) == {"int8": tmp_path / "root" / "predictions.npy"}

@@ -1,4 +1,5 @@
 import argparse
+import copy
 import os
 import pickle
 
@@ -8,7 +9,7 @@ from safetensors.torch import save_file
 
 from model.errors import InputError
 from model.network.build import build_network
-from model.network.checkpoint import checkpoint_sha256, load_checkpoint, save_checkpoint
+from model.network.checkpoint import checkpoint_sha256, load_checkpoint, save_checkpoint, to_float16_
 from model.network.spec import NetworkSpec
 
 SMALL = NetworkSpec(input_size=64)
@@ -51,6 +52,26 @@ def test_a_checkpoint_returns_network_spec_and_metadata(spec, tmp_path):
     images = torch.randn(1, 3, spec.input_size, spec.input_size)
     with torch.no_grad():
         assert torch.equal(loaded(images), network(images))
+
+
+def test_a_checkpoint_of_16_bits_takes_half_the_bytes_and_returns_the_rounded_weights(network, tmp_path):
+    whole, half = tmp_path / "whole.safetensors", tmp_path / "half.safetensors"
+    network = copy.deepcopy(network)
+    to_float16_(network)
+    save_checkpoint(network, SMALL, whole, {})
+    save_checkpoint(network, SMALL, half, {}, float16=True)
+    assert half.stat().st_size < 0.6 * whole.stat().st_size
+    loaded, _, _ = load_checkpoint(half)
+    expected = network.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in loaded.state_dict().items())
+    assert all(value.dtype == expected[name].dtype for name, value in loaded.state_dict().items())
+
+
+def test_a_value_that_16_bits_do_not_hold_is_named():
+    layer = torch.nn.Linear(2, 2)
+    torch.nn.init.constant_(layer.bias, 1e6)
+    with pytest.raises(OverflowError, match="bias"):
+        to_float16_(layer)
 
 
 def test_saving_replaces_a_checkpoint_and_leaves_no_other_file(network, state, tmp_path):
