@@ -17,7 +17,7 @@ from grid.results.comparisons.margins import Margins, parse_margins
 from grid.results.measures import measures_of
 from grid.results.target import Target, parse_target
 from grid.run.costs import Costs
-from grid.run.networks import aside, branched_networks, take_network
+from grid.run.networks import aside, branched_networks, require_task_works, take_network
 from grid.run.options import Options, read_seeds
 from grid.run.plan_text import describe
 from grid.run.progress import say
@@ -114,6 +114,7 @@ def prepare(options: Options) -> Job:
         bare = network_for(pack, options.task, bare.encoder)
         space = of_task(space, bare)
         tried = _tried(options, space, bare, storage)
+        require_task_works(space, pack, options.task)
     network, branched, checkpoint, checkpoint_network = tried
     sha256 = checkpoint_sha256(checkpoint) if checkpoint else None
     plan = make_plan(space, sha256, pack.fingerprint, checkpoint_network, branched)

@@ -7,15 +7,18 @@ import ctypes
 import multiprocessing
 import signal
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from grid.planning.combinations import network_of
 from grid.scheduling.cores import own_cores
 from grid.space.search_space import SearchSpace
 from grid.storage.copies import kept_copy
+from model.data.pack import Pack
 from model.errors import InputError
 from model.network.spec import NetworkSpec
 from model.network.user_network import OWN, own_network, register_network
+from model.tasks.load import load_task, task_module
 
 _PR_SET_PDEATHSIG = 1
 """See prctl(2)."""
@@ -31,9 +34,7 @@ def branched_networks(space: SearchSpace) -> frozenset[NetworkSpec]:
 
     Raises one InputError that shows all networks that cannot be built, each where it was written.
     """
-    varied = [key for key, _ in space.axes if key.startswith("network.")]
-    specs = dict.fromkeys(network_of(settings) for settings in space.combinations(varied))
-    others = [spec for spec in specs if spec.encoder != NetworkSpec.encoder]  # the default one has none
+    others = [spec for spec in _networks(space) if spec.encoder != NetworkSpec.encoder]  # the default one has none
     if not others:
         return frozenset()
     with aside(min(len(others), len(own_cores()))) as processes:
@@ -47,6 +48,33 @@ def branched_networks(space: SearchSpace) -> frozenset[NetworkSpec]:
     if errors:
         raise InputError.all(errors)
     return frozenset(spec for spec, answer in found.items() if answer is True)
+
+
+def _networks(space: SearchSpace) -> list[NetworkSpec]:
+    varied = [key for key, _ in space.axes if key.startswith("network.")]
+    return list(dict.fromkeys(network_of(settings) for settings in space.combinations(varied)))
+
+
+def require_task_works(space: SearchSpace, pack: Pack, task: str) -> None:
+    """Try the task (a built-in one's name, or a Python file) with every network of the grid on its first images.
+
+    Raises InputError naming the file where its code fails or gives what cannot be used.
+    """
+    for spec in _networks(space):
+        try:
+            with aside() as process:
+                process.submit(_try, spec, pack, task).result()
+        except BrokenProcessPool:
+            problem = f"ends the process in which it is tried with {spec.encoder}"
+            raise InputError(task, problem, "code that goes on") from None
+
+
+def _try(spec: NetworkSpec, pack: Pack, task: str) -> None:
+    from model.network.build import build_network
+    from model.tasks.trial import try_task
+
+    _, _, module = task_module(task)
+    try_task(load_task(pack.task, Path(task)), Path(str(module.__file__)), build_network(spec), pack)
 
 
 def _branched(spec: NetworkSpec) -> bool | InputError:

@@ -26,6 +26,8 @@ _EXPECTED = "def datasets(data) -> {'train': Dataset, 'val': Dataset, 'test': Da
 _MOST_WORKERS = 8
 _WORTH_WORKERS = 48
 """Items: starting workers takes a while."""
+_MOST_BAD = 1000
+"""Bad items before the first good one: of more, each is likely to be wrong in the same way."""
 Arrays = dict[str, np.ndarray]
 
 
@@ -60,11 +62,9 @@ def prepare_task_pack(
     facts = facts_of(task_of(name, identity, module))
     datasets = _datasets(module, file, data, spec)
     readers = {split: _Reader(dataset, split, file) for split, dataset in datasets.items()}
-    first = readers["train"][0]
-    if isinstance(first, InputError):
-        raise first
+    first = _first(readers["train"], spec.skip_bad)
     layout: Layout = {name: (array.dtype.name, array.shape) for name, array in first.items()}
-    classes = tuple(map(str, getattr(datasets["train"], "classes", ())))
+    classes = _classes(datasets["train"])
     facts = dataclasses.replace(facts, classes=classes)
     counts = {split: len(readers[split]) for split in SPLITS}
 
@@ -141,6 +141,24 @@ def _identity(datasets: Mapping[str, Dataset[Any]], data: str) -> Sequence[objec
     return [str(root.resolve()), digest.hexdigest()]
 
 
+def _classes(dataset: Any) -> tuple[str, ...]:
+    """The names of its classes, or of the dataset that it is a subset of; empty where there are none."""
+    while not hasattr(dataset, "classes") and hasattr(dataset, "dataset"):
+        dataset = dataset.dataset
+    return tuple(map(str, getattr(dataset, "classes", None) or ()))
+
+
+def _first(reader: "_Reader", skip_bad: bool) -> Arrays:
+    """The first item, which all others must be like; with ``skip_bad`` the first that can be read."""
+    for index in range(len(reader)):
+        found = reader[index]
+        if not isinstance(found, InputError):
+            return found
+        if not skip_bad or index == _MOST_BAD - 1:
+            raise found
+    raise InputError(str(reader.file), "holds no train item that can be read", "at least one", _FORM)
+
+
 class _Reader(Dataset[Any]):
     """The items of a dataset as arrays by name; what is wrong with one comes in its place, as an InputError."""
 
@@ -160,13 +178,16 @@ class _Reader(Dataset[Any]):
             return InputError(str(self.file), problem, "an input and its target", "See --skip-bad.")
 
     def name(self, index: int) -> str:
-        names = getattr(self.dataset, "names", None)
-        return str(names[index]) if names is not None else f"{self.split}/{index}"
+        return self._told("names", index) or f"{self.split}/{index}"
 
     def group(self, index: int) -> str:
         """What belongs together in tests."""
-        groups = getattr(self.dataset, "groups", None)
-        return str(groups[index]) if groups is not None else self.name(index)
+        return self._told("groups", index) or self.name(index)
+
+    def _told(self, attribute: str, index: int) -> str:
+        """What a list of the dataset says of an item; empty without one, or where it is a list of something else."""
+        told = getattr(self.dataset, attribute, None)
+        return str(told[index]) if isinstance(told, Sequence) and len(told) == len(self) else ""
 
     def _arrays(self, index: int) -> Arrays:
         item = self.dataset[index]
@@ -174,29 +195,42 @@ class _Reader(Dataset[Any]):
         if not isinstance(item, tuple | list) or len(item) != 2:
             kind = f"a {type(item).__name__}" if not isinstance(item, tuple | list) else f"{len(item)} values"
             raise InputError(str(self.file), f"{where} is {kind}", "a pair of an input and its target", _FORM)
-        image = _array(item[0])
+        image = self._array(item[0], f"the input of {where}")
         if image.ndim != 3 or not (image.dtype == np.uint8 or image.dtype.kind == "f"):
             problem = f"the input of {where} is {image.dtype} of shape {list(image.shape)}"
             raise InputError(str(self.file), problem, "C x H x W, uint8 for images or float32", _FORM)
+        if image.dtype.kind == "f" and not np.isfinite(image).all():
+            problem = f"the input of {where} holds {int((~np.isfinite(image)).sum())} values that are not finite"
+            raise InputError(str(self.file), problem, "numbers", "See --skip-bad.")
         targets = item[1]
         if isinstance(targets, Mapping):
-            named = {f"{TARGET}.{name}": _array(value) for name, value in targets.items()}
+            named = {f"{TARGET}.{name}": value for name, value in targets.items()}
         elif isinstance(targets, tuple | list):
-            named = {f"{TARGET}.{place}": _array(value) for place, value in enumerate(targets)}
+            named = {f"{TARGET}.{place}": value for place, value in enumerate(targets)}
         else:
-            named = {TARGET: _array(targets)}
-        return {"image": image, **named}
+            named = {TARGET: targets}
+        if not named:
+            raise InputError(str(self.file), f"the target of {where} is empty", "numbers", _FORM)
+        return {"image": _stored(image)} | {
+            name: _stored(self._array(value, f"the {name.replace('.', ' ')} of {where}"))
+            for name, value in named.items()
+        }
+
+    def _array(self, value: Any, what: str) -> np.ndarray:
+        """A value as an array; raises InputError for what is no numbers."""
+        array = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
+        if array.dtype.kind not in "biuf":
+            shown = f"a {type(value).__name__}" + (f", {value!r:.40}" if isinstance(value, str) else "")
+            raise InputError(str(self.file), f"{what} is {shown}", "a tensor of numbers", _FORM)
+        return array.astype(np.float32) if array.dtype.kind == "f" else array
 
 
-def _array(value: Any) -> np.ndarray:
-    """A value as an array that HDF5 and torch share; raises TypeError for what is none."""
-    array = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
-    if array.dtype.kind == "f":
-        array = array.astype(np.float32)
-    elif array.dtype.kind == "b":
+def _stored(array: np.ndarray) -> np.ndarray:
+    """A target in a type that HDF5 and torch share."""
+    if array.dtype.kind == "b":
         array = array.astype(np.uint8)
-    elif array.dtype.kind not in "iu":
-        raise TypeError(f"a {type(value).__name__} of {array.dtype} is no tensor of numbers")
+    elif array.dtype.kind == "u" and array.dtype != np.uint8:
+        array = array.astype(np.int64)  # torch computes with no others
     return np.ascontiguousarray(array).reshape(array.shape)
 
 
@@ -205,7 +239,7 @@ def _items(reader: _Reader, layout: Layout, start: int) -> Generator[Item | Inpu
     rest = range(start, len(reader))
     workers = min(len(os.sched_getaffinity(0)), _MOST_WORKERS) if len(rest) >= _WORTH_WORKERS else 0
     loader = DataLoader(Subset(reader, rest), batch_size=None, num_workers=workers, collate_fn=_as_it_is)
-    for index, found in zip(rest, loader, strict=True):
+    for index, found in zip(rest, _read(loader, reader), strict=True):
         if isinstance(found, InputError):
             yield found
             continue
@@ -215,6 +249,14 @@ def _items(reader: _Reader, layout: Layout, start: int) -> Generator[Item | Inpu
             yield InputError(str(reader.file), problem, f"{_shown(layout)} as the first of train", "See --skip-bad.")
             continue
         yield Item(found, reader.group(index), reader.name(index))
+
+
+def _read(loader: DataLoader[Any], reader: _Reader) -> Generator[Arrays | InputError]:
+    try:
+        yield from loader
+    except RuntimeError as error:  # torch's, of a worker that the user's code or the system has ended
+        problem = f"the {reader.split} dataset ends the process that reads it ({str(error).splitlines()[0]})"
+        raise InputError(str(reader.file), problem, "code that goes on, in less memory") from error
 
 
 def _as_it_is(found: Any) -> Any:

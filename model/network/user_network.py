@@ -7,6 +7,7 @@ nor a stored network can name code to run.
 import hashlib
 import importlib.util
 import inspect
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -74,9 +75,15 @@ def build_own(spec: NetworkSpec) -> nn.Module:
         shape = list(outputs.shape) if isinstance(outputs, torch.Tensor) else f"a {type(outputs).__name__}"
         problem = f"turns an image of {spec.input_size} pixels into {shape}"
         raise InputError(file, problem, f"{[1, 1, size, size]}: one depth map of a quarter of its size", _INSTEAD)
-    if not all(isinstance(value, torch.Tensor) for value in leaves(outputs).values()):
-        kind = type(outputs).__name__
-        raise InputError(file, f"its network gives a {kind}", "a tensor, or a tuple or dict of tensors", _INSTEAD)
+    wrong = [type(value).__name__ for value in leaves(outputs).values() if not isinstance(value, torch.Tensor)]
+    if wrong or not leaves(outputs):
+        forward = line_of(type(network).forward)
+        kind = f"{type(outputs).__name__} without any" if not wrong else type(outputs).__name__
+        held = f" that holds a {wrong[0]}" if wrong and wrong[0] != kind else ""
+        problem = f"the forward of its network{forward} gives a {kind}{held}"
+        raise InputError(file, problem, "a tensor, or a tuple or dict of tensors", _INSTEAD)
+    if not any(weight.requires_grad for weight in network.parameters()):
+        raise InputError(file, "its network has nothing to learn", "parameters with requires_grad", _INSTEAD)
     return network.train()
 
 
@@ -84,8 +91,7 @@ def built_once(name: str, shape: tuple[int, int, int], classes: int = 0) -> tupl
     """The network in eval mode, of whatever task, and what it gives for an input of zeros of C x H x W.
 
     ``build`` gets the side of square inputs, and (H, W) of others; the number of classes too, where it asks for
-    ``classes``. Raises InputError naming the file where its
-    ``build`` or its network fails.
+    ``classes``. Raises InputError naming the file where its ``build`` or its network fails.
     """
     own, (_, height, width) = own_network(name), shape
     size = height if height == width else (height, width)
@@ -93,7 +99,8 @@ def built_once(name: str, shape: tuple[int, int, int], classes: int = 0) -> tupl
         more = {"classes": classes} if "classes" in inspect.signature(own.build).parameters else {}
         network = own.build(size, **more)
         if not isinstance(network, nn.Module):
-            raise TypeError(f"build returned a {type(network).__name__}, not a torch.nn.Module")
+            at = line_of(own.build).rstrip(",")
+            raise TypeError(f"build returned a {type(network).__name__}, not a torch.nn.Module{at}")
         with torch.no_grad():
             return network, network.eval()(torch.zeros(1, *shape))
     except (Exception, SystemExit) as error:  # whatever the user's code raises
@@ -137,6 +144,13 @@ def _run(file: Path) -> Callable[..., nn.Module]:
 
 def reason(error: BaseException, file: Path) -> str:
     """Kind, message and, where the error went through the user's file, the last line there."""
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
+    whole = os.path.abspath(file)  # modules hold it, whatever the user gave
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == whole]
     at = f", line {lines[-1]}" if lines else ""
     return f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}{at}"
+
+
+def line_of(function: Callable[..., Any]) -> str:
+    """``, line N,``: where a function of the user's begins; empty for one without Python code."""
+    code = getattr(function, "__code__", None)
+    return f", line {code.co_firstlineno}," if code else ""

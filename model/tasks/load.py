@@ -2,7 +2,6 @@
 
 import hashlib
 import importlib
-import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -11,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from model.errors import InputError
-from model.network.user_network import OWN, run_file
+from model.network.user_network import OWN, line_of, reason, run_file
 from model.tasks.depth import DEPTH
 from model.tasks.facts import DEPTH_FACTS, MetricFacts, TaskFacts
 from model.tasks.names import BUILT_IN
@@ -82,12 +81,6 @@ def _metric_facts(name: str, metric: Any) -> MetricFacts:
     return MetricFacts(name, better, title, float(margin), bool(getattr(metric, "margin_is_relative", False)))
 
 
-def call_with_known(function: Callable[..., Any], **known: Any) -> Any:
-    """Call a function of a task with those of the known arguments that it has."""
-    asked = inspect.signature(function).parameters
-    return function(**{name: value for name, value in known.items() if name in asked})
-
-
 def _function(module: ModuleType, name: str, form: str) -> Callable[..., Any]:
     function: Callable[..., Any] | None = getattr(module, name, None)
     if not callable(function):
@@ -96,23 +89,27 @@ def _function(module: ModuleType, name: str, form: str) -> Callable[..., Any]:
 
 
 def _metrics(module: ModuleType) -> Metrics:
-    file, form = (
-        str(module.__file__),
-        "a dict of torchmetrics, the headline first, such as {'top1': MulticlassAccuracy(10)}",
-    )
-    metrics = _function(module, "metrics", "def metrics() -> dict[str, torchmetrics.Metric]")()
+    file = str(module.__file__)
+    form = "a dict of torchmetrics, the headline first, such as {'top1': MulticlassAccuracy(10)}"
+    function = _function(module, "metrics", "def metrics() -> dict[str, torchmetrics.Metric]")
+    try:
+        metrics = function()
+    except (Exception, SystemExit) as error:  # whatever the user's code raises
+        raise InputError(file, f"metrics() fails ({reason(error, Path(file))})", form, _FORM) from error
     if not isinstance(metrics, Mapping) or not metrics:
-        raise InputError(file, f"metrics() gives {metrics!r}", form, _FORM)
+        given = "an empty dict" if isinstance(metrics, Mapping) else f"a {type(metrics).__name__}"
+        raise InputError(file, f"metrics(){line_of(function)} gives {given}", form, _FORM)
     for name, metric in metrics.items():
         if not isinstance(name, str) or not name.isidentifier() or name in _TAKEN:
-            raise InputError(
-                file, f"metrics() has the name {name!r}", "letters, digits and '_', and none of ours", _FORM
-            )
+            problem = f"metrics(){line_of(function)} has the name {name!r}"
+            raise InputError(file, problem, "letters, digits and '_', and none of ours", _FORM)
+        named, is_ours = f"metric {name!r} of metrics(){line_of(function)}", isinstance(metric, ImageMetric)
+        if isinstance(metric, type) or not (is_ours or (hasattr(metric, "update") and hasattr(metric, "compute"))):
+            kind = f"the class {metric.__name__}" if isinstance(metric, type) else f"a {type(metric).__name__}"
+            raise InputError(file, f"{named} is {kind}", "a torchmetrics Metric", _FORM)
         if not isinstance(getattr(metric, "higher_is_better", None), bool):
-            problem = f"metric {name!r} ({type(metric).__name__}) does not say whether more of it is better"
-            raise InputError(file, problem, "its higher_is_better to be True or False", _FORM)
-        if not (isinstance(metric, ImageMetric) or (hasattr(metric, "update") and hasattr(metric, "compute"))):
-            raise InputError(file, f"metric {name!r} is a {type(metric).__name__}", "a torchmetrics Metric", _FORM)
+            problem = f"{named} does not say whether more of it is better: its higher_is_better is none"
+            raise InputError(file, problem, "True or False there, set in a class of your own", _FORM)
     return dict(metrics)
 
 

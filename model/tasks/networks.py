@@ -14,14 +14,18 @@ def network_for(pack: Pack, task: str, name: str | None) -> NetworkSpec:
     """The network ``name`` (own/..., timm/..., torchvision/...) for the inputs and classes of a pack.
 
     Without a name that of the task: the ``build`` of its file, or the ``NETWORK`` that it names. Raises InputError
-    where it has neither.
+    where it has neither, and where the number of outputs of a library's network is not known.
     """
     if pack.task.name == DEPTH:
         return NetworkSpec(name or NetworkSpec.encoder, pack.input_size)
+    name = name or network_of_task(task)
+    if name.startswith(LIBRARIES) and not pack.task.classes:
+        problem = f"its train dataset has no classes, by which {name} gets its outputs"
+        raise InputError(task, problem, "a list `classes` of their names there, or a network of your own")
     channels, height, width = pack.input_shape
     plain = (channels, height, width) == (3, pack.input_size, pack.input_size)
     return NetworkSpec(
-        name or network_of_task(task),
+        name,
         pack.input_size,
         pack.task.name,
         "" if plain else f"{channels}x{height}x{width}",

@@ -85,7 +85,7 @@ def image_figures(task: Task, outputs: Nested, targets: Nested) -> dict[str, Ten
     for tensor in leaves(outputs).values():
         if not torch.isfinite(tensor).all():
             raise FloatingPointError(f"{int((~torch.isfinite(tensor)).sum())} predicted values are not finite")
-    return {name: _figures(metric, outputs, targets) for name, metric in task.metrics.items()}
+    return {name: figures_of(metric, outputs, targets) for name, metric in task.metrics.items()}
 
 
 def metric_means(task: Task, outputs: Nested, targets: Nested) -> dict[str, float]:
@@ -93,7 +93,8 @@ def metric_means(task: Task, outputs: Nested, targets: Nested) -> dict[str, floa
     return {name: float(figures.nanmean()) for name, figures in image_figures(task, outputs, targets).items()}
 
 
-def _figures(metric: Any, outputs: Nested, targets: Nested) -> Tensor:
+def figures_of(metric: "ImageMetric | TorchMetric", outputs: Nested, targets: Nested) -> Tensor:
+    """The figure of each image alone, float64 [N]; those of torchmetrics are computed image by image."""
     if isinstance(metric, ImageMetric):
         return metric.figures(outputs, targets).double()
     figures = []
