@@ -1,6 +1,5 @@
 """A task of one's own on data of an odd shape goes the whole way, from its file to the rows of its results."""
 
-import contextlib
 import csv
 import json
 from pathlib import Path
@@ -8,11 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from grid.scheduling.tune import Dashboard
-from grid.tracking.serving import GridModel
+from grid.tracking.serving import NetworkModel
 from model.data.pack import Pack
 from model.network.user_network import register_network
-from tests.runner.desk import quietly, run_plan_here
+from tests.runner.own_task import smoke
 
 pytestmark = pytest.mark.timeout(400)
 DIGITS = Path(__file__).with_name("digits.py")
@@ -22,15 +20,7 @@ BUDGET = ("train.init=random", "train.epochs=4", "qat.images_per_epoch=64", "lat
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory) -> Path:
     """The folder of a run of the smoke grid on digits of 1 x 8 x 8."""
-    folder = tmp_path_factory.mktemp("digits")
-    given = {"grid": "smoke", "task": DIGITS, "storage": folder, "run-name": "digits"}
-    arguments = [part for key, value in given.items() for part in (f"--{key}", str(value))]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("grid.scheduling.tune.cluster", lambda resources: contextlib.nullcontext(Dashboard("", None)))
-        patch.setattr("grid.scheduling.tune.run_plan", run_plan_here)
-        status, text = quietly([*arguments, *(part for setting in BUDGET for part in ("--set", setting))])
-    assert status == 0, text
-    return folder / "runs" / "digits"
+    return smoke(DIGITS, tmp_path_factory.mktemp("digits"), "digits", BUDGET)
 
 
 def test_every_cell_is_ok_and_far_better_than_chance(digits):
@@ -55,10 +45,10 @@ def test_the_model_that_mlflow_keeps_takes_the_inputs_of_the_pack(digits):
     (pack,), stages = (digits.parents[1] / "packs").glob("*.h5"), digits.parents[1] / "stages"
     convert = next(one.parent for one in stages.glob("*/result.json") if '"stage": "convert"' in one.read_text())
     register_network(DIGITS)
-    model = GridModel()
-    model.load_context(SimpleNamespace(artifacts={"network": str(convert)}))
+    model = NetworkModel()
+    model.load_context(SimpleNamespace(artifacts={"network": str(convert)}, model_config=None))
     images = Pack(pack).images("test").numpy()
     found = model.predict(None, images).argmax(1) == Pack(pack).targets("test").numpy()
     assert found.mean() > 0.6
-    with pytest.raises(ValueError, match=r"expected \[N,1,8,8\]"):
-        model.predict(None, images[:, :, 1:])
+    with pytest.raises(ValueError, match=r"expected uint8 \[N,1,H,W\]"):
+        model.predict(None, images.repeat(3, axis=1))
