@@ -33,6 +33,7 @@ Flat = dict[str, Scalar]
 REPLACED = {
     "qat.learning_rate": "Set qat.travel, the steps of its integer grid that a weight can move in the whole "
     "training; 1e-4 was a travel of 0.2 in the default grid.",
+    "mixed_precision.max_ssim_loss": "Set mixed_precision.max_metric_loss: of the task's first metric, for depth SSIM.",
 }
 """Settings of before that have no present name -> what to do."""
 
