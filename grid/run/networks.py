@@ -60,19 +60,24 @@ def require_task_works(space: SearchSpace, pack: Pack, task: str) -> None:
 
     Raises InputError naming the file where its code fails or gives what cannot be used.
     """
+    # Spawned, because autograd does not go on in a fork of a process that has used it.
+    spawn = multiprocessing.get_context("spawn")
     for spec in _networks(space):
+        file = own_network(spec.encoder).file if spec.encoder.startswith(OWN) else None
         try:
-            with aside() as process:
-                process.submit(_try, spec, pack, task).result()
+            with ProcessPoolExecutor(1, spawn, _end_with_parent) as process:
+                process.submit(_try, spec, pack, task, file).result()
         except BrokenProcessPool:
             problem = f"ends the process in which it is tried with {spec.encoder}"
             raise InputError(task, problem, "code that goes on") from None
 
 
-def _try(spec: NetworkSpec, pack: Pack, task: str) -> None:
+def _try(spec: NetworkSpec, pack: Pack, task: str, network: Path | None) -> None:
     from model.network.build import build_network
     from model.tasks.trial import try_task
 
+    if network is not None:
+        register_network(network)
     _, _, module = task_module(task)
     try_task(load_task(pack.task, Path(task)), Path(str(module.__file__)), build_network(spec), pack)
 

@@ -91,7 +91,7 @@ def finished(storage: Path, task: str, network: Path) -> TaskRun:
     pack = Pack(prepare_data(task, "rooms", storage / "packs", ROOMS))
     network = kept_copy(network, storage / "networks")
     spec = network_for(pack, task, register_network(network))
-    told = (f"network.task={pack.task.name}", f"network.encoder={spec.encoder}", "equalize=false")
+    told = (f"network.encoder={spec.encoder}", "equalize=false")
     plan = unmeasured(make_plan(of_task(space_of(storage, AXES, overrides=told), spec), None, pack.fingerprint))
     own = kept_copy(Path(task), storage / "tasks") if task.endswith(".py") else None
     context = Context(storage, pack.path, network=network, task=own)
