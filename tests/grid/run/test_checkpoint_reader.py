@@ -20,8 +20,7 @@ def read(*arguments):
     time.sleep(60)
 
 job.load_checkpoint = read
-space = SimpleNamespace(base={"network.encoder": "efficientnet_b0"}, pack=SimpleNamespace(input_size=64))
-job._checkpoint(SimpleNamespace(checkpoint="any.safetensors", data="rooms"), space)
+job._checkpoint(SimpleNamespace(checkpoint="any.safetensors", data="rooms", task="depth"), job.NetworkSpec())
 """
 
 
