@@ -43,7 +43,8 @@ audit: $(VENV)/.installed $(VENV)/audit/.installed
 engines: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-engines.txt
 
-# How the float networks that ship were trained (about 70, 30 and 50 minutes on one core).
+# How the float networks that ship were trained (70 minutes on one core; the other two less than an hour each, beside
+# other work).
 checkpoint: $(VENV)/.installed
 	$(BIN)/python -m model --data rooms --rooms-train 4000 --init lite0 --epochs 22 --freeze-bn-after 0.68 \
 		--images-per-epoch 1000 --batch-size 16 \
