@@ -65,6 +65,12 @@ def require_one_of(where: str, value: object, options: Iterable[str]) -> None:
         raise InputError(where, "is unknown", value=repr(value), options=options)
 
 
+def require_fraction(where: str, value: float) -> None:
+    """Raise InputError unless ``0 < value < 1``."""
+    if not 0 < value < 1:
+        raise InputError(where, "is out of range", "above 0, below 1", value=repr(value))
+
+
 def require_range(where: str, value: float, low: float, high: float = math.inf) -> None:
     """Raise InputError unless ``low <= value <= high``."""
     if not low <= value <= high:

@@ -19,11 +19,21 @@ def nested_noise(reference: Nested, quantized: Nested) -> tuple[Tensor, float]:
     Of a lone tensor its ``noise_mse`` and the variance of the reference. Of several outputs the mean of each one's
     noise in parts of its own variance, so that none counts for more because its numbers are larger, and 1.
     """
-    pairs = [(one, leaves(quantized)[name]) for name, one in leaves(reference).items()]
-    noises = [(noise_mse(one, other), float(one.double().var(correction=0))) for one, other in pairs]
+    noises = {name: noise_mse(one, leaves(quantized)[name]) for name, one in leaves(reference).items()}
     if len(noises) == 1:
-        return noises[0]
-    return torch.stack([noise / max(variance, 1e-30) for noise, variance in noises]).mean(0), 1.0
+        return next(iter(noises.values())), signal(reference)
+    parts = [noise / max(_variance(leaves(reference)[name]), 1e-30) for name, noise in noises.items()]
+    return torch.stack(parts).mean(0), signal(reference)
+
+
+def signal(reference: Nested) -> float:
+    """What ``nested_noise`` is in units of: the variance of a lone tensor, 1 for several outputs."""
+    outputs = list(leaves(reference).values())
+    return _variance(outputs[0]) if len(outputs) == 1 else 1.0
+
+
+def _variance(output: Tensor) -> float:
+    return float(output.double().var(correction=0))
 
 
 def comparable(reference: Nested, value: Nested) -> tuple[Tensor, Tensor]:

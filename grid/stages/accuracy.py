@@ -17,7 +17,7 @@ from grid.storage.per_image import ImageFigures, read_image_figures, write_image
 from grid.storage.predictions import FILES, load_predictions, save_predictions
 from grid.storage.samples import Samples, save_samples
 from model.images import MAX_DEPTH_M
-from model.noise import nested_noise, sqnr_db
+from model.noise import nested_noise, signal, sqnr_db
 from model.tasks.depth import DEPTH
 from model.tasks.nested import Nested, each, leaves
 from model.tasks.panels import panels_of
@@ -85,7 +85,7 @@ def _noise(work: Work, tables: Mapping[str, ImageFigures], predicted: Mapping[st
     Of depth also in metres, and in parts of the float root's own rms error.
     """
     noise = {split: float(table.figures["noise_mse"].mean()) for split, table in tables.items()}
-    variance = {split: nested_noise(_reference(work, split), outputs)[1] for split, outputs in predicted.items()}
+    variance = {split: signal(_reference(work, split)) for split in predicted}
     decibels = {split: 10.0 * math.log10(variance[split] / max(found, 1e-30)) for split, found in noise.items()}
     figures = {"sqnr_db": decibels["test"], "val_sqnr_db": decibels["val"]}
     reference, own = leaves(_reference(work, "test")), leaves(predicted["test"])

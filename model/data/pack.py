@@ -22,7 +22,7 @@ from model.data.cache import CACHES
 from model.data.frame import SPLITS, Item, Layout, Parts, depth_items, depth_layout
 from model.data.packing import PackProgress, Source, write_pack
 from model.data.rooms import render as rooms
-from model.errors import InputError, require_one_of, require_range
+from model.errors import InputError, require_fraction, require_one_of, require_range
 from model.images import LARGEST_SIZE, MAX_DEPTH_MM
 from model.tasks.facts import DEPTH_FACTS, TaskFacts
 from model.tasks.nested import Nested
@@ -62,9 +62,7 @@ class PackSpec:
         for name in ("rooms_train", "rooms_val", "rooms_test"):
             require_range(f"data.{name}", getattr(self, name), 1, MOST_ROOMS)
         for name in ("val_fraction", "test_fraction"):
-            if not 0 < getattr(self, name) < 1:
-                value = repr(getattr(self, name))
-                raise InputError(f"data.{name}", "is out of range", "above 0, below 1", value=value)
+            require_fraction(f"data.{name}", getattr(self, name))
 
 
 def prepare_pack(

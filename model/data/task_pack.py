@@ -19,7 +19,7 @@ from model.data.packing import PackProgress, Source
 from model.errors import InputError
 from model.network.spec import DEPTH
 from model.network.user_network import reason
-from model.tasks.load import facts_of, task_module, task_of
+from model.tasks.load import facts_of, required_function, task_module, task_of
 
 _FORM = "docs/tasks.md shows whole ones."
 _EXPECTED = "def datasets(data) -> {'train': Dataset, 'val': Dataset, 'test': Dataset}"
@@ -39,24 +39,12 @@ def prepare_data(
     progress: PackProgress | None = None,
     fetch: Callable[[Path], object] = lambda path: None,
 ) -> Path:
-    """The pack of ``data`` for any task, depth or another one; raises InputError as the function of each does."""
-    if task == DEPTH:
-        return prepare_pack(data, folder, spec, progress, fetch)
-    return prepare_task_pack(task, data, folder, spec, progress, fetch)
-
-
-def prepare_task_pack(
-    task: str,
-    data: str,
-    folder: Path,
-    spec: PackSpec,
-    progress: PackProgress | None = None,
-    fetch: Callable[[Path], object] = lambda path: None,
-) -> Path:
     """The pack of ``data`` for a task (a built-in one's name, or a Python file) in ``folder``, written if missing.
 
     Raises InputError where the task has no such data, or gives items that do not fit together; it names the file.
     """
+    if task == DEPTH:
+        return prepare_pack(data, folder, spec, progress, fetch)
     name, identity, module = task_module(task)
     file = Path(str(module.__file__))
     facts = facts_of(task_of(name, identity, module))
@@ -90,9 +78,7 @@ def prepare_task_pack(
 
 def _datasets(module: Any, file: Path, data: str, spec: PackSpec) -> dict[str, Dataset[Any]]:
     """The datasets by split; raises InputError for what is missing or raises."""
-    function = getattr(module, "datasets", None)
-    if not callable(function):
-        raise InputError(str(file), "has no function datasets", _EXPECTED, _FORM)
+    function = required_function(module, "datasets", _EXPECTED)
     more = {"spec": spec} if "spec" in inspect.signature(function).parameters else {}
     try:
         found = function(data, **more)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from model.data.augment import augment
 from model.images import MAX_DEPTH_M
+from model.tasks.facts import DEPTH_FACTS
 from model.tasks.task import ImageMetric, Task, image_figures, metric_means
 
 _MIN_FRACTION = 1e-3
@@ -71,16 +72,17 @@ def depth_loss(prediction: Tensor, target: Tensor) -> Tensor:
     return torch.nn.functional.l1_loss(prediction, target) + 0.5 * (1.0 - ssim(prediction, target))
 
 
+_FIGURES = {"ssim": image_ssim, "mse": image_mse, "abs_rel": abs_rel, "rmse_m": rmse_m, "delta1": delta1}
+
 DEPTH = Task(
     name="depth",
     identity="",
     loss=depth_loss,
     metrics={
-        "ssim": ImageMetric(image_ssim, True, "SSIM", 0.001),
-        "mse": ImageMetric(image_mse, False, "MSE", 0.02, margin_is_relative=True),
-        "abs_rel": ImageMetric(abs_rel, False, "abs rel", 0.01, margin_is_relative=True),
-        "rmse_m": ImageMetric(rmse_m, False, "RMSE m", 0.01, margin_is_relative=True),
-        "delta1": ImageMetric(delta1, True, "δ1", 0.002),
+        told.name: ImageMetric(
+            _FIGURES[told.name], told.higher_is_better, told.title, told.margin, told.margin_is_relative
+        )
+        for told in DEPTH_FACTS.metrics
     },
     augment=augment,
     distillation=depth_loss,

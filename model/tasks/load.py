@@ -14,7 +14,7 @@ from model.network.user_network import OWN, line_of, reason, run_file
 from model.tasks.depth import DEPTH
 from model.tasks.facts import DEPTH_FACTS, MetricFacts, TaskFacts
 from model.tasks.names import BUILT_IN
-from model.tasks.nested import Nested
+from model.tasks.nested import Nested, leaves
 from model.tasks.task import Augment, ImageMetric, Metrics, Task
 
 _FORM = "docs/tasks.md shows whole ones."
@@ -52,11 +52,11 @@ def load_task(facts: TaskFacts, file: Path | None) -> Task:
 
 def task_of(name: str, identity: str, module: ModuleType) -> Task:
     """The task that a module defines; raises InputError that names what is missing or wrong."""
-    loss = _function(module, "loss", "def loss(outputs, targets) -> Tensor")
+    loss = required_function(module, "loss", "def loss(outputs, targets) -> Tensor")
     metrics = _metrics(module)
     augment: Augment = getattr(module, "augment", None) or _unchanged
     distillation = getattr(module, "distillation", None) or _distance
-    show = _function(module, "show", _SHOW) if getattr(module, "show", None) is not None else None
+    show = required_function(module, "show", _SHOW) if getattr(module, "show", None) is not None else None
     return Task(name, identity, loss, metrics, augment, distillation, show)
 
 
@@ -81,7 +81,8 @@ def _metric_facts(name: str, metric: Any) -> MetricFacts:
     return MetricFacts(name, better, title, float(margin), bool(getattr(metric, "margin_is_relative", False)))
 
 
-def _function(module: ModuleType, name: str, form: str) -> Callable[..., Any]:
+def required_function(module: ModuleType, name: str, form: str) -> Callable[..., Any]:
+    """A function of a task's file; raises InputError, which shows its ``form``, where there is none."""
     function: Callable[..., Any] | None = getattr(module, name, None)
     if not callable(function):
         raise InputError(str(module.__file__), f"has no function {name}", form, _FORM)
@@ -91,7 +92,7 @@ def _function(module: ModuleType, name: str, form: str) -> Callable[..., Any]:
 def _metrics(module: ModuleType) -> Metrics:
     file = str(module.__file__)
     form = "a dict of torchmetrics, the headline first, such as {'top1': MulticlassAccuracy(10)}"
-    function = _function(module, "metrics", "def metrics() -> dict[str, torchmetrics.Metric]")
+    function = required_function(module, "metrics", "def metrics() -> dict[str, torchmetrics.Metric]")
     try:
         metrics = function()
     except (Exception, SystemExit) as error:  # whatever the user's code raises
@@ -122,8 +123,6 @@ def _unchanged(inputs: Tensor, targets: Nested) -> tuple[Tensor, Nested]:
 
 def _distance(outputs: Nested, taught: Nested) -> Tensor:
     """Mean squared distance to the float network's outputs, in parts of their variance, over all outputs."""
-    from model.tasks.nested import leaves
-
     pairs = zip(leaves(outputs).values(), leaves(taught).values(), strict=True)
     parts = [(one - other).square().mean() / other.var(correction=0).clamp_min(1e-12) for one, other in pairs]
     total = sum(parts[1:], parts[0])

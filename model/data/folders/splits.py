@@ -13,7 +13,7 @@ from model.data.folders.dataset import Item
 from model.data.folders.listing import subfolders
 from model.data.folders.pictures import shown
 from model.data.frame import SPLITS
-from model.errors import InputError
+from model.errors import InputError, require_fraction
 
 WHOLE = ""
 """In place of a split's name: all pictures, where they are in no split folders."""
@@ -29,9 +29,7 @@ class Draw:
 
     def __post_init__(self) -> None:
         for name in ("val_fraction", "test_fraction"):
-            if not 0 < getattr(self, name) < 1:
-                value = repr(getattr(self, name))
-                raise InputError(f"data.{name}", "is out of range", "above 0, below 1", value=value)
+            require_fraction(f"data.{name}", getattr(self, name))
         if self.val_fraction + self.test_fraction >= 1:
             value = f"{self.val_fraction} + {self.test_fraction}"
             raise InputError("data.test_fraction", "leaves nothing to train on", "a sum below 1", value=value)

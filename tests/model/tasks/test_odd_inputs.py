@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from model.data.pack import Pack, PackSpec
-from model.data.task_pack import prepare_task_pack
+from model.data.task_pack import prepare_data
 from model.network.build import build_network
 from model.tasks.load import load_task
 from model.tasks.networks import network_for
@@ -63,7 +63,7 @@ def test_inputs_that_are_not_square_go_the_whole_way(tmp_path, engine):
         pytest.skip(reason)
     file = tmp_path / "wide.py"
     file.write_text(WIDE)
-    pack = Pack(prepare_task_pack(str(file), "rooms", tmp_path, PackSpec()))
+    pack = Pack(prepare_data(str(file), "rooms", tmp_path, PackSpec()))
     spec = network_for(pack, str(file), None)
     assert (spec.shape, spec.inputs, spec.input_size) == ((3, 48, 64), "3x48x64", 64)
     torch.manual_seed(0)
@@ -88,7 +88,7 @@ def test_a_task_of_ones_own_may_give_targets_of_any_kind_of_numbers(tmp_path):
     for kind in ("bool", "uint8", "uint16", "int32", "int64", "float16", "float64"):
         file = tmp_path / f"of_{kind}.py"
         file.write_text(text.replace("KIND", kind))
-        targets = Pack(prepare_task_pack(str(file), "rooms", tmp_path, PackSpec())).targets("val")
+        targets = Pack(prepare_data(str(file), "rooms", tmp_path, PackSpec())).targets("val")
         assert targets.tolist() == ([0] + [1] * 7 if kind == "bool" else list(range(8)))
         found[kind] = str(targets.dtype).removeprefix("torch.")
     expected = {"bool": "uint8", "uint16": "int64", "float16": "float32", "float64": "float32"}
@@ -98,7 +98,7 @@ def test_a_task_of_ones_own_may_give_targets_of_any_kind_of_numbers(tmp_path):
 def test_the_example_of_keypoints_learns_two_outputs_by_name(tmp_path):
     file = Path(__file__).parents[3] / "docs" / "examples" / "keypoints.py"
     spec = PackSpec(input_size=64, rooms_train=8, rooms_val=1, rooms_test=1)
-    pack = Pack(prepare_task_pack(str(file), "rooms", tmp_path, spec))
+    pack = Pack(prepare_data(str(file), "rooms", tmp_path, spec))
     targets = pack.targets("train")
     assert {name: list(one.shape) for name, one in targets.items()} == {"heat": [8, 3, 16, 16], "here": [8, 3]}
     assert torch.equal(targets["heat"].amax((2, 3)), targets["here"]), "a peak of 1 where a thing is"

@@ -7,7 +7,7 @@ from PIL import Image
 
 from model.data.folders.pictures import read_picture
 from model.data.pack import Pack, PackSpec
-from model.data.task_pack import prepare_task_pack
+from model.data.task_pack import prepare_data
 from model.errors import InputError
 from tests.model.data.folders.picture_files import jpeg, noise, png, quarters, save
 
@@ -40,7 +40,7 @@ def photographs(tmp_path):
 
 def packed(root, tmp_path, **more):
     spec = PackSpec(input_size=SIZE, **more)
-    return Pack(prepare_task_pack("classification", str(root), tmp_path / "packs", spec))
+    return Pack(prepare_data("classification", str(root), tmp_path / "packs", spec))
 
 
 def test_pictures_of_every_kind_are_packed_as_they_are_seen(photographs, tmp_path):
