@@ -160,8 +160,8 @@ def _gradients_(network: nn.Module, inputs: Tensor, target: Nested, steps: Steps
 
 
 def best_epoch(history: Sequence[Row], since: int = 0, task: Task = DEPTH) -> Row:
-    """The first row that is best in the task's headline on validation images, from index ``since`` on if there are."""
-    return max(history[since:] or history, key=task.gain)
+    """The first row that is best in the task's monitor on validation images, from index ``since`` on if there are."""
+    return max(history[since:] or history, key=task.score)
 
 
 def run_epochs(

@@ -106,7 +106,7 @@ def validate(network: nn.Module, pack: Pack, device: torch.device, task: Task = 
 def train(network: nn.Module, spec: TrainSpec, run: TrainingRun) -> list[Row]:
     """Train ``network`` in place and leave it with the weights of its best epoch, in eval mode.
 
-    The task's headline on the validation images tells which is best.
+    The task's monitor on the validation images tells which is best.
 
     Returns the history, an entry an epoch. Raises FloatingPointError when the loss is not finite.
     """
@@ -130,7 +130,7 @@ def train(network: nn.Module, spec: TrainSpec, run: TrainingRun) -> list[Row]:
         loss = train_epoch(stepped, number, spec, steps, run)
         metrics = validate(network, run.pack, run.device, task)
         row = {"epoch": number, "train_loss": loss, "learning_rate": optimizer.param_groups[0]["lr"]}
-        scheduler.step(task.gain(metrics, prefix=""))
+        scheduler.step(task.score(metrics, prefix=""))
         return row | {f"val_{name}": value for name, value in metrics.items()}
 
     parts: dict[str, Stateful] = {"network": network, "optimizer": optimizer, "scheduler": scheduler}

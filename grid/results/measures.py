@@ -11,11 +11,15 @@ from model.tasks.facts import DEPTH_FACTS, MetricFacts, TaskFacts
 
 @dataclass(frozen=True)
 class Measures:
-    """The measures of a task: ``headline`` is its first metric, ``others`` are the further ones."""
+    """The measures of a task: ``headline`` is its first metric, ``others`` are the further ones.
+
+    ``monitor``, which may be the headline, chooses among what the headline does not tell apart (``model.tasks.task``).
+    """
 
     headline: Measure
     others: tuple[Measure, ...]
     margins: Margins
+    monitor: Measure
 
     @property
     def accuracy(self) -> tuple[Measure, ...]:
@@ -32,6 +36,11 @@ class Measures:
         """What a cell on the Pareto front is not beaten in."""
         return self.headline, SIZE, LATENCY
 
+    @property
+    def deciding(self) -> tuple[Measure, ...]:
+        """What tells cells apart, in this order."""
+        return self.headline, *((self.monitor,) if self.monitor is not self.headline else ()), SIZE, LATENCY
+
     @cached_property
     def named(self) -> Mapping[str, Measure]:
         """What a target may name. ``latency`` is the ratio to the float network, ``latency_ms`` the milliseconds."""
@@ -43,7 +52,8 @@ def measures_of(task: TaskFacts) -> Measures:
     """The measures of the rows of a task."""
     headline, *others = map(_measure, task.metrics)
     margins = {metric.name: Margin(metric.margin, metric.margin_is_relative) for metric in task.metrics}
-    return Measures(headline, tuple(others), {**margins, **COSTS})
+    monitor = next((measure for measure in others if measure.key == task.monitor), headline)
+    return Measures(headline, tuple(others), {**margins, **COSTS}, monitor)
 
 
 def _measure(metric: MetricFacts) -> Measure:

@@ -71,12 +71,14 @@ def _bounds(target: Target) -> str:
 
 def _figures(row: Row, target: Target, split: str, measures: Measures) -> str:
     """The figures that chose, and behind them those of the test images."""
-    asked = [*(one.measure for one in target.constraints), target.objective, *measures.front]
+    asked = [*(one.measure for one in target.constraints), target.objective, *measures.deciding]
     parts = []
     for measure in dict.fromkeys(asked):
         figure, test = value(row, measure.on(split)), value(row, measure.column)
         if figure is not None:
-            beside = f" (test {_short(test)})" if measure.by_image and split != TEST and test is not None else ""
+            beside = (
+                f" (validation; test {_short(test)})" if measure.by_image and split != TEST and test is not None else ""
+            )
             parts.append(f"{measure.key} {_short(figure)}{beside}")
     return ", ".join(parts)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from grid.results.bounds import BROKEN, PROBABLY, SURELY, best_by, kept
 from grid.results.comparisons.evidence import Evidence
-from grid.results.comparisons.groups import as_good, pareto_front
+from grid.results.comparisons.groups import as_good, best, pareto_front
 from grid.results.comparisons.image_tables import TEST, VALIDATION
 from grid.results.processors import APART, by_processor, is_elsewhere
 from grid.results.ranking import Measure, Row, contenders, is_int8, over_seeds, recipe_of, value
@@ -47,8 +47,9 @@ def recommend(rows: Sequence[Row], target: Target, evidence: Evidence | None = N
     """The int8 cell that keeps all bounds and is best in the objective, both on the validation images.
 
     Cells as good in it are told apart by the task's headline, then size, then latency, and then the one without
-    training is taken; cells of several seeds count as one with their means. Where int8 latencies are of several
-    processors a target that asks for a latency has an answer for each, from the cells that were timed there.
+    training is taken. Where the task has a monitor the headline leaves all that a test does not tell from its best, and
+    the monitor goes on from there. Cells of several seeds count as one with their means. Where int8 latencies are of
+    several processors a target that asks for a latency has an answer for each, from the cells that were timed there.
     """
     evidence = (evidence or Evidence()).of(rows)
     target = target.resolved(rows)
@@ -110,8 +111,8 @@ def _answer(evidence: Evidence, target: Target) -> Recommendation:
     trained = without_untrained(keeping, candidates)
     left, steps = _decide(trained, target, evidence, views.values(), split)
     cheapest = [row for row in left if row["method"] == "ptq"] or left
-    objective = target.objective
-    chosen = best_by(cheapest, objective if objective.by_image else headline, split)
+    objective = target.objective if target.objective.by_image else headline
+    chosen = best_by(cheapest, evidence.measures.monitor if objective is headline else objective, split)
     untrained = tuple(row["cell"] for row in keeping if row not in trained)
     choice = Choice(chosen, tuple(cheapest), len(left) - len(cheapest), tuple(steps), untrained, states, split)
     ships = _shipped(evidence, chosen["cell"], target, split)
@@ -123,8 +124,8 @@ def _decide(
     rows: Sequence[Row], target: Target, evidence: Evidence, views: Iterable[Sequence[Row]], split: str
 ) -> tuple[list[Row], list[str]]:
     """The rows that are as good as the best in the objective, then headline, size and latency; and what told apart."""
-    left, steps, objective = list(rows), list[str](), target.objective
-    for measure in (objective, *(measure for measure in evidence.measures.front if measure is not objective)):
+    left, steps = list(rows), list[str]()
+    for measure in dict.fromkeys((target.objective, *evidence.measures.deciding)):
         names = _best_cells(left, measure, views if measure.of_processor else [evidence.rows], evidence, split)
         if names:
             fewer = [row for row in left if row["cell"] in names]
@@ -137,11 +138,16 @@ def _decide(
 def _best_cells(
     left: Sequence[Row], measure: Measure, views: Iterable[Sequence[Row]], evidence: Evidence, split: str
 ) -> set[str]:
-    """The cells of ``left`` that are as good as the best in a view."""
+    """The cells of ``left`` that are as good as the best in a view.
+
+    In a headline with a monitor that is all that no test tells from the best: the monitor's estimate decides.
+    """
     cells, names = {row["cell"] for row in left}, set[str]()
+    measures = evidence.measures
+    monitored = measure is measures.headline and measures.monitor is not measure
     for view in views:
         there = [row for row in over_seeds(view) if row["cell"] in cells]
-        if found := as_good(there, measure, evidence.of(view), split):
+        if found := (best if monitored else as_good)(there, measure, evidence.of(view), split):
             names |= {found[0], *found[1]}
     return names
 

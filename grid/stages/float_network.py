@@ -56,7 +56,7 @@ def train_float(work: Work) -> Outcome:
     best = train_spec.best_epoch(history, work.task)
     own = spec.encoder.startswith(OWN) and train_spec.init != "checkpoint"
     asserted = {"init": "build" if own else train_spec.init}
-    return Outcome({"best_epoch": best["epoch"], **work.task.headline_of(best)}, asserted, history)
+    return Outcome({"best_epoch": best["epoch"], **work.task.choosing(best)}, asserted, history)
 
 
 def merge_parallel_branches(work: Work) -> Outcome:
@@ -118,7 +118,7 @@ def finetune_float(work: Work) -> Outcome:
     take_weights_(network, prepared.cpu())
     save_network(work.out, network.eval(), form)
     best = trained.history[trained.best_epoch]
-    figures = {"best_epoch": best["epoch"], **work.task.headline_of(best)}
+    figures = {"best_epoch": best["epoch"], **work.task.choosing(best)}
     return Outcome(figures, trained.asserted, trained.history)
 
 

@@ -84,7 +84,7 @@ def choose_float_sites(work: Work) -> Outcome:
         prepared,
         spec,
         images,
-        lambda outputs: task.gain(metric_means(task, outputs, targets), prefix=""),
+        lambda outputs: task.gain(metric_means(task, outputs, targets)),
         measured_on=measured_on,
         original=load_prepared(work.inputs["original"]),
         progress=work.progress,
@@ -119,7 +119,7 @@ def finetune_quantized(work: Work) -> Outcome:
     save_network(work.out, prepared.cpu(), dataclasses.replace(form, form="prepared", granularity=granularity))
     metrics = {
         "best_epoch": trained.best_epoch,
-        **work.task.headline_of(trained.history[trained.best_epoch]),
+        **work.task.choosing(trained.history[trained.best_epoch]),
         "weights_changed": trained.weights_changed,
         "bn_live_steps": trained.bn_live_steps,
     }

@@ -109,7 +109,17 @@ def _of_module(found: Any) -> dict[str, Dataset[Any]]:
     for stage in ("fit", "test"):
         found.setup(stage)
     loaders = {"train": found.train_dataloader(), "val": found.val_dataloader(), "test": found.test_dataloader()}
-    return {split: loader.dataset for split, loader in loaders.items()}
+    return {split: _only(split, loader).dataset for split, loader in loaders.items()}
+
+
+def _only(split: str, loaders: Any) -> Any:
+    """The loader of a split, of which Lightning takes several; raises ValueError where there are."""
+    several = list(loaders.values()) if isinstance(loaders, Mapping) else loaders
+    if not isinstance(several, Sequence):
+        return loaders
+    if len(several) != 1:
+        raise ValueError(f"{split}_dataloader gives {len(several)} loaders, and one is expected")
+    return several[0]
 
 
 def _identity(datasets: Mapping[str, Dataset[Any]], data: str) -> Sequence[object]:

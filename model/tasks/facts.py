@@ -23,7 +23,7 @@ class MetricFacts:
 
 @dataclass(frozen=True)
 class TaskFacts:
-    """A task's name, what its code is known by, its metrics (the headline first), and the names of its classes.
+    """A task's name, what its code is known by, its metrics (the headline first), classes and monitor (``Task``).
 
     ``identity`` is a part of all ids; it is empty for depth, whose ids are older than tasks. ``classes`` is empty where
     the targets are none.
@@ -33,6 +33,7 @@ class TaskFacts:
     identity: str
     metrics: tuple[MetricFacts, ...]
     classes: tuple[str, ...] = ()
+    monitor: str = ""
 
     @property
     def headline(self) -> MetricFacts:
@@ -50,7 +51,8 @@ class TaskFacts:
         metrics = tuple(MetricFacts(**one) for one in document["metrics"])
         if not metrics:
             raise ValueError("a task without metrics")
-        return cls(str(document["name"]), str(document["identity"]), metrics, tuple(map(str, document["classes"])))
+        classes, monitor = tuple(map(str, document["classes"])), str(document.get("monitor", ""))
+        return cls(str(document["name"]), str(document["identity"]), metrics, classes, monitor)
 
 
 DEPTH_FACTS = TaskFacts(

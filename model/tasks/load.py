@@ -57,7 +57,7 @@ def task_of(name: str, identity: str, module: ModuleType) -> Task:
     augment: Augment = getattr(module, "augment", None) or _unchanged
     distillation = getattr(module, "distillation", None) or _distance
     show = required_function(module, "show", _SHOW) if getattr(module, "show", None) is not None else None
-    return Task(name, identity, loss, metrics, augment, distillation, show)
+    return Task(name, identity, loss, metrics, augment, distillation, show, _monitor(module, metrics))
 
 
 def task_facts(name: str) -> TaskFacts:
@@ -69,7 +69,8 @@ def task_facts(name: str) -> TaskFacts:
 
 def facts_of(task: Task, classes: tuple[str, ...] = ()) -> TaskFacts:
     """What is said about a task without its code."""
-    return TaskFacts(task.name, task.identity, tuple(map(_metric_facts, task.metrics, task.metrics.values())), classes)
+    metrics = tuple(map(_metric_facts, task.metrics, task.metrics.values()))
+    return TaskFacts(task.name, task.identity, metrics, classes, task.monitor)
 
 
 def _metric_facts(name: str, metric: Any) -> MetricFacts:
@@ -112,6 +113,13 @@ def _metrics(module: ModuleType) -> Metrics:
             problem = f"{named} does not say whether more of it is better: its higher_is_better is none"
             raise InputError(file, problem, "True or False there, set in a class of your own", _FORM)
     return dict(metrics)
+
+
+def _monitor(module: ModuleType, metrics: Metrics) -> str:
+    name = getattr(module, "MONITOR", "")
+    if not isinstance(name, str) or (name and name not in metrics):
+        raise InputError(str(module.__file__), f"has MONITOR = {name!r}", f"one of {', '.join(metrics)}", _FORM)
+    return name
 
 
 _TAKEN = {"sqnr_db", "size_mb", "latency", "latency_ms", "noise_mse"}

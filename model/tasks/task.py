@@ -45,7 +45,8 @@ class Task:
     """What a network learns and how it is judged.
 
     ``loss`` of (outputs, targets) is a scalar; ``distillation`` that of (outputs, those of the float network), which
-    QAT mixes in. The first of ``metrics`` is the headline: it chooses the best epoch.
+    QAT mixes in. The first of ``metrics`` is the headline. ``monitor`` names the metric that chooses the best epoch,
+    and cells that the headline does not tell apart; without a name it is the headline.
     ``identity`` changes with the code of the task: it is part of all ids, and empty for depth, whose ids are older.
     ``show`` draws the report's pictures, where a task has any: of (inputs, outputs, targets) of a few test images, the
     inputs and targets as they are in the pack, a dict of pictures uint8 N x H x W x 3 by what stands above them. With
@@ -60,20 +61,29 @@ class Task:
     augment: Augment
     distillation: Callable[[Nested, Nested], Tensor]
     show: Show | None = None
+    monitor: str = ""
 
     @property
     def headline(self) -> str:
         """The name of the first metric."""
         return next(iter(self.metrics))
 
-    def headline_of(self, figures: Mapping[str, float]) -> dict[str, float]:
-        """The headline's figure on the validation images, by its name there."""
-        return {f"val_{self.headline}": figures[f"val_{self.headline}"]}
+    def choosing(self, figures: Mapping[str, float]) -> dict[str, float]:
+        """The figures on the validation images that choose: the headline's and the monitor's, by their names there."""
+        names = (f"val_{name}" for name in (self.headline, self.monitor or self.headline))
+        return {name: figures[name] for name in names}
 
-    def gain(self, figures: Mapping[str, float], prefix: str = "val_") -> float:
-        """The headline as a figure of which more is better; ``prefix`` is that of the figures' names."""
-        figure = float(figures[f"{prefix}{self.headline}"])
-        return figure if self.metrics[self.headline].higher_is_better else -figure
+    def gain(self, figures: Mapping[str, float]) -> float:
+        """The headline as a figure of which more is better."""
+        return self._gain(self.headline, figures[self.headline])
+
+    def score(self, figures: Mapping[str, float], prefix: str = "val_") -> float:
+        """The monitor as a figure of which more is better; ``prefix`` is that of the figures' names."""
+        monitor = self.monitor or self.headline
+        return self._gain(monitor, figures[f"{prefix}{monitor}"])
+
+    def _gain(self, name: str, figure: float) -> float:
+        return float(figure if self.metrics[name].higher_is_better else -figure)
 
 
 def image_figures(task: Task, outputs: Nested, targets: Nested) -> dict[str, Tensor]:

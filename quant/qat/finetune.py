@@ -124,7 +124,7 @@ def finetune(
             prepared.train()
             grids.remember()
             statistics.remember()
-            scores = [run.task.gain(past) for past in history]
+            scores = [run.task.score(past) for past in history]
             before = schedule(prepared, optimizer, spec, scores, range((number - 1) * length, number * length))
             # The optimizer clips, in its units; bfloat16 is coarser than the int8 steps to be simulated.
             steps = Steps(optimizer, loss, gradient_clip=math.inf, bfloat16=False, before=before)

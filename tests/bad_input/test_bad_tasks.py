@@ -60,6 +60,12 @@ BAD = {
     "metric of another kind": (ACCURACY, "3", "metric 'top1' of metrics(), line 19, is a int"),
     "metric is a class": (ACCURACY, "MulticlassAccuracy", "is the class MulticlassAccuracy"),
     "name of a metric": ('"top1"', '"top 1"', "has the name 'top 1'"),
+    "unknown monitor": (
+        "def metrics",
+        "MONITOR = 'loss'\n\n\ndef metrics",
+        "has MONITOR = 'loss'; expected one of top1",
+    ),
+    "monitor is no name": ("def metrics", "MONITOR = ['top1']\n\n\ndef metrics", "has MONITOR = ['top1']"),
     "no loss": ("def loss", "def losses", "has no function loss"),
     "loss raises": (
         ENTROPY,

@@ -1,4 +1,4 @@
-"""More truth of the built-in pictures: the kind of room, and what each pixel shows."""
+"""More truth of the built-in pictures: what each pixel shows, and which furniture most of them."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -9,23 +9,27 @@ from torch.utils.data import Dataset
 
 from model.data.frame import Frame
 from model.data.rooms.render import SEED, VIEWS_PER_SCENE, draw_scene, render_view
-from model.data.rooms.scene import KINDS as KINDS
 from model.data.rooms.scene import Scene
 
 SURFACES = (
     "wall", "floor", "ceiling", "window", "door", "picture", "seat", "table", "storage", "bed", "plant", "other",
 )  # fmt: skip
 """A rug is floor, a curtain belongs to its window; lamps, screens, radiators and small things are other."""
+FURNITURE = ("seat", "table", "storage", "bed")
 _SHELL = ("ceiling", "floor", "wall", "wall", "wall", "wall")  # the codes -6 .. -1 of ``cast``
 
 
 @dataclass(frozen=True, eq=False)
 class LabelledFrame:
-    """A picture with its depth, the index of its kind of room in ``KINDS``, and per pixel (S x S) in ``SURFACES``."""
+    """A picture with its depth, and for each pixel (S x S) the index in ``SURFACES`` of what it shows."""
 
     frame: Frame
-    kind: int
     mask: NDArray[np.uint8]
+
+    @property
+    def main_furniture(self) -> int:
+        """The index in ``FURNITURE`` of what most pixels show; 0 in the rare picture that shows none."""
+        return int(np.argmax([(self.mask == SURFACES.index(name)).sum() for name in FURNITURE]))
 
 
 def labelled_frame(split: str, index: int, size: int = 224, seed: int = SEED) -> LabelledFrame:
@@ -33,7 +37,7 @@ def labelled_frame(split: str, index: int, size: int = 224, seed: int = SEED) ->
     scene_number, view = divmod(index, VIEWS_PER_SCENE)
     scene = _scene(split, scene_number, seed)
     frame, seen = render_view(scene, split, scene_number, view, size, seed)
-    return LabelledFrame(frame, KINDS.index(scene.kind), surface_mask(scene, seen))
+    return LabelledFrame(frame, surface_mask(scene, seen))
 
 
 _scene = lru_cache(maxsize=1)(draw_scene)  # pictures read in order show the same scene several times

@@ -24,8 +24,6 @@ from model.data.rooms.walls import add_openings, add_pictures, wall_frame
 
 Generator = np.random.Generator
 
-KINDS = ("living", "bedroom", "kitchen", "office")
-
 
 @dataclass(frozen=True, eq=False)
 class Footprint:
@@ -48,9 +46,8 @@ class Footprint:
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """A room: one of ``KINDS``; extent in metres; paints of x=0, x=w, y=0, y=d, floor, ceiling; what is in it."""
+    """A room: extent in metres; paints of x=0, x=w, y=0, y=d, floor, ceiling; what is in it."""
 
-    kind: str
     room: Array
     shell: tuple[Paint, ...]
     floor_gloss: float
@@ -62,7 +59,7 @@ class Scene:
 
 def make_scene(rng: Generator) -> Scene:
     """Draw a room."""
-    kind = KINDS[rng.integers(len(KINDS))]
+    kind = ("living", "bedroom", "kitchen", "office")[rng.integers(4)]
     room = np.array([rng.uniform(2.8, 6.5), rng.uniform(2.8, 7.5), rng.uniform(2.35, 2.9)], np.float32)
     solids: list[Solid] = []
     footprints: list[Footprint] = []
@@ -75,7 +72,7 @@ def make_scene(rng: Generator) -> Scene:
     strength = rng.uniform(0.22, 0.45)
     ambient = (strength * rng.normal(1, 0.04, 3)).astype(np.float32)
     shell, gloss = _shell(rng, kind)
-    return Scene(kind, room, shell, gloss, tuple(solids), tuple(lights), ambient, tuple(footprints))
+    return Scene(room, shell, gloss, tuple(solids), tuple(lights), ambient, tuple(footprints))
 
 
 def _shell(rng: Generator, kind: str) -> tuple[tuple[Paint, ...], float]:

@@ -1,13 +1,19 @@
 """A target picks the cell that a reader of the table would pick, and says what stood in the way of the others."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from grid.results.comparisons.comparison import compare
 from grid.results.comparisons.evidence import Evidence
+from grid.results.comparisons.image_tables import ImageTables
+from grid.results.comparisons.resampling import Sample
+from grid.results.measures import measures_of
 from grid.results.recommend import Recommendation, recommend
 from grid.results.target import parse_target
 from model.errors import InputError
+from model.tasks.facts import MetricFacts, TaskFacts
 from tests.grid.measures import METRICS, SSIM
 from tests.grid.report.report_rows import figures_of, row
 from tests.grid.results.comparisons.made_up_images import evidence_of, scenes_of
@@ -158,7 +164,7 @@ def test_validation_chooses_and_the_test_figure_stands_beside_it_once():
     rows = [one | {"val_ssim": ssim} for one, ssim in zip(rows, (0.82, 0.86), strict=True)]
     found = recommend(rows, parse_target("ssim>=0.85"))
     assert found.cell == "b", "the test set would have said `a`"
-    assert "ssim 0.86 (test 0.8)" in found.reasons[0]
+    assert "ssim 0.86 (validation; test 0.8)" in found.reasons[0]
     assert "Nearest rejected: `a`, ssim 0.82 misses ssim>=0.85 by 0.03." in found.reasons
     assert "no validation figures" not in "\n".join(found.reasons)
     assert "There are no validation figures" in told("maximize ssim"), "those of earlier versions"
@@ -242,3 +248,42 @@ def test_networks_of_one_timing_class_are_not_told_apart_by_latency():
     rows = cells(a=(0.85, 1.4, 2.0), b=(0.8501, 1.4, 2.5))
     assert chosen("maximize ssim", rows) == "a"
     assert chosen("maximize ssim", [one | {"timing_class": "x"} for one in rows]) == "b"
+
+
+# ---- a headline too coarse to choose with
+
+
+CLASSES = TaskFacts(
+    "own/mine", "", (MetricFacts("top1", True), MetricFacts("entropy", False, margin=0.01)), monitor="entropy"
+)
+
+
+def coarse(facts: TaskFacts = CLASSES) -> Evidence:
+    """On 48 images the noisy network has one right answer more, and is much less sure of all of them."""
+    right, sure = {}, {}
+    noise, names = np.random.default_rng(0), ("close", "noisy")
+    for name, count, entropy in (("close", 30, 0.6), ("noisy", 31, 0.7)):
+        right[name] = (np.arange(48) < count).astype(float)
+        sure[name] = entropy + noise.normal(0, 0.02, 48)
+    figures = {"top1": np.stack([right[name] for name in names]), "entropy": np.stack([sure[name] for name in names])}
+    sample = Sample({name: place for place, name in enumerate(names)}, scenes_of(12), figures)
+    rows = [
+        row(name, method="qat", graph_hash=name, size_mb=1.0, latency_ratio=1.0)
+        | {f"{split}_top1": right[name].mean() for split in ("test", "val")}
+        | {f"{split}_entropy": sure[name].mean() for split in ("test", "val")}
+        for name in names
+    ]
+    measures = measures_of(facts)
+    return Evidence(rows, ImageTables(samples={"test": sample, "val": sample}), measures.margins, measures)
+
+
+def test_what_a_coarse_headline_does_not_tell_apart_is_told_apart_by_the_monitor():
+    alone = dataclasses.replace(CLASSES, monitor="")
+    evidence = coarse(alone)
+    assert recommend(evidence.rows, parse_target("", evidence.measures), evidence).cell == "noisy"
+    evidence = coarse()
+    for text in ("", "maximize top1", "minimize latency"):
+        found = recommend(evidence.rows, parse_target(text, evidence.measures), evidence)
+        assert found.cell == "close"
+        assert "Decided by entropy (1 of 2 left)" in "\n".join(found.reasons)
+    assert "entropy 0.6" in found.reasons[0]

@@ -6,7 +6,7 @@ from torchmetrics.functional.classification import multiclass_accuracy, multicla
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from model.data.pack import Pack, PackSpec
-from model.data.rooms.labels import KINDS, SURFACES
+from model.data.rooms.labels import FURNITURE, SURFACES
 from model.data.task_pack import prepare_data
 from model.epochs import TrainingRun, augmented
 from model.images import IMAGENET_MEAN, IMAGENET_STD, normalize
@@ -40,7 +40,7 @@ def test_all_tasks_see_the_same_rooms_and_have_ids_of_their_own(packs):
 
 def test_targets_are_what_the_task_says(packs):
     assert packs["classification"].targets("train").dtype == torch.int64
-    assert packs["classification"].task.classes == KINDS
+    assert packs["classification"].task.classes == FURNITURE
     masks = packs["segmentation"].targets("train")
     assert masks.shape == (8, 64, 64)
     assert int(masks.max()) < len(SURFACES) == len(packs["segmentation"].task.classes)
