@@ -16,11 +16,12 @@ from model.epochs import TrainingRun
 from model.errors import InputError
 from model.network.build import build_network
 from model.network.checkpoint import load_checkpoint, save_checkpoint, to_float16_
-from model.network.pretrained import load_pretrained_
+from model.network.pretrained import load_pretrained_, take_first_layers_
 from model.network.spec import NetworkSpec
 from model.network.user_network import OWN, register_network
 from model.tasks.load import load_task
-from model.tasks.networks import network_for
+from model.tasks.names import BUILT_IN
+from model.tasks.networks import network_for, register_task_network
 from model.tasks.task import metric_means
 from model.training import TrainSpec, predict, train
 
@@ -33,6 +34,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="checkpoint to write (.safetensors)")
     parser.add_argument("--packs", type=Path, default=Path("data"), help="folder of packed data")
     parser.add_argument("--checkpoint", type=Path, help="network to fine-tune (with --init checkpoint)")
+    text = "checkpoint of another network that begins with the same layers, to start from (with --init random)"
+    parser.add_argument("--backbone", type=Path, help=text)
     text = "timm/<name> or torchvision/<name>; the encoder of the depth network (default: efficientnet_b0)"
     parser.add_argument("--encoder", help=text)
     parser.add_argument("--network", type=Path, metavar="FILE", help="a network of your own (docs/own.md)")
@@ -87,12 +90,20 @@ def _start(options: argparse.Namespace, spec: TrainSpec, pack: Pack) -> tuple[nn
     own = options.network and register_network(options.network)
     if (spec.init == "checkpoint") != (options.checkpoint is not None):
         raise InputError("--checkpoint", "goes with --init checkpoint", "both or neither")
+    if options.backbone is not None and spec.init != "random":
+        raise InputError("--backbone", f"cannot be joined with --init {spec.init}", "--init random")
     network_spec = network_for(pack, options.task, own or options.encoder)
     if options.checkpoint is not None:
         network, network_spec, _ = load_checkpoint(options.checkpoint, network_spec)
         return network, network_spec
     network = build_network(network_spec)
     load_pretrained_(network, network_spec, spec.init)
+    if options.backbone is not None:
+        for name in BUILT_IN:  # a checkpoint may hold the network of any of them
+            register_task_network(name)
+        other = load_checkpoint(options.backbone)[0]
+        count = take_first_layers_(network, other)
+        print(f"{count} of {len(network.state_dict())} tensors start from {options.backbone}")
     return network, network_spec
 
 

@@ -1,6 +1,7 @@
 """Where the encoder's weights start from: ImageNet weights of a hub or of a package, or random initialization."""
 
 import importlib.util
+import itertools
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
@@ -82,6 +83,21 @@ def _load_library_(network: nn.Module, spec: NetworkSpec, source: str) -> None:
     named = {f"{prefix}{name}": value for name, value in weights.items()}
     fitting = {name: value for name, value in named.items() if name in own and own[name].shape == value.shape}
     network.load_state_dict({**own, **fitting})
+
+
+def take_first_layers_(network: nn.Module, other: nn.Module) -> int:
+    """Overwrite the first tensors of ``network`` by those of ``other``, as far as all shapes agree in their order.
+
+    For a backbone that was trained with another head (transfer learning). Returns how many tensors that are; raises
+    InputError where not even the first ones agree.
+    """
+    own, given = network.state_dict(), other.state_dict().values()
+    pairs = itertools.takewhile(lambda pair: pair[0][1].shape == pair[1].shape, zip(own.items(), given, strict=False))
+    taken = {name: value for (name, _), value in pairs}
+    if not taken:
+        raise InputError("--backbone", "its first layer is another one", "a network that begins like the one to train")
+    network.load_state_dict({**own, **taken})
+    return len(taken)
 
 
 def pretrained_source(name: str) -> tuple[Callable[[], nn.Module], str]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from grid.report.cells import in_sentence
 from grid.report.document import Block, Code, Items, Spans, Strong
 from grid.report.inputs import ReportInputs
+from grid.results.comparisons.comparison import against_float
 from grid.results.comparisons.image_tables import TEST, VALIDATION
 from grid.results.ranking import Row, is_int8, over_seeds, several_seeds, value
 from grid.results.untrained import is_untrained
@@ -18,7 +19,7 @@ def cautions(inputs: ReportInputs) -> tuple[Block, ...]:
     rows = inputs.rows
     if not any(is_int8(row) for row in rows):
         return ()
-    lines = [*_scenes(inputs), *_seeds(rows), *_missing(rows), *_simulated(rows), *_untrained(rows)]
+    lines = [*_scenes(inputs), *_images(inputs), *_seeds(rows), *_missing(rows), *_simulated(rows), *_untrained(rows)]
     return (Items(tuple(lines)),) if lines else ()
 
 
@@ -47,6 +48,21 @@ def _scenes(inputs: ReportInputs) -> list[Spans]:
             )
             lines.append((Strong((f"Few {name} scenes.",)), said))
     return lines
+
+
+def _images(inputs: ReportInputs) -> list[Spans]:
+    """Too few test images to tell most networks from float, and how many would do."""
+    found = against_float(inputs.evidence, inputs.measures.headline)
+    wanted = sorted(one.needed.images for one in found if one.needed.images and not one.needed.seeds)
+    if 2 * len(wanted) <= len(found):
+        return []
+    enough, title = wanted[len(wanted) // 2], inputs.measures.headline.title
+    said = (
+        f" {len(wanted)} of {len(found)} comparisons with float in {title} are undecided for want of them. About "
+        f"{enough:,} would decide half of these"
+    )
+    how: Spans = (": ", Code(f"--set data.rooms_test={enough}")) if inputs.context["origin"] == "rooms" else ()
+    return [(Strong(("Few test images.",)), said, *how, ".")]
 
 
 def _seeds(rows: Sequence[Row]) -> list[Spans]:

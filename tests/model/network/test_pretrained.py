@@ -14,8 +14,9 @@ from model.images import normalize
 from model.network import pretrained
 from model.network.build import build_network
 from model.network.encoder import torchvision_encoder
-from model.network.pretrained import load_pretrained_, require_answer
+from model.network.pretrained import load_pretrained_, require_answer, take_first_layers_
 from model.network.spec import NetworkSpec
+from model.tasks.segmentation import Segmenter
 
 CLOSED_PORT = "http://127.0.0.1:9"
 
@@ -192,3 +193,23 @@ def test_an_unknown_source_names_the_value():
     spec = NetworkSpec("efficientnet_b0", 64)
     with pytest.raises(InputError, match="'imagnet' is unknown; expected one of imagenet, lite0, random"):
         load_pretrained_(build_network(spec), spec, "imagnet")
+
+
+def test_a_classifier_starts_from_the_backbone_of_a_segmentation_network_and_keeps_its_own_head():
+    network = build_network(NetworkSpec("torchvision/mobilenet_v3_small", 64, "classification", "", 4))
+    other = Segmenter(12)
+    head = {name: value.clone() for name, value in network.state_dict().items() if "classifier" in name}
+    backbone = [*other.low.state_dict().values(), *other.high.state_dict().values()]
+    with torch.no_grad():
+        for value in other.parameters():
+            value.add_(0.1)
+    assert take_first_layers_(network, other) == len(backbone)
+    own = network.state_dict()
+    features = [value for name, value in own.items() if "features" in name]
+    assert all(torch.equal(one, two) for one, two in zip(features, backbone, strict=True))
+    assert all(torch.equal(own[name], value) for name, value in head.items())
+
+
+def test_a_network_that_begins_otherwise_is_refused_as_a_backbone():
+    with pytest.raises(InputError, match="its first layer is another one"):
+        take_first_layers_(nn.Sequential(nn.Conv2d(3, 8, 3)), nn.Sequential(nn.Conv2d(3, 16, 3)))

@@ -2,6 +2,8 @@
 
 from grid.report.document import plain_text
 from grid.report.sections.cautions import FEW_SCENES, cautions
+from grid.results.comparisons.comparison import against_float
+from tests.grid.measures import SSIM
 from tests.grid.report.made_up_inputs import made_up_inputs
 from tests.grid.report.report_rows import row
 
@@ -26,6 +28,20 @@ def test_without_figures_by_image_nothing_is_tested():
     inputs = made_up_inputs()
     del inputs.__dict__["evidence"]
     assert "Nothing is tested." in warnings_of(inputs)
+
+
+def test_too_few_test_images_are_told_with_how_many_would_do():
+    losses = {"good": 0.0005, "fair": 0.0006, "bad": 0.02}
+    assert "Few test images" not in warnings_of(made_up_inputs(losses=losses))
+    inputs = made_up_inputs(losses=losses, noise=6e-3)
+    needed = sorted(one.needed.images for one in against_float(inputs.evidence, SSIM) if one.needed.images)
+    assert len(needed) == 2
+    told = (
+        f"2 of 3 comparisons with float in SSIM are undecided for want of them. About {needed[1]:,} would decide half"
+    )
+    assert told in warnings_of(inputs)
+    assert f"--set data.rooms_test={needed[1]}." in warnings_of(inputs)
+    assert "--set" not in warnings_of(made_up_inputs(losses=losses, noise=6e-3, origin="photographs"))
 
 
 def test_missing_cells_and_seeds_are_counted():

@@ -79,3 +79,50 @@ def test_an_image_without_a_figure_in_one_cell_counts_in_none():
     figures = np.array([[1.0, 2.0, np.nan, 4.0], [1.0, 2.0, np.nan, 5.0]])
     found = Sample({"a": 0, "b": 1}, np.arange(4), {"rmse_m": figures}).resampled("rmse_m")
     assert found.means == pytest.approx([7 / 3, 8 / 3])
+
+
+# ---- figures that count: right or wrong
+
+
+def half_width_of_difference(figures: np.ndarray, scene: np.ndarray) -> np.ndarray:
+    """Of the second half of the cells against the first, [C / 2], at 95 %."""
+    sample, pairs = (
+        Sample({str(cell): cell for cell in range(len(figures))}, scene, {"top1": figures}),
+        len(figures) // 2,
+    )
+    moved = sample.resampled("top1").deviations
+    spread = (moved[pairs:] - moved[:pairs]).var(axis=1, ddof=1)
+    return half_widths(spread, np.full(pairs, sample.degrees_of_freedom), 0.05)
+
+
+@pytest.mark.parametrize("by_scene", [False, True])
+@pytest.mark.parametrize("lost", [0.005, 0.02])
+def test_intervals_of_shares_that_rarely_differ_cover_the_difference(lost, by_scene):
+    """A network that loses few right answers often loses none on these images; that is no proof that it loses none."""
+    noise, scene, pairs = np.random.default_rng(1), scenes_of(32), 400
+    chance = noise.random((pairs, 32))[:, scene] if by_scene else noise.random((pairs, len(scene)))
+    right = (noise.random((pairs, 32))[:, scene] if by_scene else noise.random((pairs, len(scene)))) < 0.9
+    other = right & (chance >= lost / 0.9)
+    halves = half_width_of_difference(np.concatenate([right, other]).astype(float), scene)
+    differences = other.mean(axis=1) - right.mean(axis=1)
+    assert (differences == 0).mean() > (0.05 if lost > 0.01 else 0.4), (
+        "without a margin for the unseen these have no width"
+    )
+    assert (np.abs(differences + lost) <= halves).mean() >= 0.93
+
+
+def test_as_many_equal_answers_as_rule_out_a_loss_are_equivalence_and_fewer_are_not():
+    """Without any difference seen, about 400 images rule out half a percentage point; frames of one film do not."""
+    for scenes, images, decided in ((32, 4, False), (250, 4, True), (25, 40, True)):
+        right = (np.random.default_rng(2).random(scenes * images) < 0.8).astype(float)
+        (half,) = half_width_of_difference(np.stack([right, right]), scenes_of(scenes, images))
+        assert (half < 0.005) == decided
+    film = np.repeat((np.random.default_rng(2).random(25) < 0.8).astype(float), 40)
+    (half,) = half_width_of_difference(np.stack([film, film]), scenes_of(25, 40))
+    assert half > 0.02
+
+
+def test_figures_that_are_measured_and_not_counted_get_nothing_added():
+    figures = np.random.default_rng(3).random(128)
+    (half,) = half_width_of_difference(np.stack([figures, figures]), scenes_of(32))
+    assert half == pytest.approx(0.0, abs=1e-12)
