@@ -37,6 +37,8 @@ class OwnNetwork:
 
 
 _registered: dict[str, OwnNetwork] = {}
+_ran: dict[tuple[str, str], ModuleType] = {}
+"""By the file's path and SHA-256."""
 
 
 def register_network(file: Path) -> str:
@@ -109,11 +111,14 @@ def built_once(name: str, shape: tuple[int, int, int], classes: int = 0) -> tupl
 
 
 def run_file(file: Path, kind: str, hint: str) -> tuple[bytes, ModuleType]:
-    """Run a Python file of the user's as a module of its own; returns its bytes and the module.
+    """Run a Python file of the user's as a module of its own, once a process; returns its bytes and the module.
 
     ``kind`` is a prefix of the module's name. Raises InputError, with the hint, where it is missing or does not run.
     """
     source = _read(file, hint)
+    key = os.path.abspath(file), hashlib.sha256(source).hexdigest()
+    if key in _ran:
+        return source, _ran[key]
     spec = importlib.util.spec_from_file_location(f"{kind}_{file.stem}", file)
     assert spec is not None
     assert spec.loader is not None
@@ -123,6 +128,7 @@ def run_file(file: Path, kind: str, hint: str) -> tuple[bytes, ModuleType]:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # whatever the user's code raises
         raise InputError(str(file), f"does not run ({reason(error, file)})", "a Python module", hint) from error
+    _ran[key] = module
     return source, module
 
 

@@ -10,7 +10,7 @@ from model.network.build import build_network
 from model.network.checkpoint import load_checkpoint, save_checkpoint
 from model.network.pretrained import load_pretrained_
 from model.network.spec import NetworkSpec
-from model.network.user_network import own_network, register_network
+from model.network.user_network import own_network, register_network, run_file
 
 EXAMPLE = Path(__file__).resolve().parents[3] / "docs" / "examples" / "small_depth.py"
 WHOLE = """
@@ -121,3 +121,15 @@ def test_it_keeps_the_weights_of_its_file_whatever_the_source(tmp_path):
     before = network.weight.clone()
     load_pretrained_(network, spec, "lite0")
     assert torch.equal(network.weight, before)
+
+
+def test_a_file_runs_once_a_process_for_whatever_it_is_asked_until_it_changes(tmp_path):
+    log = f"open({str(tmp_path / 'ran')!r}, 'a').write('x')\n"
+    path = file(tmp_path, WHOLE + log + "MORE = 1\n")
+    register_network(path)
+    first = run_file(path, "task", "")[1]
+    assert run_file(path, "own", "")[1] is first
+    assert (tmp_path / "ran").read_text() == "x"
+    file(tmp_path, WHOLE + log + "MORE = 2\n")
+    assert run_file(path, "task", "")[1].MORE == 2
+    assert (tmp_path / "ran").read_text() == "xx"
