@@ -9,6 +9,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 _FLIPPED, _GREY = 0.5, 0.05
 _BRIGHTNESS = _CONTRAST = _SATURATION = 0.25
@@ -30,6 +31,22 @@ def augment(images: Tensor, depth: Tensor) -> tuple[Tensor, Tensor]:
 def augment_images(images: Tensor) -> Tensor:
     """Flip and colour images alone, as ``augment`` does."""
     return _coloured(images, torch.rand(len(images)) < _FLIPPED)
+
+
+def random_resized_crops(images: Tensor, least_area: float) -> Tensor:
+    """A part of each float NxCxHxW image, drawn at random, at the size of the whole.
+
+    It has ``least_area`` to all of its area, and its sides a ratio of 3/4 to 4/3 of the image's (Szegedy et al. 2015,
+    arXiv:1409.4842); draws from torch's global generator.
+    """
+    count = len(images)
+    area = least_area + (1.0 - least_area) * torch.rand(count)
+    stretch = torch.exp(math.log(4.0 / 3.0) * (torch.rand(count) - 0.5))
+    sides = torch.stack([area.sqrt() * stretch, area.sqrt() / stretch], 1).clamp_(max=1.0)
+    centres = (1.0 - sides) * (2.0 * torch.rand(count, 2) - 1.0)  # the image goes from -1 to 1
+    maps = torch.cat([torch.diag_embed(sides), centres[:, :, None]], 2).to(images.device, non_blocking=True)
+    grid = functional.affine_grid(maps, list(images.shape), align_corners=False)
+    return functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
 def flip_together(*planes: Tensor) -> list[Tensor]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import Dataset
 
-from model.data.augment import augment_images
+from model.data.augment import augment_images, random_resized_crops
 from model.data.folders.classification import class_folders
 from model.data.pack import PackSpec
 from model.data.rooms.labels import FURNITURE, LabelledFrame
@@ -27,6 +27,7 @@ VERSION = 2  # raise it when the same data give other figures
 NETWORK = "torchvision/mobilenet_v3_small"
 MONITOR = "cross_entropy"
 """Of a few validation images top-1 is too coarse to choose an epoch with."""
+_LEAST_AREA = 0.5
 
 
 def datasets(data: str, spec: PackSpec) -> Mapping[str, Dataset[Any]]:
@@ -63,8 +64,8 @@ def _cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def augment(images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Mirrored and coloured images."""
-    return augment_images(images), targets
+    """Parts of the images, mirrored and coloured."""
+    return random_resized_crops(augment_images(images), _LEAST_AREA), targets
 
 
 def show(inputs: Tensor, outputs: Tensor | None, targets: Tensor, classes: tuple[str, ...] = ()) -> Panels:

@@ -3,7 +3,7 @@
 import torch
 from torchvision.transforms.v2 import functional
 
-from model.data.augment import _flip_at_once, _flip_each, augment
+from model.data.augment import _flip_at_once, _flip_each, augment, random_resized_crops
 
 SIZE = 32
 
@@ -127,3 +127,24 @@ def test_pictures_are_mirrored_alike_one_by_one_and_together():
     for planes in (images, depth):
         assert torch.equal(_flip_each(planes, flips), _flip_at_once(planes, flips))
         assert torch.equal(_flip_each(planes, flips)[0], planes[0].flip(-1))
+
+
+def test_crops_are_parts_of_the_image_of_the_drawn_area_and_shape_at_its_size():
+    """Each pixel holds its own coordinates: a crop shows which part of the image it is."""
+    size, least = 64, 0.3
+    places = (torch.arange(size) + 0.5) / size
+    image = torch.stack([places.expand(size, size), places[:, None].expand(size, size)])
+    torch.manual_seed(0)
+    crops = random_resized_crops(image.repeat(400, 1, 1, 1), least)
+    assert crops.shape == (400, 2, size, size)
+    x, y = crops[:, 0, 0], crops[:, 1, :, 0]
+    assert torch.allclose(crops[:, 0], x[:, None].expand(-1, size, -1), atol=1e-6), "straight"
+    widths, heights = ((one[:, -2] - one[:, 1]) * size / (size - 3) for one in (x, y))
+    areas, ratios = widths * heights, widths / heights
+    assert least - 0.02 < areas.min() < least + 0.05
+    assert areas.max() > 0.9
+    assert 0.74 < ratios.min() < 0.8
+    assert 1.25 < ratios.max() < 1.34
+    middles = torch.stack([x.mean(1), y.mean(1)])
+    assert (middles.mean(1) - 0.5).abs().max() < 0.02, "anywhere, without preference"
+    assert middles.std(1).min() > 0.05
