@@ -39,7 +39,7 @@ class Measures:
     @property
     def deciding(self) -> tuple[Measure, ...]:
         """What tells cells apart, in this order."""
-        return self.headline, *((self.monitor,) if self.monitor is not self.headline else ()), SIZE, LATENCY
+        return *dict.fromkeys((self.headline, self.monitor)), SIZE, LATENCY
 
     @cached_property
     def named(self) -> Mapping[str, Measure]:

@@ -112,7 +112,7 @@ def _answer(evidence: Evidence, target: Target) -> Recommendation:
     left, steps = _decide(trained, target, evidence, views.values(), split)
     cheapest = [row for row in left if row["method"] == "ptq"] or left
     objective = target.objective if target.objective.by_image else headline
-    chosen = best_by(cheapest, evidence.measures.monitor if objective is headline else objective, split)
+    chosen = best_by(cheapest, evidence.measures.monitor if objective == headline else objective, split)
     untrained = tuple(row["cell"] for row in keeping if row not in trained)
     choice = Choice(chosen, tuple(cheapest), len(left) - len(cheapest), tuple(steps), untrained, states, split)
     ships = _shipped(evidence, chosen["cell"], target, split)
@@ -144,7 +144,7 @@ def _best_cells(
     """
     cells, names = {row["cell"] for row in left}, set[str]()
     measures = evidence.measures
-    monitored = measure is measures.headline and measures.monitor is not measure
+    monitored = measure == measures.headline != measures.monitor
     for view in views:
         there = [row for row in over_seeds(view) if row["cell"] in cells]
         if found := (best if monitored else as_good)(there, measure, evidence.of(view), split):

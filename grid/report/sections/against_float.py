@@ -33,12 +33,21 @@ def against_float_network(inputs: ReportInputs) -> Section | None:
     )
     if not inputs.is_depth:
         text += " A scene is what the data say belongs together; where they say nothing, each image is one."
-    blocks: list[Block] = [Paragraph((f"{text} {_counts(found)}",))]
+    blocks: list[Block] = [Paragraph((f"{text} {_counts(found)}{_by_monitor(inputs)}",))]
     if len(found) > len(shown.lines):
         more = f"Of {len(found)} comparisons the {MOST_LINES * 3 // 4} best and the {MOST_LINES // 4} worst are drawn."
         blocks.append(Paragraph((more,)))
     picture = Picture("against-float.png", "Differences to float with their intervals", partial(draw_forest, shown))
     return Section(("Against float",), (*blocks, Plot(shown, picture)))
+
+
+def _by_monitor(inputs: ReportInputs) -> str:
+    """The verdicts in the metric that the task watches, where its headline is too coarse for that."""
+    headline, monitor = inputs.measures.headline, inputs.measures.monitor
+    found = against_float(inputs.evidence, monitor) if monitor != headline else []
+    if not found:
+        return ""
+    return f" In {monitor.title}, the finer metric (margin {inputs.margins[monitor.key]}): {_verdicts(found)}."
 
 
 def word_of(found: Comparison) -> str:
@@ -58,10 +67,13 @@ def words(found: Comparison) -> str:
     return f"{found.verdict}, these networks" if found.scope == NETWORKS else found.verdict
 
 
-def _counts(found: Sequence[Comparison]) -> str:
+def _verdicts(found: Sequence[Comparison]) -> str:
     counts = Counter(map(word_of, found))
-    told = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
-    text = f"Of {len(found)} comparisons: {told}."
+    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict])
+
+
+def _counts(found: Sequence[Comparison]) -> str:
+    text = f"Of {len(found)} comparisons: {_verdicts(found)}."
     if any(one.scope == NETWORKS for one in found):
         text += (
             " “These networks”: how much a recipe's network changes when it is made again is not known here, so the "

@@ -7,16 +7,13 @@ import pytest
 
 from grid.results.comparisons.comparison import compare
 from grid.results.comparisons.evidence import Evidence
-from grid.results.comparisons.image_tables import ImageTables
-from grid.results.comparisons.resampling import Sample
 from grid.results.measures import measures_of
 from grid.results.recommend import Recommendation, recommend
 from grid.results.target import parse_target
 from model.errors import InputError
-from model.tasks.facts import MetricFacts, TaskFacts
 from tests.grid.measures import METRICS, SSIM
 from tests.grid.report.report_rows import figures_of, row
-from tests.grid.results.comparisons.made_up_images import evidence_of, scenes_of
+from tests.grid.results.comparisons.made_up_images import CLASSES, coarse, evidence_of, scenes_of
 
 
 def cells(**figures: tuple[float, float, float]) -> list[dict]:
@@ -253,37 +250,12 @@ def test_networks_of_one_timing_class_are_not_told_apart_by_latency():
 # ---- a headline too coarse to choose with
 
 
-CLASSES = TaskFacts(
-    "own/mine", "", (MetricFacts("top1", True), MetricFacts("entropy", False, margin=0.01)), monitor="entropy"
-)
-
-
-def coarse(facts: TaskFacts = CLASSES) -> Evidence:
-    """On 48 images the noisy network has one right answer more, and is much less sure of all of them."""
-    right, sure = {}, {}
-    noise, names = np.random.default_rng(0), ("close", "noisy")
-    for name, count, entropy in (("close", 30, 0.6), ("noisy", 31, 0.7)):
-        right[name] = (np.arange(48) < count).astype(float)
-        sure[name] = entropy + noise.normal(0, 0.02, 48)
-    figures = {"top1": np.stack([right[name] for name in names]), "entropy": np.stack([sure[name] for name in names])}
-    sample = Sample({name: place for place, name in enumerate(names)}, scenes_of(12), figures)
-    rows = [
-        row(name, method="qat", graph_hash=name, size_mb=1.0, latency_ratio=1.0)
-        | {f"{split}_top1": right[name].mean() for split in ("test", "val")}
-        | {f"{split}_entropy": sure[name].mean() for split in ("test", "val")}
-        for name in names
-    ]
-    measures = measures_of(facts)
-    return Evidence(rows, ImageTables(samples={"test": sample, "val": sample}), measures.margins, measures)
-
-
 def test_what_a_coarse_headline_does_not_tell_apart_is_told_apart_by_the_monitor():
-    alone = dataclasses.replace(CLASSES, monitor="")
-    evidence = coarse(alone)
+    evidence = coarse(dataclasses.replace(CLASSES, monitor=""))
     assert recommend(evidence.rows, parse_target("", evidence.measures), evidence).cell == "noisy"
     evidence = coarse()
     for text in ("", "maximize top1", "minimize latency"):
-        found = recommend(evidence.rows, parse_target(text, evidence.measures), evidence)
+        found = recommend(evidence.rows, parse_target(text, measures_of(CLASSES)), evidence)
         assert found.cell == "close"
         assert "Decided by entropy (1 of 2 left)" in "\n".join(found.reasons)
     assert "entropy 0.6" in found.reasons[0]

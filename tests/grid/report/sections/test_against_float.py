@@ -1,9 +1,11 @@
 """Each network against float: the words and counts are those of the tests."""
 
 from grid.report.document import plain_text
+from grid.report.inputs import ReportInputs
 from grid.report.sections.against_float import against_float_network
 from tests.grid.report.made_up_inputs import made_up_inputs
-from tests.grid.report.report_rows import grid_rows, text_of
+from tests.grid.report.report_rows import context, grid_rows, text_of
+from tests.grid.results.comparisons.made_up_images import CLASSES, coarse
 
 
 def lines_of(section) -> dict:
@@ -34,6 +36,16 @@ def test_where_redraws_are_unknown_the_verdict_is_on_these_networks():
     section = against_float_network(made_up_inputs())
     assert lines_of(section)["bad"].words == "worse, these networks"
     assert "several seeds tell more" in plain_text(section.blocks[0].spans)
+
+
+def test_verdicts_in_the_metric_that_the_task_watches_stand_beside_those_in_a_coarse_headline():
+    evidence = coarse()
+    inputs = ReportInputs(evidence.rows, context(), task=CLASSES, margins=evidence.margins)
+    inputs.__dict__["evidence"] = evidence
+    text = plain_text(against_float_network(inputs).blocks[0].spans)
+    assert "Of 2 comparisons: 2 undecided." in text
+    assert "In entropy, the finer metric (margin 0.02): 1 equivalent, 1 worse." in text
+    assert "finer metric" not in plain_text(against_float_network(made_up_inputs()).blocks[0].spans)
 
 
 def test_without_a_float_network_there_is_no_such_section():

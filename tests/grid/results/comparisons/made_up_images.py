@@ -8,6 +8,8 @@ from grid.results.comparisons.evidence import Evidence
 from grid.results.comparisons.image_tables import ImageTables
 from grid.results.comparisons.margins import Margin
 from grid.results.comparisons.resampling import Sample
+from grid.results.measures import measures_of
+from model.tasks.facts import MetricFacts, TaskFacts
 from tests.grid.measures import DEFAULTS
 from tests.grid.report.report_rows import row
 
@@ -49,3 +51,25 @@ def null_recipes(count: int, seeds: int, scenes: int, redraw: float, seed: int, 
             own = noise.normal(0, redraw) + noise.normal(0, 2 * redraw, scenes)[scene]
             ssim[cell] = common + own + noise.normal(0, redraw, len(scene))
     return evidence_of(rows, ssim, scene, margin=0.0)
+
+
+CLASSES = TaskFacts(
+    "own/mine", "", (MetricFacts("top1", True), MetricFacts("entropy", False, margin=0.02)), monitor="entropy"
+)
+
+
+def coarse(facts: TaskFacts = CLASSES) -> Evidence:
+    """On 48 images the noisy network has one right answer more than the close one, and is much less sure of all."""
+    noise, names = np.random.default_rng(0), ("fp32", "close", "noisy")
+    right = np.stack([np.arange(48) < count for count in (30, 30, 31)]).astype(float)
+    entropy = np.stack([level + noise.normal(0, 0.02, 48) for level in (0.595, 0.6, 0.7)])
+    figures = {"top1": right, "entropy": entropy}
+    sample = Sample({name: place for place, name in enumerate(names)}, scenes_of(12), figures)
+    rows = [
+        row(name, method="qat", fuse_bn=True, graph_hash=name, size_mb=1.0, latency_ratio=1.0)
+        | {f"{split}_{metric}": figures[metric][place].mean() for split in ("test", "val") for metric in figures}
+        for place, name in enumerate(names)
+    ]
+    rows[0] |= {"method": "fp32", "fuse_bn": False}
+    measures = measures_of(facts)
+    return Evidence(rows, ImageTables(samples={"test": sample, "val": sample}), measures.margins, measures)
