@@ -23,7 +23,7 @@ from grid.run.plan_text import describe
 from grid.run.progress import say
 from grid.scheduling.cores import own_cores
 from grid.scheduling.resources import Resources
-from grid.space.search_space import SearchSpace, load_space, of_task
+from grid.space.search_space import Preferred, SearchSpace, load_space, of_task
 from grid.stages.work import Context
 from grid.storage.copies import kept_copy
 from grid.storage.disk import require_writable
@@ -37,7 +37,7 @@ from model.network.checkpoint import checkpoint_sha256, load_checkpoint
 from model.network.spec import DEPTH, LIBRARIES, NetworkSpec
 from model.network.user_network import OWN, register_network
 from model.progress import duration
-from model.tasks.load import task_facts
+from model.tasks.load import task_facts, task_settings
 from model.tasks.networks import network_for, network_of_task
 
 _REWRITTEN_S = 0.1  # between two states of a line on a terminal
@@ -103,7 +103,8 @@ def prepare(options: Options) -> Job:
     storage, remote = open_storage(options.storage)
     named = _named_network(options)
     told = [f"network.encoder={named}"] if named else []
-    space = load_space(options.grid, [*told, *options.overrides], seeds)
+    preferred = Preferred(*task_settings(options.task))
+    space = load_space(options.grid, [*told, *options.overrides], seeds, preferred)
     bare = network_of(space.base)
     # What is wrong with a network of depth is told before its data are packed; others are built for the data.
     tried = _tried(options, space, bare, storage) if options.task == DEPTH else None

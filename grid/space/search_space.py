@@ -1,6 +1,7 @@
 """A search space: YAML, --set and --seeds are read here once, checked once, and become frozen values."""
 
 import itertools
+import json
 import math
 import os
 import re
@@ -43,6 +44,17 @@ class Exclusion:
 
 
 @dataclass(frozen=True)
+class Preferred:
+    """Settings by name for what neither a search space nor a command line names; ``where`` they are from."""
+
+    where: str
+    settings: Mapping[str, object]
+
+
+_NOTHING = Preferred("", {})
+
+
+@dataclass(frozen=True)
 class SearchSpace:
     """What a grid crosses (``axes``), holds fixed (``base``, flat) and leaves out (``exclude``).
 
@@ -70,11 +82,15 @@ class SearchSpace:
 
 
 def load_space(
-    name_or_file: str | Path, overrides: Sequence[str] = (), seeds: Sequence[int] | None = None
+    name_or_file: str | Path,
+    overrides: Sequence[str] = (),
+    seeds: Sequence[int] | None = None,
+    preferred: Preferred = _NOTHING,
 ) -> SearchSpace:
     """Read ``search_spaces/<name>.yaml``, or a file, with the texts of ``--set`` and the ``--seeds`` on top.
 
-    A ``--set key=[a, b]`` makes the setting an axis. Raises one InputError that shows everything wrong.
+    A ``--set key=[a, b]`` makes the setting an axis. ``preferred`` are settings where nothing names them. Raises one
+    InputError that shows everything wrong.
     """
     path = _find(name_or_file)
     where = os.path.relpath(path) if path.resolve().is_relative_to(Path.cwd()) else str(path)
@@ -89,7 +105,10 @@ def load_space(
         if key in fixed:
             errors.append(fixed[key].error(f"is an axis too, axes.{key}", "one of the two"))
     for text in overrides:
-        _override_(fixed, axes, text, errors)
+        _override_(fixed, axes, "--set", text, errors)
+    for key, value in preferred.settings.items():
+        if not {key, key.partition(".")[0]} & {*fixed, *axes}:
+            _override_(fixed, axes, preferred.where, f"{key}={json.dumps(value, default=repr)}", errors)
     if seeds is not None:
         fixed.pop("seed", None)
         axes["seed"] = axis_entries("--seeds", "seed", "seed", list(seeds), errors)
@@ -185,8 +204,10 @@ def _top(document: Mapping[Any, Any], where: str, stem: str, errors: list[InputE
     return top
 
 
-def _override_(fixed: dict[str, Entry], axes: dict[str, list[Entry]], text: str, errors: list[InputError]) -> None:
-    """Put one ``--set key=value`` in place of what the file says."""
+def _override_(
+    fixed: dict[str, Entry], axes: dict[str, list[Entry]], where: str, text: str, errors: list[InputError]
+) -> None:
+    """Put one ``key=value`` of ``--set``, or of another place, in place of what the file says."""
     key, equals, written = text.partition("=")
     kinds = setting_types() | data_types()
     try:
@@ -194,18 +215,18 @@ def _override_(fixed: dict[str, Entry], axes: dict[str, list[Entry]], text: str,
     except ValueError:
         equals = ""
     if not equals:
-        errors.append(InputError("--set", f"{abbreviated(text)} cannot be read", "key=value, such as qat.epochs=2"))
+        errors.append(InputError(where, f"{abbreviated(text)} cannot be read", "key=value, such as qat.epochs=2"))
     elif key not in kinds:
-        errors.append(unknown_key("--set", "", key, kinds))
+        errors.append(unknown_key(where, "", key, kinds))
     elif key in axes or (isinstance(value, list) and key in setting_types()):
         fixed.pop(key, None)
-        axes[key] = axis_entries("--set", key, key, value if isinstance(value, list) else [value], errors)
+        axes[key] = axis_entries(where, key, key, value if isinstance(value, list) else [value], errors)
     else:
         group, dot, name = key.partition(".")
         if dot:
             fixed.pop(group, None)  # naming a setting of a group turns the group on
         section = {group: {name: value}} if dot else {key: value}
-        fixed |= nested_entries("--set", "", section, kinds, errors)
+        fixed |= nested_entries(where, "", section, kinds, errors)
 
 
 def _exclusion(where: str, at: str, item: Any, errors: list[InputError]) -> Exclusion | None:

@@ -67,6 +67,21 @@ def task_facts(name: str) -> TaskFacts:
     return facts_of(task_of(*task_module(name)))
 
 
+def task_settings(name: str) -> tuple[str, Mapping[str, object]]:
+    """The file of a task, and what its grids are set to where nothing else says so: its ``SETTINGS``.
+
+    Raises InputError as ``task_module`` does, and where they are no settings by name.
+    """
+    if name == DEPTH.name:
+        return "", {}
+    module = task_module(name)[2]
+    settings, file = getattr(module, "SETTINGS", {}), str(module.__file__)
+    kinds = (bool, int, float, str)
+    if not isinstance(settings, Mapping) or not all(isinstance(value, kinds) for value in settings.values()):
+        raise InputError(file, f"has SETTINGS = {settings!r:.80}", "a dict such as {'qat.epochs': 2}", _FORM)
+    return file, {str(key): value for key, value in settings.items()}
+
+
 def facts_of(task: Task, classes: tuple[str, ...] = ()) -> TaskFacts:
     """What is said about a task without its code."""
     metrics = tuple(map(_metric_facts, task.metrics, task.metrics.values()))

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from grid.paths import SEARCH_SPACES
-from grid.space.search_space import SearchSpace, load_space
-from grid.space.settings import Settings, flatten
+from grid.space.search_space import Preferred, SearchSpace, load_space
+from grid.space.settings import Settings, flatten, is_on
+from model.errors import InputError
 from quant.recipe import EqualizeSpec
 from tests.grid.space.specs import unflatten
 
@@ -141,3 +142,18 @@ def test_exclusions_hold_lists_and_single_values(mine):
     space = mine("exclude: [{when: {granularity: per_tensor, method: [qat, ptq+qat]}, reason: too slow}]")
     assert space.exclude[0].when == {"granularity": ("per_tensor",), "method": ("qat", "ptq+qat")}
     assert space.exclude[0].reason == "too slow"
+
+
+def test_a_task_may_prefer_settings_that_neither_the_file_nor_the_command_line_names():
+    preferred = Preferred("task.py", {"qat.distillation": 1.0, "qat.epochs": 7, "rounding.images": 3})
+    plain = load_space("smoke")
+    found = load_space("smoke", preferred=preferred)
+    assert found.base["qat.distillation"] == 1.0 != plain.base["qat.distillation"]
+    assert found.base["qat.epochs"] == plain.base["qat.epochs"], "the search space names it"
+    told = load_space("smoke", ["qat.distillation=0.25", "rounding=false"], preferred=preferred)
+    assert told.base["qat.distillation"] == 0.25
+    assert not is_on(told.base, "rounding"), "a group that is turned off stays off"
+    crossed = load_space("smoke", ["qat.distillation=[0, 0.5]"], preferred=preferred)
+    assert dict(crossed.axes)["qat.distillation"] == (0.0, 0.5)
+    with pytest.raises(InputError, match=r"task.py: qat.nothing is an unknown key"):
+        load_space("smoke", preferred=Preferred("task.py", {"qat.nothing": 1}))
