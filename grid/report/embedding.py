@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image
 
-MOST_PICTURE_BYTES = 3_000_000
+MOST_PICTURE_BYTES = 6_000_000
 """Of all pictures of a page together; those beyond stay files beside it, and the page names them."""
 
 
