@@ -43,7 +43,7 @@ audit: $(VENV)/.installed $(VENV)/audit/.installed
 engines: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-engines.txt
 
-# How the float networks that ship were trained (70 minutes on one core, 50 on one, 15 on two).
+# How the float networks that ship were trained: 70 and 50 minutes on one core, the last one 14 minutes on two.
 checkpoint: $(VENV)/.installed
 	$(BIN)/python -m model --data rooms --rooms-train 4000 --init lite0 --epochs 22 --freeze-bn-after 0.68 \
 		--images-per-epoch 1000 --batch-size 16 \

@@ -165,7 +165,7 @@ class QatSpec:
 
     ``images_per_epoch`` 0 means all. ``travel``: how many steps of its integer grid a weight can move over the whole
     training, however many steps that has; the learning rate follows from it. ``schedule`` lowers the rate along a
-    cosine, or at plateaus of the task's headline on validation images. ``observe_batches``: what a start first observes
+    cosine, or at plateaus of the task's monitor on validation images. ``observe_batches``: what a start first observes
     of its training data. ``freeze_ranges_after`` and ``freeze_bn_after`` are fractions of the steps.
     ``learned_scales``: ranges are parameters instead of moving averages or frozen. ``distillation`` is the weight of
     the float network's outputs in the target, 0 to 1.

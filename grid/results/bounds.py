@@ -4,11 +4,10 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy.special import stdtrit
 
 from grid.results.comparisons.evidence import Evidence
 from grid.results.comparisons.subjects import Subjects
-from grid.results.comparisons.verdicts import LEVEL
+from grid.results.comparisons.verdicts import LEVEL, half_widths
 from grid.results.ranking import LATENCY, SIZE, Measure, Row, value
 from grid.results.target import Constraint, Target
 
@@ -38,7 +37,7 @@ def _interval(subjects: Subjects, place: int) -> Interval | None:
     by_redraw = 0.0 if math.isnan(redraws) else redraws
     spent = by_scene**2 / scene_degrees + by_redraw**2 / max(float(subjects.degrees[place]), 1.0)
     degrees = (by_scene + by_redraw) ** 2 / spent if spent > 0 else scene_degrees
-    half = float(stdtrit(degrees, 1.0 - LEVEL / 2.0)) * math.sqrt(by_scene + by_redraw)
+    half = float(half_widths(np.array(by_scene + by_redraw), np.array(degrees), LEVEL, subjects.one_image))
     figure = float(subjects.figures[place])
     return figure - half, figure + half
 

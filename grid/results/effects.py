@@ -19,6 +19,7 @@ from grid.results.comparisons.verdicts import (
     holm_levels,
     needed,
     p_values,
+    quantile_of,
     worded,
 )
 from grid.results.ranking import (
@@ -159,7 +160,7 @@ def _tests(steps: Sequence[Sequence[Pair]], measure: Measure, evidence: Evidence
     variances = by_scene + by_redraw
     starts = [float(subjects.figures[there[:, 0]].mean()) for _, there in found.values()]
     margins = np.array([subjects.margin.of(figure) for figure in starts])
-    halves = half_widths(variances, degrees, holm_levels(p_values(estimates, variances, degrees)))
+    halves = half_widths(variances, degrees, holm_levels(p_values(estimates, variances, degrees)), subjects.one_image)
     halves = np.where([step.same for step in made], 0.0, halves)
     known_draws = np.array([step.known for step in made])
     words = worded(subjects.sign * estimates, halves, margins, known_draws)
@@ -169,9 +170,10 @@ def _tests(steps: Sequence[Sequence[Pair]], measure: Measure, evidence: Evidence
         estimate, half, margin, word = step.estimate, float(halves[place]), float(margins[place]), str(words[place])
         wanted = ""
         if tested and word == UNDECIDED:
-            quantile = half / float(np.sqrt(variances[place]))
+            quantile = quantile_of(half, float(variances[place]), subjects.one_image)
             counts = subjects.images, int(max(subjects.seeds[members].max(), 1))
-            wanted = str(needed(estimate, margin, step.by_scene, step.by_redraw, quantile, counts, step.known))
+            parts = step.by_scene, step.by_redraw, quantile, counts, step.known, subjects.one_image
+            wanted = str(needed(estimate, margin, *parts))
         tests[number] = StepTest(
             measure,
             estimate,

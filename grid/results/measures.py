@@ -1,11 +1,11 @@
 """What ranks the rows of a task: its metrics, the noise of quantization, size and latency."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from grid.results.comparisons.margins import COSTS, Margin, Margins
-from grid.results.ranking import LATENCY, LATENCY_MS, SIZE, SQNR, Measure
+from grid.results.ranking import LATENCY, LATENCY_MS, SIZE, SQNR, Measure, Row, value
 from model.tasks.facts import DEPTH_FACTS, MetricFacts, TaskFacts
 
 
@@ -40,6 +40,11 @@ class Measures:
     def deciding(self) -> tuple[Measure, ...]:
         """What tells cells apart, in this order."""
         return *dict.fromkeys((self.headline, self.monitor)), SIZE, LATENCY
+
+    def choosing(self, measure: Measure, rows: Sequence[Row], split: str) -> Measure:
+        """What chooses where ``measure`` is too coarse: the monitor of a headline, if all rows have it, else itself."""
+        has = all(value(row, self.monitor.on(split)) is not None for row in rows)
+        return self.monitor if measure == self.headline and has else measure
 
     @cached_property
     def named(self) -> Mapping[str, Measure]:

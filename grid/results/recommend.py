@@ -112,7 +112,7 @@ def _answer(evidence: Evidence, target: Target) -> Recommendation:
     left, steps = _decide(trained, target, evidence, views.values(), split)
     cheapest = [row for row in left if row["method"] == "ptq"] or left
     objective = target.objective if target.objective.by_image else headline
-    chosen = best_by(cheapest, evidence.measures.monitor if objective == headline else objective, split)
+    chosen = best_by(cheapest, evidence.measures.choosing(objective, cheapest, split), split)
     untrained = tuple(row["cell"] for row in keeping if row not in trained)
     choice = Choice(chosen, tuple(cheapest), len(left) - len(cheapest), tuple(steps), untrained, states, split)
     ships = _shipped(evidence, chosen["cell"], target, split)
@@ -123,7 +123,7 @@ def _answer(evidence: Evidence, target: Target) -> Recommendation:
 def _decide(
     rows: Sequence[Row], target: Target, evidence: Evidence, views: Iterable[Sequence[Row]], split: str
 ) -> tuple[list[Row], list[str]]:
-    """The rows that are as good as the best in the objective, then headline, size and latency; and what told apart."""
+    """The rows as good as the best in the objective, then headline, monitor, size, latency; and what told apart."""
     left, steps = list(rows), list[str]()
     for measure in dict.fromkeys((target.objective, *evidence.measures.deciding)):
         names = _best_cells(left, measure, views if measure.of_processor else [evidence.rows], evidence, split)
@@ -143,8 +143,7 @@ def _best_cells(
     In a headline with a monitor that is all that no test tells from the best: the monitor's estimate decides.
     """
     cells, names = {row["cell"] for row in left}, set[str]()
-    measures = evidence.measures
-    monitored = measure == measures.headline != measures.monitor
+    monitored = evidence.measures.choosing(measure, left, split) != measure
     for view in views:
         there = [row for row in over_seeds(view) if row["cell"] in cells]
         if found := (best if monitored else as_good)(there, measure, evidence.of(view), split):
@@ -158,5 +157,5 @@ def _shipped(evidence: Evidence, recipe: str, target: Target, split: str) -> str
     states = kept(members, target, evidence, split)
     for state in (SURELY, PROBABLY):
         if keeping := [row for row in members if states[row["cell"]] == state]:
-            return str(best_by(keeping, target.objective, split)["cell"])
+            return str(best_by(keeping, evidence.measures.choosing(target.objective, keeping, split), split)["cell"])
     return None

@@ -107,7 +107,8 @@ def load_space(
     for text in overrides:
         _override_(fixed, axes, "--set", text, errors)
     for key, value in preferred.settings.items():
-        if not {key, key.partition(".")[0]} & {*fixed, *axes}:
+        off = _never_named((*fixed, *axes)) | _turned_off(fixed)
+        if key not in fixed and key not in axes and key.partition(".")[0] not in off:
             _override_(fixed, axes, preferred.where, f"{key}={json.dumps(value, default=repr)}", errors)
     if seeds is not None:
         fixed.pop("seed", None)

@@ -36,8 +36,8 @@ def augment_images(images: Tensor) -> Tensor:
 def random_resized_crops(images: Tensor, least_area: float) -> Tensor:
     """A part of each float NxCxHxW image, drawn at random, at the size of the whole.
 
-    It has ``least_area`` to all of its area, and its sides a ratio of 3/4 to 4/3 of the image's (Szegedy et al. 2015,
-    arXiv:1409.4842); draws from torch's global generator.
+    It has ``least_area`` (at most 3/4) to all of its area, and its sides a ratio of 3/4 to 4/3 of the image's (Szegedy
+    et al. 2015, arXiv:1409.4842); draws from torch's global generator.
     """
     count = len(images)
     area = least_area + (1.0 - least_area) * torch.rand(count)

@@ -118,6 +118,7 @@ def run_file(file: Path, kind: str, hint: str) -> tuple[bytes, ModuleType]:
     source = _read(file, hint)
     key = os.path.abspath(file), hashlib.sha256(source).hexdigest()
     if key in _ran:
+        sys.modules[_ran[key].__name__] = _ran[key]  # another file of that name may have taken its place
         return source, _ran[key]
     spec = importlib.util.spec_from_file_location(f"{kind}_{file.stem}", file)
     assert spec is not None

@@ -3,6 +3,7 @@
 A task is a Python file: one of this package, or one of the user's own, named on the command line (docs/tasks.md).
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -73,14 +74,14 @@ class Task:
         names = (f"val_{name}" for name in (self.headline, self.monitor or self.headline))
         return {name: figures[name] for name in names}
 
-    def gain(self, figures: Mapping[str, float]) -> float:
-        """The headline as a figure of which more is better."""
-        return self._gain(self.headline, figures[self.headline])
+    def gain(self, figures: Mapping[str, float], prefix: str = "") -> float:
+        """The headline as a figure of which more is better; ``prefix`` is that of the figures' names."""
+        return self._gain(self.headline, figures[f"{prefix}{self.headline}"])
 
     def score(self, figures: Mapping[str, float], prefix: str = "val_") -> float:
-        """The monitor as a figure of which more is better; ``prefix`` is that of the figures' names."""
-        monitor = self.monitor or self.headline
-        return self._gain(monitor, figures[f"{prefix}{monitor}"])
+        """The monitor as a figure of which more is better, or the headline where no image has the monitor."""
+        found = self._gain(self.monitor or self.headline, figures[f"{prefix}{self.monitor or self.headline}"])
+        return self.gain(figures, prefix) if math.isnan(found) else found
 
     def _gain(self, name: str, figure: float) -> float:
         return float(figure if self.metrics[name].higher_is_better else -figure)

@@ -22,7 +22,7 @@ def schedule(
     """What to do before step i of an epoch: set the learning rate, and freeze what is due.
 
     Args:
-        scores: the headline of the epochs so far on validation images, more is better, for ``plateau``.
+        scores: the monitor of the epochs so far on validation images, more is better, for ``plateau``.
         steps: those of this epoch, by their numbers in the whole training; they all have the same length.
     """
     plateau = _PLATEAU_FACTOR ** _plateaus(scores) if spec.schedule == "plateau" else 1.0

@@ -65,7 +65,7 @@ BAD = {
         "MONITOR = 'loss'\n\n\ndef metrics",
         "has MONITOR = 'loss'; expected one of top1",
     ),
-    "unknown setting": ("def metrics", "SETTINGS = {'qat.epoch': 2}\n\n\ndef metrics", "qat.epoch"),
+    "unknown setting": ("def metrics", "SETTINGS = {'qat.epoch': 2}\n\n\ndef metrics", "qat.epoch is an unknown key"),
     "wrong setting": ("def metrics", "SETTINGS = {'qat.travel': 'far'}\n\n\ndef metrics", "qat.travel"),
     "settings are a list": ("def metrics", "SETTINGS = [2]\n\n\ndef metrics", "has SETTINGS = [2]"),
     "monitor is no name": ("def metrics", "MONITOR = ['top1']\n\n\ndef metrics", "has MONITOR = ['top1']"),

@@ -42,12 +42,15 @@ def against_float_network(inputs: ReportInputs) -> Section | None:
 
 
 def _by_monitor(inputs: ReportInputs) -> str:
-    """The verdicts in the metric that the task watches, where its headline is too coarse for that."""
+    """The verdicts in the task's monitor, where that is not its headline."""
     headline, monitor = inputs.measures.headline, inputs.measures.monitor
     found = against_float(inputs.evidence, monitor) if monitor != headline else []
     if not found:
         return ""
-    return f" In {monitor.title}, the finer metric (margin {inputs.margins[monitor.key]}): {_verdicts(found)}."
+    return (
+        f" In {monitor.title}, by which epochs and cells are chosen (margin {inputs.margins[monitor.key]}; a family of "
+        f"its own): {_verdicts(found)}."
+    )
 
 
 def word_of(found: Comparison) -> str:

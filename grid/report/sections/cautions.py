@@ -9,6 +9,7 @@ from grid.results.comparisons.comparison import against_float
 from grid.results.comparisons.image_tables import TEST, VALIDATION
 from grid.results.ranking import Row, is_int8, over_seeds, several_seeds, value
 from grid.results.untrained import is_untrained
+from model.tasks.names import BUILT_IN
 
 FEW_SCENES = 12
 _SPLITS = {TEST: "test", VALIDATION: "validation"}
@@ -61,7 +62,8 @@ def _images(inputs: ReportInputs) -> list[Spans]:
         f" {len(wanted)} of {len(found)} comparisons with float in {title} are undecided for want of them. About "
         f"{enough:,} would decide half of these"
     )
-    how: Spans = (": ", Code(f"--set data.rooms_test={enough}")) if inputs.context["origin"] == "rooms" else ()
+    rendered = inputs.context["origin"] == "rooms" and inputs.task.name in BUILT_IN
+    how: Spans = (": ", Code(f"--set data.rooms_test={enough}")) if rendered else ()
     return [(Strong(("Few test images.",)), said, *how, ".")]
 
 

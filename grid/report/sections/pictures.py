@@ -28,17 +28,17 @@ def latencies(inputs: ReportInputs) -> Section | None:
 
 
 def learning(inputs: ReportInputs) -> Section | None:
-    """Return the loss, and the headline on validation images, by epoch."""
-    headline = inputs.measures.headline
-    curves = learning_curves(inputs.histories, headline)
+    """Return the loss, and the figure on validation images that chooses the epoch, by epoch."""
+    monitor = inputs.measures.monitor
+    curves = learning_curves(inputs.histories, monitor)
     if not curves:
         return None
     text = (
-        f"Validation {headline.title} is that of the fake-quantized network with its ranges fixed; epoch 0 is the "
+        f"Validation {monitor.title} is that of the fake-quantized network with its ranges fixed; epoch 0 is the "
         "network before the first step. A ring marks the best one. Curves that start far from the others are cut off "
         "at the edge. Cells that share a training share a curve."
     )
     picture = Picture(
-        "learning.png", f"Loss and {headline.title} by epoch", partial(draw_learning_curves, curves, headline=headline)
+        "learning.png", f"Loss and {monitor.title} by epoch", partial(draw_learning_curves, curves, headline=monitor)
     )
     return Section(("Learning curves",), (Paragraph((text,)), picture))

@@ -1,6 +1,5 @@
 """Comparisons of cells as tests, a family at a time: paired over images, by scene, corrected for their number."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,6 +17,7 @@ from grid.results.comparisons.verdicts import (
     holm_levels,
     needed,
     p_values,
+    quantile_of,
     worded,
 )
 from grid.results.ranking import Measure, Row, is_int8, over_seeds, recipe_of, value
@@ -98,7 +98,7 @@ def family(subjects: Subjects, pairs: Sequence[tuple[int, int]]) -> list[Compari
     found = _of_pairs(subjects, cells, others)
     margins = np.array([subjects.margin.of(figure) for figure in subjects.figures[others]])
     levels = holm_levels(p_values(found.estimates, found.variances, found.degrees))
-    halves = np.where(found.same, 0.0, half_widths(found.variances, found.degrees, levels))
+    halves = np.where(found.same, 0.0, half_widths(found.variances, found.degrees, levels, subjects.one_image))
     words = worded(subjects.sign * found.estimates, halves, margins, found.known)
     tested = (found.degrees > 0) | found.same
     comparisons = []
@@ -132,11 +132,17 @@ def _needed(
     subjects: Subjects, found: Differences, place: int, half: float, margin: float, pair: tuple[int, int]
 ) -> Needed:
     variance = float(found.variances[place])
-    quantile = half / math.sqrt(variance) if variance > 0 else math.inf
+    quantile = quantile_of(half, variance, subjects.one_image)
     parts = float(found.by_scene[place]), float(found.by_redraw[place])
     seeds = int(max(subjects.seeds[list(pair)]))
     return needed(
-        float(found.estimates[place]), margin, *parts, quantile, (subjects.images, seeds), bool(found.known[place])
+        float(found.estimates[place]),
+        margin,
+        *parts,
+        quantile,
+        (subjects.images, seeds),
+        bool(found.known[place]),
+        subjects.one_image,
     )
 
 

@@ -65,6 +65,7 @@ class Evidence:
             sample.images,
             sample.scenes,
             self.margins[measure.key],
+            moved.one_image,
         )
 
     def _drawn(self, group: Sequence[Row]) -> tuple[tuple[str, ...], ...]:

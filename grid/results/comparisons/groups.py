@@ -86,7 +86,7 @@ def _against(subjects: Subjects, cells: np.ndarray, other: int, margins: np.ndar
     estimates, variances, degrees = (part[:, 0] for part in (found.estimates, found.variances, found.degrees))
     levels = holm_levels(p_values(estimates, variances, degrees))
     gains = subjects.sign * estimates
-    halves = half_widths(variances, degrees, levels)
+    halves = half_widths(variances, degrees, levels, subjects.one_image)
     words = worded(gains, halves, margins, found.known[:, 0])
     by_margin = worded(gains, 2.0 * np.sqrt(found.by_redraw[:, 0]), margins)
     return np.where(degrees > 0, words, by_margin), halves
@@ -126,7 +126,7 @@ def _apart(rows: Sequence[Row], measure: Measure, evidence: Evidence) -> np.ndar
     levels[upper] = holm_levels(p_values(*(part[upper] for part in (found.estimates, found.variances, found.degrees))))
     levels.T[upper] = levels[upper]
     margins = np.maximum(*np.meshgrid(*2 * [[subjects.margin.of(figure) for figure in subjects.figures]]))
-    halves = np.where(found.degrees > 0, half_widths(found.variances, found.degrees, levels), 0.0)
+    halves = np.where(found.degrees > 0, half_widths(found.variances, found.degrees, levels, subjects.one_image), 0.0)
     return _signs(worded(subjects.sign * found.estimates, halves, margins, found.known))
 
 
@@ -184,6 +184,6 @@ def _rivals(
     if subjects is None:
         return gains, _signs(cost_words(rows, rows[int(block[0]) : int(block[-1]) + 1], measure, margins))
     found = differences(subjects, np.arange(len(rows)), block)
-    halves = half_widths(found.variances, found.degrees, LEVEL / max(len(rows) - 1, 1))
+    halves = half_widths(found.variances, found.degrees, LEVEL / max(len(rows) - 1, 1), subjects.one_image)
     halves = np.where(found.degrees > 0, halves, 0.0)
     return gains, _signs(worded(gains, halves, margins[None], found.known))

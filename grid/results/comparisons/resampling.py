@@ -12,17 +12,20 @@ RESAMPLES = 2000
 """The standard error of a bootstrap with so many has a relative error of 1.6 % itself."""
 SEED = 0
 LEAST_NOISE = 1e-30
-_FEW_VALUES = 16
-"""Of a figure that counts, such as 0 or 1 for a right class: two networks often have the same on all images."""
 NOISE = "noise_mse"
+_MOST_VALUES = 16
 
 
 @dataclass(frozen=True)
 class Resampled:
-    """A measure of ``cells``: their means [C], and the deviations of the resampled ones from their own mean [C, B]."""
+    """A measure of ``cells``: their means [C], and the deviations of the resampled ones from their own mean [C, B].
+
+    ``one_image`` is by how much one independent image more could change a mean, where figures are counted; else 0.
+    """
 
     means: np.ndarray
     deviations: np.ndarray
+    one_image: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -80,26 +83,28 @@ class Sample:
             means, drawn = (-10.0 * np.log10(np.maximum(found, LEAST_NOISE)) for found in (means, drawn))
         deviations = drawn - drawn.mean(axis=1, keepdims=True)
         deviations *= math.sqrt(self.scenes / max(self.scenes - 1, 1))
-        if known.any() and len(np.unique(figures[has][:, known])) <= min(_FEW_VALUES, known.sum() // 2):
-            deviations[has] += _unseen(figures[has][:, known], deviations[has], self.scenes)
-        return Resampled(np.where(has, means, np.nan), np.where(has[:, None], deviations, np.nan))
+        one_image = _one_image(figures[has][:, known], deviations[has], self.scenes) if known.any() else 0.0
+        return Resampled(
+            np.where(has, means, np.nan),
+            np.where(has[:, None], deviations, np.nan),
+            one_image if measure != NOISE else 0.0,
+        )
 
 
-def _unseen(figures: np.ndarray, deviations: np.ndarray, scenes: int) -> np.ndarray:
-    """What the means of counting figures [C, N] may move by what happened on no image, [C, B].
+def _one_image(figures: np.ndarray, deviations: np.ndarray, scenes: int) -> float:
+    """By how much one independent image more could change the mean of counted figures [C, N]; 0 of measured ones.
 
-    Two networks that agree on all images may differ on the next one, although resampling moves them alike. So each
-    difference has the variance of one image more on which they differ: half a count a cell, as Agresti and Min (2005)
-    add to paired proportions. It is one of as many independent images as explain the variance over scenes (Rao and
-    Scott 1992).
+    Counted figures, such as 0 or 1 for a right class, have few values, each on two images or more on average.
+    Independent are as many images as explain the variance over scenes (Rao and Scott 1992), ``deviations`` [C, B].
     """
-    images, drawn = figures.shape[1], deviations.var(axis=1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        counted = figures.var(axis=1) / drawn
-    independent = float(np.median(np.clip(counted[drawn > 0], scenes, images))) if (drawn > 0).any() else scenes
-    step = float(figures.max() - figures.min()) or 1.0
-    noise = np.random.default_rng(SEED + 1).standard_normal(deviations.shape)
-    return np.asarray(noise * (step / independent / math.sqrt(2.0)))
+    cells, images = figures.shape
+    values = 1 + (np.diff(np.sort(figures, axis=1), axis=1) > 0).sum(axis=1)
+    if not cells or (values > min(_MOST_VALUES, images // 2)).any():
+        return 0.0
+    drawn = deviations.var(axis=1)
+    ratios = figures.var(axis=1)[drawn > 0] / drawn[drawn > 0]
+    independent = float(np.median(np.clip(ratios, scenes, images))) if len(ratios) else scenes
+    return (float(figures.max() - figures.min()) or 1.0) / independent
 
 
 def sample_of(tables: Mapping[str, ImageFigures]) -> Sample:

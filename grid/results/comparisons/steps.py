@@ -83,7 +83,7 @@ def pairs_disagree(subjects: Subjects, pairs: np.ndarray, margin: float) -> bool
         spent = by_scene**2 / subjects.scene_degrees + np.where(by_redraw > 0, by_redraw**2 / least, 0.0)
         degrees = np.where(spent > 0, variances**2 / spent, subjects.scene_degrees)
     levels = holm_levels(p_values(estimates, variances, degrees))
-    words = worded(estimates, half_widths(variances, degrees, levels), margin, parts.known)
+    words = worded(estimates, half_widths(variances, degrees, levels, subjects.one_image), margin, parts.known)
     return bool(np.isin(words, (EQUIVALENT, UNDECIDED), invert=True).any())
 
 

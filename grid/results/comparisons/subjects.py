@@ -18,6 +18,7 @@ class Subjects:
     which of them come from one estimate, and ``degrees`` [n] are its degrees of freedom (0: known without any).
     ``roots`` [n] and ``networks`` [n] number the float network and the network itself, ``drawn`` [n] what was drawn:
     cells that differ in the engine alone are one draw. ``root_variance`` is that of a float network trained again.
+    ``one_image`` is what ``half_widths`` takes of figures that are counted.
     """
 
     names: tuple[str, ...]
@@ -37,6 +38,7 @@ class Subjects:
     images: int
     scenes: int
     margin: Margin
+    one_image: float = 0.0
 
     @property
     def sign(self) -> float:

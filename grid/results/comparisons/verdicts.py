@@ -51,8 +51,14 @@ def p_values(estimates: np.ndarray, variances: np.ndarray, degrees: np.ndarray) 
     return np.where(degrees > 0, np.where(np.isinf(t), 0.0, found), 1.0)
 
 
-def half_widths(variances: np.ndarray, degrees: np.ndarray, levels: np.ndarray | float) -> np.ndarray:
-    """Half the width of each interval; infinite where there are no degrees of freedom."""
+def half_widths(
+    variances: np.ndarray, degrees: np.ndarray, levels: np.ndarray | float, one_image: float = 0.0
+) -> np.ndarray:
+    """Half the width of each interval; infinite where there are no degrees of freedom.
+
+    Networks whose figures are counted may agree on every image, and yet differ on the next one. ``one_image`` is what
+    that would change; z^2 of it is what the score interval of a share has where no case was seen (Tango 1998).
+    """
     levels = np.broadcast_to(levels, degrees.shape)
     if degrees.size and (levels == levels.flat[0]).all():  # of few different values each is looked up once
         known, place = np.unique(degrees, return_inverse=True)
@@ -60,7 +66,8 @@ def half_widths(variances: np.ndarray, degrees: np.ndarray, levels: np.ndarray |
     else:
         quantiles = _quantiles(degrees, levels)
     with np.errstate(invalid="ignore"):
-        return np.asarray(np.where(np.isinf(quantiles), np.inf, quantiles * np.sqrt(variances)))
+        halves = np.hypot(quantiles * np.sqrt(variances), quantiles**2 * one_image)
+        return np.asarray(np.where(np.isinf(quantiles), np.inf, halves))
 
 
 def _quantiles(degrees: np.ndarray, levels: np.ndarray) -> np.ndarray:
@@ -90,12 +97,14 @@ def needed(
     quantile: float,
     counts: tuple[int, int],
     known: bool = True,
+    one_image: float = 0.0,
 ) -> Needed:
     """What would make the interval exclude 0 or lie within the margin, if the estimate stayed as it is.
 
     ``scenes`` and ``redraws`` are the two parts of the variance, which fall with images and with seeds; ``counts`` are
-    the images and the seeds that there are. Where redraws are not ``known`` and the interval excludes 0 all the same,
-    it takes the seeds that make them known.
+    the images and the seeds that there are. What
+    ``one_image`` more could change falls with images. Where redraws are not ``known`` and the interval excludes 0 all
+    the same, it takes the seeds that make them known.
     """
     images, seeds = counts
     if not known and abs(gain) > quantile * math.sqrt(scenes + redraws):
@@ -103,14 +112,30 @@ def needed(
     goal = (max(abs(gain), margin - abs(gain)) / quantile) ** 2 if quantile < math.inf else 0.0
     if goal <= 0.0:
         return Needed()
-    more_images = scenes / (goal - redraws) if goal > redraws else math.inf
-    more_seeds = redraws / (goal - scenes) if goal > scenes else math.inf
+    unseen = (quantile * one_image) ** 2
+    more_images = _more_images(scenes, unseen, goal - redraws) if goal > redraws else math.inf
+    more_seeds = redraws / (goal - scenes - unseen) if goal > scenes + unseen else math.inf
     if redraws > scenes and seeds * more_seeds < _MOST:
         return Needed(seeds=_about(seeds * more_seeds))
     if images * more_images < _MOST:
         return Needed(images=_about(images * more_images))
     both = (scenes + redraws) / goal
     return Needed(_about(images * both), _about(seeds * both)) if images * both < _MOST else Needed()
+
+
+def _more_images(scenes: float, unseen: float, goal: float) -> float:
+    """How many times as many images bring scenes / times + unseen / times^2 down to ``goal``."""
+    if unseen == 0.0:
+        return scenes / goal
+    return 2.0 * unseen / (math.sqrt(scenes**2 + 4.0 * unseen * goal) - scenes)
+
+
+def quantile_of(half: float, variance: float, one_image: float) -> float:
+    """The quantile by which ``half_widths`` made half a width; infinite where nothing tells."""
+    if one_image == 0.0:
+        return half / math.sqrt(variance) if variance > 0.0 else math.inf
+    squares = 4.0 * one_image**2 * half**2
+    return math.sqrt((math.sqrt(variance**2 + squares) - variance) / (2.0 * one_image**2)) if half < math.inf else half
 
 
 def _about(count: float) -> int:

@@ -15,12 +15,13 @@ from PIL import Image
 from grid.run.recorder import Recorder
 from grid.storage.result_store import StageStore
 from grid.tracking.logged_models import MODEL_TAG
+from model.data.rooms.labels import FURNITURE
 from quant.engines import catalog
 from tests.grid.run.task_runs import SMALL_NETWORK, TWO_HEADS, TaskRun, finished
 from tests.grid.tiny import SIZE
 from tests.grid.tracking.tracking_cells import write
 
-KINDS = ["living", "bedroom", "kitchen", "office"]
+KINDS = list(FURNITURE)
 WRITTEN = pytest.mark.skipif(catalog.missing("onnxruntime") is not None, reason=str(catalog.missing("onnxruntime")))
 
 

@@ -145,14 +145,18 @@ def test_exclusions_hold_lists_and_single_values(mine):
 
 
 def test_a_task_may_prefer_settings_that_neither_the_file_nor_the_command_line_names():
-    preferred = Preferred("task.py", {"qat.distillation": 1.0, "qat.epochs": 7, "rounding.images": 3})
+    preferred = Preferred("task.py", {"qat.distillation": 1.0, "qat.epochs": 7, "mixed_precision.images": 3})
     plain = load_space("smoke")
     found = load_space("smoke", preferred=preferred)
     assert found.base["qat.distillation"] == 1.0 != plain.base["qat.distillation"]
     assert found.base["qat.epochs"] == plain.base["qat.epochs"], "the search space names it"
-    told = load_space("smoke", ["qat.distillation=0.25", "rounding=false"], preferred=preferred)
+    assert not is_on(found.base, "mixed_precision"), "a group that nothing turns on stays off"
+    told = load_space("smoke", ["qat.distillation=0.25", "mixed_precision=false"], preferred=preferred)
     assert told.base["qat.distillation"] == 0.25
-    assert not is_on(told.base, "rounding"), "a group that is turned off stays off"
+    assert not is_on(told.base, "mixed_precision")
+    for on in ("mixed_precision=true", "mixed_precision=[false, true]", "mixed_precision.float_sites=2"):
+        (*_, settings) = load_space("smoke", [on], preferred=preferred).combinations()
+        assert settings["mixed_precision.images"] == 3
     crossed = load_space("smoke", ["qat.distillation=[0, 0.5]"], preferred=preferred)
     assert dict(crossed.axes)["qat.distillation"] == (0.0, 0.5)
     with pytest.raises(InputError, match=r"task.py: qat.nothing is an unknown key"):

@@ -1,5 +1,6 @@
 """A network of the user's own: what is refused, what is built, and that nothing runs unasked."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -131,5 +132,9 @@ def test_a_file_runs_once_a_process_for_whatever_it_is_asked_until_it_changes(tm
     assert run_file(path, "own", "")[1] is first
     assert (tmp_path / "ran").read_text() == "x"
     file(tmp_path, WHOLE + log + "MORE = 2\n")
-    assert run_file(path, "task", "")[1].MORE == 2
+    assert run_file(path, "own", "")[1].MORE == 2
+    assert sys.modules[first.__name__] is not first
+    file(tmp_path, WHOLE + log + "MORE = 1\n")
+    assert run_file(path, "own", "")[1] is first
+    assert sys.modules[first.__name__] is first
     assert (tmp_path / "ran").read_text() == "xx"

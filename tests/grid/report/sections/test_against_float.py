@@ -44,8 +44,8 @@ def test_verdicts_in_the_metric_that_the_task_watches_stand_beside_those_in_a_co
     inputs.__dict__["evidence"] = evidence
     text = plain_text(against_float_network(inputs).blocks[0].spans)
     assert "Of 2 comparisons: 2 undecided." in text
-    assert "In entropy, the finer metric (margin 0.02): 1 equivalent, 1 worse." in text
-    assert "finer metric" not in plain_text(against_float_network(made_up_inputs()).blocks[0].spans)
+    assert "chosen (margin 0.02; a family of its own): 1 equivalent, 1 worse." in text
+    assert "a family of its own" not in plain_text(against_float_network(made_up_inputs()).blocks[0].spans)
 
 
 def test_without_a_float_network_there_is_no_such_section():
