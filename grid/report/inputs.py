@@ -8,6 +8,7 @@ from typing import Any
 
 from grid.report.document import MOST_ROWS, Table
 from grid.report.shortlist import reading_order, shortlist
+from grid.results.comparisons.comparison import Comparison, against_float
 from grid.results.comparisons.evidence import Evidence
 from grid.results.comparisons.image_tables import ImageTables
 from grid.results.comparisons.margins import Margins
@@ -66,6 +67,11 @@ class ReportInputs:
     def evidence(self) -> Evidence:
         """What the rows and their figures by image say about differences."""
         return Evidence(self.rows, ImageTables(self.images), self.margins, self.measures)
+
+    @cached_property
+    def against_float(self) -> Sequence[Comparison]:
+        """Each int8 network against float in the headline."""
+        return against_float(self.evidence, self.measures.headline)
 
     @cached_property
     def answer(self) -> Recommendation:

@@ -106,8 +106,8 @@ def load_space(
             errors.append(fixed[key].error(f"is an axis too, axes.{key}", "one of the two"))
     for text in overrides:
         _override_(fixed, axes, "--set", text, errors)
+    off = _never_named((*fixed, *axes)) | _turned_off(fixed)
     for key, value in preferred.settings.items():
-        off = _never_named((*fixed, *axes)) | _turned_off(fixed)
         if key not in fixed and key not in axes and key.partition(".")[0] not in off:
             _override_(fixed, axes, preferred.where, f"{key}={json.dumps(value, default=repr)}", errors)
     if seeds is not None:

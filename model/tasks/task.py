@@ -69,10 +69,13 @@ class Task:
         """The name of the first metric."""
         return next(iter(self.metrics))
 
+    @property
+    def _watched(self) -> str:
+        return self.monitor or self.headline
+
     def choosing(self, figures: Mapping[str, float]) -> dict[str, float]:
         """The figures on the validation images that choose: the headline's and the monitor's, by their names there."""
-        names = (f"val_{name}" for name in (self.headline, self.monitor or self.headline))
-        return {name: figures[name] for name in names}
+        return {f"val_{name}": figures[f"val_{name}"] for name in (self.headline, self._watched)}
 
     def gain(self, figures: Mapping[str, float], prefix: str = "") -> float:
         """The headline as a figure of which more is better; ``prefix`` is that of the figures' names."""
@@ -80,7 +83,7 @@ class Task:
 
     def score(self, figures: Mapping[str, float], prefix: str = "val_") -> float:
         """The monitor as a figure of which more is better, or the headline where no image has the monitor."""
-        found = self._gain(self.monitor or self.headline, figures[f"{prefix}{self.monitor or self.headline}"])
+        found = self._gain(self._watched, figures[f"{prefix}{self._watched}"])
         return self.gain(figures, prefix) if math.isnan(found) else found
 
     def _gain(self, name: str, figure: float) -> float:

@@ -14,7 +14,7 @@ from grid.results.comparisons.comparison import ESTIMATES, NETWORKS, Comparison,
 def against_float_network(inputs: ReportInputs) -> Section | None:
     """Return the differences to float in the headline with their intervals, sorted; nothing where there are none."""
     headline = inputs.measures.headline
-    found = against_float(inputs.evidence, headline)
+    found = inputs.against_float
     margin, better = inputs.margins[headline.key], headline.higher_is_better
     lines = [Line(one.cell, one.estimate, one.low, one.high, word_of(one), words(one)) for one in found]
     amount = max((one.margin for one in found), default=0.0)

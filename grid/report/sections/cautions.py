@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from grid.report.cells import in_sentence
 from grid.report.document import Block, Code, Items, Spans, Strong
 from grid.report.inputs import ReportInputs
-from grid.results.comparisons.comparison import against_float
 from grid.results.comparisons.image_tables import TEST, VALIDATION
 from grid.results.ranking import Row, is_int8, over_seeds, several_seeds, value
 from grid.results.untrained import is_untrained
@@ -53,7 +52,7 @@ def _scenes(inputs: ReportInputs) -> list[Spans]:
 
 def _images(inputs: ReportInputs) -> list[Spans]:
     """Too few test images to tell most networks from float, and how many would do."""
-    found = against_float(inputs.evidence, inputs.measures.headline)
+    found = inputs.against_float
     wanted = sorted(one.needed.images for one in found if one.needed.images and not one.needed.seeds)
     if 2 * len(wanted) <= len(found):
         return []

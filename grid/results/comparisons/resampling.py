@@ -83,12 +83,9 @@ class Sample:
             means, drawn = (-10.0 * np.log10(np.maximum(found, LEAST_NOISE)) for found in (means, drawn))
         deviations = drawn - drawn.mean(axis=1, keepdims=True)
         deviations *= math.sqrt(self.scenes / max(self.scenes - 1, 1))
-        one_image = _one_image(figures[has][:, known], deviations[has], self.scenes) if known.any() else 0.0
-        return Resampled(
-            np.where(has, means, np.nan),
-            np.where(has[:, None], deviations, np.nan),
-            one_image if measure != NOISE else 0.0,
-        )
+        uncounted = measure == NOISE or not known.any()
+        one_image = 0.0 if uncounted else _one_image(figures[has][:, known], deviations[has], self.scenes)
+        return Resampled(np.where(has, means, np.nan), np.where(has[:, None], deviations, np.nan), one_image)
 
 
 def _one_image(figures: np.ndarray, deviations: np.ndarray, scenes: int) -> float:

@@ -102,9 +102,8 @@ def needed(
     """What would make the interval exclude 0 or lie within the margin, if the estimate stayed as it is.
 
     ``scenes`` and ``redraws`` are the two parts of the variance, which fall with images and with seeds; ``counts`` are
-    the images and the seeds that there are. What
-    ``one_image`` more could change falls with images. Where redraws are not ``known`` and the interval excludes 0 all
-    the same, it takes the seeds that make them known.
+    the images and the seeds that there are. What ``one_image`` more could change falls with images. Where redraws are
+    not ``known`` and the interval excludes 0 all the same, it takes the seeds that make them known.
     """
     images, seeds = counts
     if not known and abs(gain) > quantile * math.sqrt(scenes + redraws):
