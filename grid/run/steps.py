@@ -52,7 +52,7 @@ def compute(job: Job, recorder: Recorder) -> RunOutcome:
     try:
         with progress:
             for starts_left in range(job.resources.retries, -1, -1):
-                with cluster(job.resources) as dashboard:
+                with cluster(job.resources, [one.label for one in job.context.devices]) as dashboard:
                     job.say(f"dashboard  {dashboard.how_to_open()}\nmetrics    {' '.join(dashboard.metrics_urls)}")
                     outcome = run_plan(job.plan, job.context, job.resources, Listeners(progress, live))
                 if not outcome.ray_died:
