@@ -101,7 +101,7 @@ def on_device(record: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **latency({**record, "metrics": {"profiler_step_ms": None, **metrics}}),
         **own,
-        "latency_reference": asserted["reference"],
+        "timed_beside": asserted["reference"],
         "throttled": throttled or None,
         **({"note": f"throttled: {throttled}"} if throttled else {}),
     }
