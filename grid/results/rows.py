@@ -44,7 +44,9 @@ def further_axes(plan: Plan) -> list[str]:
     for cell in (*plan.cells, *plan.excluded):
         for key, value in _chosen(cell).items():
             values.setdefault(key, set()).add(value)
-    return [key for key, seen in values.items() if len(seen) > 1 and key not in (*_STANDARD, "network.encoder", "device")]
+    return [
+        key for key, seen in values.items() if len(seen) > 1 and key not in (*_STANDARD, "network.encoder", "device")
+    ]
 
 
 def settings_by_place(plan: Plan) -> tuple[Row, dict[str, Row]]:
