@@ -18,7 +18,7 @@ BIG, LITTLE = Cluster((4, 5), "Cortex-A78", 2400, ""), Cluster((0, 1, 2, 3), "Co
 
 
 class Played:
-    """A board whose canary takes ``canary`` seconds load by load, at ``degrees`` probe by probe (the last ones stay)."""
+    """A board whose canary takes ``canary`` seconds load by load, at ``degrees`` probe by probe; the last ones stay."""
 
     def __init__(self, canary, degrees=(40.0,), clusters=(LITTLE, BIG), **device):
         self.device = Device("board", "ssh", "host", **device)

@@ -78,7 +78,7 @@ def test_a_full_disk_is_told_with_the_folder_to_remove(tool):
 def test_a_device_that_says_nothing_is_given_up_and_its_process_ended(tool):
     tool("sleep 60")
     started = time.monotonic()
-    with pytest.raises(DeviceLost, match="said nothing for 0.3 s"):
+    with pytest.raises(DeviceLost, match=r"said nothing for 0\.3 s"):
         wire().run("true", timeout_s=0.3)
     assert time.monotonic() - started < 10
 

@@ -59,9 +59,9 @@ def test_engines_of_pytorch_are_excluded_on_a_device_with_the_reason(computed):
     assert excluded.excluded == "qnnpack does not run on board: devices have onnxruntime or litert"
 
 
-def test_a_device_without_an_address_is_refused(computed, tmp_path):
-    plan, context, name, _ = computed
-    context = dataclasses.replace(context, devices=(), storage=context.storage)
+def test_a_device_without_an_address_is_refused(computed):
+    _, context, _, _ = computed
+    context = dataclasses.replace(context, devices=())
     with pytest.raises(StageError, match="'board' is unknown: --device names it"):
         context.device_called("board")
 
