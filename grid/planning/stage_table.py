@@ -247,7 +247,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         "profile_on_device",
-        "grid.stages.on_device:profile_on_device",
+        "grid.stages.devices.on_device:profile_on_device",
         belongs=lambda settings, given: settings["device"] != LOCAL and not _is_control(settings, given),
         settings=("device", "device_accuracy", "device_reference", "latency"),
         inputs=lambda chain: {"network": chain.network, "simulated": chain.simulated(), **chain.floats},

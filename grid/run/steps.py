@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shlex
 
+from grid.devices.greeting import who_is_there
 from grid.report.terminal import summary
 from grid.results.comparisons.evidence import Evidence
 from grid.results.comparisons.margins import Margins
@@ -47,6 +48,8 @@ def compute(job: Job, recorder: Recorder) -> RunOutcome:
     live = LiveResults(recorder.files, job.store, recorder.record_later, job.say, recorder.open_later)
     if not progress.to_do:
         return outcome
+    for text in who_is_there(job.context.devices):
+        job.say(f"device     {text}")
     from grid.scheduling.tune import cluster, run_plan  # imports Ray
 
     try:

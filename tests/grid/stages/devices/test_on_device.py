@@ -9,7 +9,7 @@ import torch
 
 from grid.devices.address import PROCESS, Device
 from grid.results.rows import result_rows
-from grid.stages.on_device import like
+from grid.stages.devices.on_device import like
 from grid.stages.run import run_cell
 from grid.stages.work import StageError
 from tests.grid.tiny import space_of, world
