@@ -142,7 +142,8 @@ def run_load(request: LoadRequest) -> dict[str, Any]:
 
 def _operators(networks: dict[str, tuple[nn.Module, Forward]], example: torch.Tensor) -> dict[str, Any]:
     """``operators`` by network where its engine tells, and ``untold``, what went wrong where it should have told."""
-    operators, untold = {}, {}
+    operators: dict[str, Any] = {}
+    untold: dict[str, str] = {}
     for name, (network, run) in networks.items():
         try:
             told = operator_times(network, example, run)

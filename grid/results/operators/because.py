@@ -17,7 +17,7 @@ WORDS = {
     "other": "other operators",
 }
 """Kinds of operators in a reader's words."""
-_PLURAL = {"pool", "resize", "data movement"}
+_SINGULAR = {"pool", "resize", "data movement"}
 OUTSIDE = "time outside of operators"
 _EQUAL = 0.03
 """A ratio this near to 1 is called equal."""
@@ -32,7 +32,7 @@ def because(found: Beside) -> str:
     Milliseconds are those of the profiles; they explain the ratio, which is of the latencies.
     """
     slower = found.ratio >= 1
-    changes = [(WORDS[kind], now, before, kind in _PLURAL) for kind, now, before in found.by_kind()]
+    changes = [(WORDS[kind], now, before, kind in _SINGULAR) for kind, now, before in found.by_kind()]
     changes.append((OUTSIDE, found.int8.outside_ms, found.float_.outside_ms, True))
     least = _LEAST * found.float_.latency_ms
     named = [one for one in changes if abs(one[1] - one[2]) >= least]

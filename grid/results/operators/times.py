@@ -59,7 +59,7 @@ class Beside:
     ratio: float
 
     def by_kind(self) -> list[tuple[str, float, float]]:
-        """Kind, milliseconds of int8 and of float, the largest difference first; kinds that neither has are left out."""
+        """Kind, milliseconds of int8 and of float, the largest difference first, without kinds that neither has."""
         found = [(kind, self.int8.ms(kind), self.float_.ms(kind)) for kind in KINDS]
         return sorted((one for one in found if one[1] or one[2]), key=lambda one: -abs(one[1] - one[2]))
 
