@@ -16,7 +16,7 @@ from quant.operator_times.operator_time import (
     OperatorTime,
     kind_of_convolution,
     kind_of_name,
-    medians,
+    of_quieter_half,
 )
 
 WARMUP = 3
@@ -43,7 +43,7 @@ def operator_times(path: Path, image: Tensor, threads: int, forwards: int) -> li
             found.append([])
         elif event["cat"] == "Node" and event["name"].endswith(_TIMED):
             found[-1].append(_operator_time(event, nodes.get(event["name"].removesuffix(_TIMED)), shapes))
-    return medians(found[WARMUP:])
+    return of_quieter_half(found[WARMUP:])
 
 
 def _operator_time(event: Any, node: Any, shapes: dict[str, tuple[int, ...]]) -> OperatorTime:

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from statistics import median
 
 INT8, FLOAT, CONVERSION = "int8", "float", "conversion"
 """Number formats: what an operator computes in; a conversion goes from one to another, or to other levels of int8."""
@@ -66,24 +65,19 @@ def kind_of_convolution(channels: int, groups: int, kernel: Iterable[int]) -> st
     return LINEAR if groups == 1 and all(side == 1 for side in kernel) else CONVOLUTION
 
 
-def medians(forwards: Sequence[Sequence[OperatorTime]]) -> list[OperatorTime]:
-    """Of the operators of several forwards, each in its order: the median time of each, slowest first.
+def of_quieter_half(forwards: Sequence[Sequence[OperatorTime]]) -> list[OperatorTime]:
+    """Means over the faster half of several forwards, whose operators are given in their order; slowest first.
 
     Operators of one name, layer and format are one entry, with the sum of their calls. What else runs on the machine
-    makes some calls far slower; a median leaves them out.
+    hits an operator the more, the longer it takes: medians of each operator would leave it out of the short ones alone,
+    and would not add up to what a forward takes.
     """
-    times: dict[tuple[OperatorTime, int], list[float]] = {}
-    for operators in forwards:
-        seen: dict[OperatorTime, int] = {}
-        for one in operators:
-            key = replace(one, us=0.0)
-            seen[key] = seen.get(key, -1) + 1
-            times.setdefault((key, seen[key]), []).append(one.us)
+    quieter = sorted(forwards, key=lambda operators: sum(one.us for one in operators))[: (len(forwards) + 1) // 2]
     found: dict[OperatorTime, OperatorTime] = {}
-    for (key, _), measured in times.items():
-        share = len(measured) / len(forwards)  # an operator may run in some forwards only
-        known = found.get(key, replace(key, calls=0.0))
-        found[key] = replace(known, us=known.us + share * median(measured), calls=known.calls + share)
+    for one in (one for operators in quieter for one in operators):
+        key = replace(one, us=0.0, calls=0.0)
+        known = found.get(key, key)
+        found[key] = replace(key, us=known.us + one.us / len(quieter), calls=known.calls + one.calls / len(quieter))
     return sorted(found.values(), key=lambda one: -one.us)
 
 

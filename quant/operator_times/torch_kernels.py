@@ -16,7 +16,7 @@ from quant.operator_times.operator_time import (
     OperatorTime,
     kind_of_convolution,
     kind_of_name,
-    medians,
+    of_quieter_half,
 )
 
 WARMUP = 3
@@ -51,7 +51,7 @@ def operator_times(
         elif found and not event.name.startswith(_LAYER) and _is_label(event.cpu_parent):
             layer = event.cpu_parent.name.removeprefix(_LAYER) if event.cpu_parent.name != _FORWARD else ""
             found[-1].append(_operator_time(event, layer, layers.get(layer)))
-    return medians(found)
+    return of_quieter_half(found)
 
 
 def _is_label(event: Any) -> bool:

@@ -22,7 +22,7 @@ from quant.operator_times.operator_time import (
     LINEAR,
     OperatorTime,
     kind_of_name,
-    medians,
+    of_quieter_half,
 )
 
 WARMUP = 3
@@ -53,7 +53,7 @@ def operator_times(path: Path, image: Tensor, threads: int, forwards: int) -> li
         runs = [run for run in deserialize_from_etdump_flatcc(dump.read_bytes()).run_data if run.name == _RUN]
     program = _Program(path)
     events = [[event.profile_event for event in run.events if event.profile_event] for run in runs]
-    return medians([list(program.operators(run)) for run in events[WARMUP:]])
+    return of_quieter_half([list(program.operators(run)) for run in events[WARMUP:]])
 
 
 class _Program:

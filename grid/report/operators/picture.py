@@ -23,7 +23,7 @@ _SPACE, _HEIGHT = 0.42, 0.36
 
 def draw_operators(shown: Sequence[Beside], path: Path) -> None:
     """Draw two bars a network: int8 and float; a line marks the measured latency."""
-    figure, axes = pyplot.subplots(figsize=(13, 1.9 + 1.05 * len(shown)), layout="constrained")
+    figure, axes = pyplot.subplots(figsize=(13, 1.6 + 1.05 * len(shown)), layout="constrained")
     places, labels = [], []
     for number, one in enumerate(shown):
         for network, place, name in (
@@ -39,13 +39,7 @@ def draw_operators(shown: Sequence[Beside], path: Path) -> None:
     axes.set_xlabel("ms a forward (left is better)")
     axes.grid(alpha=0.25, axis="x")
     axes.set_axisbelow(True)
-    axes.legend(
-        handles=list(_key(shown)),
-        loc="upper center",
-        bbox_to_anchor=(0.5, -0.18 - 0.12 / len(shown)),
-        ncols=5,
-        fontsize=9,
-    )
+    figure.legend(handles=list(_key(shown)), loc="outside lower center", ncols=4, fontsize=9)
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
 

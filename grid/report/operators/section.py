@@ -33,8 +33,8 @@ def where_the_time_goes(inputs: ReportInputs) -> Section | None:
         return None
     about = (
         "Times by operator are what each engine's own profiler tells in the last of a cell's fresh loads, after its "
-        "latency was measured: medians over forwards, a sum a kind. Profiling takes time of its own, so that the sum "
-        "may be more than the latency; the black line is the latency measured without it. What an int8 network still "
+        "latency was measured: means of the quieter half of the forwards. Profiling takes time of its own, so that the "
+        "sum may be more than the latency, which is the black line, measured without it. What an int8 network still "
         "computes in float is hatched. Every operator is in `operators.csv` of the profile stage."
     )
     sentences = Items(tuple(_sentence(one) for one in shown))
