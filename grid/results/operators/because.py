@@ -57,9 +57,9 @@ def _change(words: str, now: float, before: float, singular: bool) -> str:
     if before < 0.1 * now:
         return f"{words} {'adds' if singular else 'add'} {now - before:.1f} ms"
     share = now / before
-    return (
-        f"{words} {'takes' if singular else 'take'} {share:.{1 if share >= 1 else 2}f} x the float time ({difference})"
-    )
+    takes = "takes" if singular else "take"
+    times = f"{share:.{1 if share >= 1 else 2}f} x {'its' if singular else 'their'} float time"
+    return f"{words} {takes} {times} ({difference})"
 
 
 def _in_float(found: Beside) -> str:
