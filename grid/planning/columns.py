@@ -16,6 +16,8 @@ LATENCY = (
     "latency_ratio_high",
     "profiler_step_ms",
 )
+OPERATORS = ("time_in_float", "time_in_conversions")
+"""Shares of the time of all operators; of int8 networks whose engine tells."""
 
 
 _SATURATES = "unreliable: this processor's kernels of the engine add pairs of products in 16 bits, which saturate"
@@ -81,16 +83,20 @@ def accuracy(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def latency(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Latencies, and the processor that they were measured on."""
+    """Latencies, where the time goes, and the processor that they were measured on."""
     metrics, asserted = record["metrics"], record["asserted"]
     loads = metrics.get("load_ratios", ())  # records of former versions have none
-    return {name: metrics[name] for name in LATENCY} | {
-        "cpu_model": asserted["cpu_model"],
-        "timing_class": asserted.get("timing_class"),
-        "timing_session": asserted.get("session"),
-        "latency_loads": len(loads) or None,
-        "load_ratios": " ".join(f"{ratio:.5g}" for ratio in loads) or None,
-    }
+    return (
+        {name: metrics[name] for name in LATENCY}
+        | {name: metrics.get(name) for name in OPERATORS}
+        | {
+            "cpu_model": asserted["cpu_model"],
+            "timing_class": asserted.get("timing_class"),
+            "timing_session": asserted.get("session"),
+            "latency_loads": len(loads) or None,
+            "load_ratios": " ".join(f"{ratio:.5g}" for ratio in loads) or None,
+        }
+    )
 
 
 def on_device(record: Mapping[str, Any]) -> dict[str, Any]:

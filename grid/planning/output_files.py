@@ -2,7 +2,7 @@
 
 SAMPLES, PREDICTIONS = "samples.npz", "predictions.npy"
 PER_IMAGE = "per_image.csv"
-LATENCIES, OPERATORS = "latencies.npy", "operators.txt"
+LATENCIES, OPERATORS, OPERATOR_TIMES = "latencies.npy", "operators.txt", "operators.csv"
 ANALYSIS_CSV, ANALYSIS_JSON = "analysis.csv", "analysis.json"
 ANALYSIS_ERRORS, ANALYSIS_RANGES = "analysis-errors.png", "analysis-ranges.png"
 INSPECTION = "inspection.json"

@@ -12,6 +12,7 @@ from grid.planning.output_files import (
     ANALYSIS_RANGES,
     INSPECTION,
     LATENCIES,
+    OPERATOR_TIMES,
     OPERATORS,
     PER_IMAGE,
     SAMPLES,
@@ -243,7 +244,7 @@ STAGES: tuple[Stage, ...] = (
         device=PROFILER,
         seconds=8.0,
         columns=columns.latency,
-        artifacts=(OPERATORS, LATENCIES),
+        artifacts=(OPERATORS, OPERATOR_TIMES, LATENCIES),
     ),
     Stage(
         "profile_on_device",

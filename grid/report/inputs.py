@@ -32,9 +32,10 @@ class ReportInputs:
     ``samples.npz``, ``predictions`` to its ``predictions.npy``, ``references`` to that of the float network that it was
     made from, ``images`` to its figures by image (``per_image.csv``; cells of earlier versions have none),
     ``analyses`` to the folder of its per-layer analysis, ``histories`` to the figures of each epoch, ``latencies`` to
-    its ``latencies.npy`` (seconds [pairs, 2] of candidate and float network), ``commands`` to the command line that
-    runs it again. ``margins`` are up to which difference two cells are equivalent; ``pack`` holds the data, where they
-    are still there; ``task`` is what was learned from them.
+    its ``latencies.npy`` (seconds [pairs, 2] of candidate and float network), ``operators`` to its ``operators.csv``,
+    which float networks have, too, ``commands`` to the command line that runs it again. ``margins`` are up to which
+    difference two cells are equivalent; ``pack`` holds the data, where they are still there; ``task`` is what was
+    learned from them.
     """
 
     rows: Sequence[Row]
@@ -49,6 +50,7 @@ class ReportInputs:
     analyses: Mapping[str, Path] = field(default_factory=dict)
     histories: Mapping[str, Sequence[Mapping[str, float]]] = field(default_factory=dict)
     latencies: Mapping[str, Path] = field(default_factory=dict)
+    operators: Mapping[str, Path] = field(default_factory=dict)
     commands: Mapping[str, str] = field(default_factory=dict)
     pack: Pack | None = None
     task: TaskFacts = DEPTH_FACTS

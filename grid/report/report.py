@@ -10,6 +10,7 @@ from grid.report.document import Document, Section, pictures
 from grid.report.html import html_page
 from grid.report.inputs import ReportInputs
 from grid.report.markdown import markdown_text
+from grid.report.operators.section import where_the_time_goes
 from grid.report.sections.against_float import against_float_network
 from grid.report.sections.axes import which_axis_matters
 from grid.report.sections.cautions import cautions
@@ -39,6 +40,7 @@ SECTIONS: tuple[Callable[[ReportInputs], Section | None], ...] = (
     trust,
     predictions,
     noise_by_depth,
+    where_the_time_goes,
     latencies,
     learning,
     noise,

@@ -67,7 +67,7 @@ def value(row: Row, column: str) -> float | None:
 
 def is_latency(column: str) -> bool:
     """Whether a column holds times of a forward pass, which depend on the processor."""
-    return column.startswith(("latency_", "engine_ratio")) or column == "profiler_step_ms"
+    return column.startswith(("latency_", "engine_ratio", "time_in_")) or column == "profiler_step_ms"
 
 
 def processor_of(row: Row) -> str | None:

@@ -17,8 +17,8 @@ _COSTS = (
     "size_mb", "latency_ms_p50", "latency_ms_p90", "latency_ratio", "latency_ratio_low", "latency_ratio_high",
     "engine_ratio", "engine_ratio_low", "engine_ratio_high", "engine_float", "latency_loads", "latency_sessions",
     "latency_as", "timing_class", "latency_own_ratio", "latency_own_ratio_low", "latency_own_ratio_high", "load_ratios",
-    "profiler_step_ms", "graph_hash", "same_as", "best_epoch", "weights_changed", "bn_live_steps",
-    "train_s", "artifact", "mlflow_run_id",
+    "profiler_step_ms", "time_in_float", "time_in_conversions", "graph_hash", "same_as", "best_epoch",
+    "weights_changed", "bn_live_steps", "train_s", "artifact", "mlflow_run_id",
 )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from grid.paths import PUBLISHED_RESULTS
-from grid.planning.output_files import LATENCIES, PER_IMAGE, PREDICTIONS, SAMPLES
+from grid.planning.output_files import LATENCIES, OPERATOR_TIMES, PER_IMAGE, PREDICTIONS, SAMPLES
 from grid.planning.plan import Cell, Plan
 from grid.planning.stage_table import stage_names
 from grid.report.inputs import ReportInputs
@@ -144,6 +144,7 @@ class RunFiles:
             analyses={row["cell"]: Path(row["analysis"]) for row in rows if row.get("analysis") and not row["same_as"]},
             histories=histories,
             latencies=latencies,
+            operators=files(ok, "profile", OPERATOR_TIMES),
             commands=commands(self.plan, str(self.context["command"])),
             pack=pack_of(store.root, self.context),
             task=self.task,

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from grid.stages.latency import Latency, summarize
 from grid.stages.load_server import LoadRequest
 from grid.stages.work import StageError
 from model.progress import Progress, ignore_progress
+from quant.operator_times.operator_time import OperatorTime
 
 _START_S = 120.0  # importing torch from a cold disk
 _SERVE = "import sys; from grid.stages.load_server import serve; serve(int(sys.argv[1]))"
@@ -28,13 +30,16 @@ _SERVE = "import sys; from grid.stages.load_server import serve; serve(int(sys.a
 class FreshLatency:
     """A latency in fresh loads, with torch's own figure and table of operators of the last one.
 
-    ``ready_s`` are the seconds that each load took until its first forward was over.
+    ``ready_s`` are the seconds that each load took until its first forward was over. ``operators`` are those of the
+    ``candidate`` and of the ``reference`` where their engines tell; ``untold`` says what went wrong where they do not.
     """
 
     latency: Latency
     step_ms: float
     table: str
     ready_s: tuple[float, ...]
+    operators: Mapping[str, Sequence[OperatorTime]]
+    untold: Mapping[str, str]
 
 
 class LoadServer:
@@ -119,7 +124,10 @@ def measure_fresh(
         found.append(answer)
         progress({"step": number + 1, "steps": spec.loads})
     latency = summarize([np.array(answer["times"]) for answer in found])
-    return FreshLatency(latency, found[-1]["step_ms"], found[-1]["table"], tuple(one["ready_s"] for one in found))
+    last_load = found[-1]
+    operators = {name: [OperatorTime(**one) for one in told] for name, told in last_load["operators"].items()}
+    ready_s = tuple(answer["ready_s"] for answer in found)
+    return FreshLatency(latency, last_load["step_ms"], last_load["table"], ready_s, operators, last_load["untold"])
 
 
 def running_server() -> LoadServer:

@@ -22,11 +22,12 @@ import torch
 from torch import nn
 
 from grid.space.settings import LatencySpec
-from grid.stages.latency import Forward, profile_operators, time_pairs
+from grid.stages.latency import Forward, profile_operators, quiet, time_pairs
 from model.network.build import build_network
 from model.network.spec import NetworkSpec
 from model.network.user_network import register_network
 from quant.artifact import load_network
+from quant.operator_times.gather import operator_times
 from quant.prepare import prepare
 from quant.tracing.trace import trace
 
@@ -39,8 +40,8 @@ class LoadRequest:
     """One fresh load: folders of both networks, a file with the input (1x3xSxS, npy), and where and how to time.
 
     ``number`` is the load's, ``own_network`` the file of a user's network, ``cores`` are those to run on (empty: any),
-    ``cache`` is the folder of what ``torch.compile`` has compiled. With ``operators`` torch's profiler looks on
-    afterwards. A load that takes longer than ``timeout_s`` is ended.
+    ``cache`` is the folder of what ``torch.compile`` has compiled. With ``operators`` profilers look on afterwards:
+    torch's, and those of the engines. A load that takes longer than ``timeout_s`` is ended.
     """
 
     candidate: str
@@ -111,7 +112,7 @@ def run_load(request: LoadRequest) -> dict[str, Any]:
     """Load both networks in this process and time them.
 
     Returns ``times`` (seconds of the pairs), ``ready_s`` (loading, and compiling where it does), and for ``operators``
-    ``step_ms`` and ``table``.
+    ``step_ms`` and ``table``, ``operators`` by network, and ``untold``, why those of a network are missing.
     """
     if request.cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, request.cores)
@@ -124,14 +125,33 @@ def run_load(request: LoadRequest) -> dict[str, Any]:
     example = torch.from_numpy(np.load(request.example))
     started = time.monotonic()
     with torch.inference_mode():
-        candidate = as_run(load_network(request.candidate), request.float_runtime, request.cache)
+        network = load_network(request.candidate)
+        candidate = as_run(network, request.float_runtime, request.cache)
         reference = load_network(request.reference)
         candidate(example)
     found: dict[str, Any] = {"ready_s": time.monotonic() - started}
     found["times"] = time_pairs(candidate, reference, example, spec, request.number).tolist()
     if request.operators:
         found["step_ms"], found["table"] = profile_operators(candidate, example, spec.threads)
+        compiled = request.float_runtime == "compiled"  # it has fused its operators
+        networks = {} if compiled else {"candidate": (network, candidate)}
+        with quiet(spec.threads):
+            found |= _operators({**networks, "reference": (reference, reference)}, example)
     return found
+
+
+def _operators(networks: dict[str, tuple[nn.Module, Forward]], example: torch.Tensor) -> dict[str, Any]:
+    """``operators`` by network where its engine tells, and ``untold``, what went wrong where it should have told."""
+    operators: dict[str, Any] = {}
+    untold: dict[str, str] = {}
+    for name, (network, run) in networks.items():
+        try:
+            told = operator_times(network, example, run)
+        except Exception as error:  # an engine's profiler may fail in any way, and the latency is measured
+            untold[name] = f"{type(error).__name__}: {error}"
+        else:
+            operators |= {} if told is None else {name: [dataclasses.asdict(one) for one in told]}
+    return {"operators": operators, "untold": untold}
 
 
 def as_run(network: nn.Module, float_runtime: str, cache: str | None = None) -> Forward:

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from grid.planning.output_files import LATENCIES, OPERATORS
+from grid.planning.output_files import LATENCIES, OPERATOR_TIMES, OPERATORS
 from grid.stages.fresh_loads import measure_fresh
 from grid.stages.shared_measurement import graph_hash_of, shared_measurement
 from grid.stages.work import Outcome, Work
 from model.images import to_network
 from quant.artifact import load_network
+from quant.operator_times.operator_time import CONVERSION, FLOAT, share_of
+from quant.operator_times.table import write_operator_times
 from quant.state import require_state
 from quant.timing_class import timing_class
 
@@ -26,8 +28,9 @@ def profile(work: Work) -> Outcome:
     found = shared_measurement(
         work, [graph_hash, settings, str(work.inputs["reference"].name)], lambda out: _measure(work, out)
     )
-    for name in (OPERATORS, LATENCIES):
-        shutil.copy(work.store.path(found) / name, work.out)
+    for name in (OPERATORS, OPERATOR_TIMES, LATENCIES):
+        if (file := work.store.path(found) / name).exists():  # an earlier version had no times by operator
+            shutil.copy(file, work.out)
     record = work.store.record(found)
     return Outcome(record["metrics"], record["asserted"])
 
@@ -45,6 +48,7 @@ def _measure(work: Work, out: Path) -> Outcome:
     )  # fmt: skip
     latency = found.latency
     (out / OPERATORS).write_text(found.table)
+    write_operator_times(out / OPERATOR_TIMES, found.operators)
     np.save(out / LATENCIES, latency.times)
     metrics = {
         "latency_ms_p50": latency.p50_ms,
@@ -58,12 +62,15 @@ def _measure(work: Work, out: Path) -> Outcome:
         "ready_s": list(found.ready_s),
         "profiler_step_ms": found.step_ms,
     }
+    if graph_hash_of(work) and (told := found.operators.get("candidate")):
+        metrics |= {"time_in_float": share_of(FLOAT, told), "time_in_conversions": share_of(CONVERSION, told)}
     known = work.record("network")["metrics"].get("timing_class")
     asserted = {
         "cpu_model": cpu_model(),
         "threads": spec.threads,
         "timing_class": timing_class(network, tuple(example.shape), runtime, known),
         "session": work.node.id,
+        "untold": dict(found.untold),
     }
     return Outcome(metrics, asserted)
 

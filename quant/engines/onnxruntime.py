@@ -13,7 +13,7 @@ from quant.engines.outputs import KEY, Outputs
 FILE = "network.onnx"
 SIGNED = False  # its x86 kernels want uint8 activations
 OPSET = 21
-_INPUT = "image"
+INPUT, OPTIMIZED = "image", "optimized.onnx"
 
 
 def write(network: nn.Module, example: Tensor, path: Path, outputs: Outputs) -> None:
@@ -24,8 +24,8 @@ def write(network: nn.Module, example: Tensor, path: Path, outputs: Outputs) -> 
         torch.export.export(network, (example,)),
         dynamo=True,
         opset_version=OPSET,
-        input_names=[_INPUT],
-        output_names=[f"{name}_output" if name == _INPUT else name for name in outputs.names],
+        input_names=[INPUT],
+        output_names=[f"{name}_output" if name == INPUT else name for name in outputs.names],
         verbose=False,
     )
     assert program is not None
@@ -67,20 +67,25 @@ class Runner:
         """1xCxHxW to the outputs of the network."""
         if self.threads != torch.get_num_threads():
             self.threads = torch.get_num_threads()
-            self.session = self._start()
+            self.session = start_session(self.path, self.threads)
             self.outputs = Outputs.read(self.session.get_modelmeta().custom_metadata_map.get(KEY))
-        found = self.session.run(None, {_INPUT: image.numpy()})
+        found = self.session.run(None, {INPUT: image.numpy()})
         return self.outputs.nested([torch.from_numpy(output) for output in found])
 
-    def _start(self) -> Any:
-        import onnxruntime
 
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = self.threads, 1
-        options.log_severity_level = 3
-        # Threads that spin while they wait would take the core from whatever is timed beside them.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        return onnxruntime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
+def start_session(path: Path, threads: int, profile: Path | None = None) -> Any:
+    """A session of the file; ``profile``: a folder for its profile, and for the graph that it runs (``OPTIMIZED``)."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 3
+    # Threads that spin while they wait would take the core from whatever is timed beside them.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if profile is not None:
+        options.enable_profiling, options.profile_file_prefix = True, str(profile / "profile")
+        options.optimized_model_filepath = str(profile / OPTIMIZED)
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 class Contents:

@@ -126,7 +126,7 @@ _pools = 0
 """How often ExecuTorch's thread pool was replaced; what was loaded before keeps the former one."""
 
 
-def _use_threads(threads: int) -> int:
+def use_threads(threads: int) -> int:
     """Give the process's pool this many threads; returns its number."""
     global _pools
     from executorch.extension.pybindings import portable_lib
@@ -148,7 +148,7 @@ class Runner:
         """1xCxHxW to the outputs of the network."""
         from executorch.runtime import Runtime
 
-        pool = _use_threads(torch.get_num_threads())
+        pool = use_threads(torch.get_num_threads())
         if self.pool != pool:
             program = Runtime.get().load_program(self.path)
             self.pool, self.method = pool, program.load_method("forward")

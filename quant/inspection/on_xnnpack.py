@@ -16,7 +16,7 @@ from quant.inspection.operators import OPERATOR, first_tensor, marked, moves, op
 from quant.inspection.placement import FLOAT, FOLDED, INT8, Placement
 
 _ROUNDING = "XNNConvert"
-_BYTES = ("xnn_datatype_qint8", "xnn_datatype_quint8")
+BYTES = ("xnn_datatype_qint8", "xnn_datatype_quint8")
 
 
 @torch.no_grad()
@@ -45,11 +45,11 @@ def on_xnnpack(prepared: fx.GraphModule, image: Tensor) -> Placement:
     for lowered in (module for module in program.children() if hasattr(module, "original_module")):
         handles = _handles(lowered.original_module.graph_module, names)
         roundings = _handles(lowered.original_module.graph_module, rounded)
-        nodes, datatypes = _delegated(lowered.processed_bytes)
+        nodes, datatypes = delegated(lowered.processed_bytes)
         for kind, handle, node in nodes:
-            result = INT8 if datatypes[node["output_id"]] in _BYTES else FLOAT
+            result = INT8 if datatypes[node["output_id"]] in BYTES else FLOAT
             if kind == _ROUNDING:
-                from_int8 = datatypes[node["input_id"]] in _BYTES
+                from_int8 = datatypes[node["input_id"]] in BYTES
                 conversions += from_int8 != (result == INT8)
                 for name in roundings.get(handle, ()) if not from_int8 else ():
                     types[name].add(FLOAT)
@@ -105,7 +105,7 @@ def _handles(delegated: fx.GraphModule, names: dict[str, str]) -> dict[int, set[
     return found
 
 
-def _delegated(content: bytes) -> tuple[list[tuple[str, int, dict[str, Any]]], dict[int, str]]:
+def delegated(content: bytes) -> tuple[list[tuple[str, int, dict[str, Any]]], dict[int, str]]:
     """The nodes of one program of XNNPACK (kind, number, ids of values) and the type of each value."""
     from executorch.backends.xnnpack.serialization import xnnpack_graph_serialize as serialize
     from executorch.exir._serialize._flatbuffer import _flatc_decompile

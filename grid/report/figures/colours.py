@@ -12,3 +12,9 @@ VERDICTS = {"better": "#1b9e77", "equivalent": "#1f78b4", "undecided": "#888888"
 MARGIN = "#e3edf5"
 PLACES = {"int8": "#1f78b4", "float": "#d95f02", "moves data": "#999999", "folded": "#cccccc"}
 """Where an operator runs."""
+OPERATORS = {
+    "convolution": "#1f78b4", "depthwise": "#6a3d9a", "linear": "#1b9e77", "normalization": "#a6cee3",
+    "activation": "#b8860b", "elementwise": "#e6c35c", "pool": "#b2df8a", "resize": "#8c564b",
+    "data movement": "#999999", "conversion": "#e7298a", "other": "#555555",
+}  # fmt: skip
+"""Kinds of operators."""

@@ -1,5 +1,6 @@
 """Fresh loads: each is a process of its own on the cores of whoever asks, and one that fails says how."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 from grid.space.settings import LatencySpec
 from grid.stages.fresh_loads import LoadServer, measure_fresh, running_server
 from grid.stages.latency import time_pairs
-from grid.stages.load_server import LoadRequest, as_run, keep_memory
+from grid.stages.load_server import LoadRequest, as_run, keep_memory, run_load
 from grid.stages.work import StageError
 from model.network.build import build_network
 from model.network.spec import NetworkSpec
@@ -56,6 +57,28 @@ def test_every_load_is_a_process_of_its_own_with_a_ratio_near_one_for_equal_netw
     assert 0.5 < found.latency.ratio < 2
     assert "ProfilerStep*" in found.table
     assert found.step_ms > 0
+    assert found.operators.keys() == {"candidate", "reference"}
+    assert {one.kind for one in found.operators["candidate"]} >= {"convolution", "depthwise", "linear"}
+    assert found.untold == {}
+
+
+def test_operators_that_cannot_be_told_leave_the_latency_and_say_why(network, tmp_path, monkeypatch):
+    def broken(*_):
+        raise KeyError("no such event")
+
+    np.save(tmp_path / "example.npy", EXAMPLE)
+    monkeypatch.setattr("grid.stages.load_server.operator_times", broken)
+    monkeypatch.setattr("grid.stages.load_server.keep_memory", lambda: None)  # it would last
+    latency = {"seconds": 0.1, "loads": 3, "warmup": 1, "threads": 1}
+    try:
+        found = run_load(
+            LoadRequest(str(network), str(network), str(tmp_path / "example.npy"), 0, latency, operators=True)
+        )
+    finally:
+        gc.enable()
+    assert len(found["times"]) >= 5
+    assert found["operators"] == {}
+    assert found["untold"] == dict.fromkeys(("candidate", "reference"), "KeyError: 'no such event'")
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system pins no processes")

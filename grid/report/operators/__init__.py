@@ -1,0 +1,1 @@
+"""Where the time goes: the section of a report, and its picture."""
