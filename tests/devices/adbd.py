@@ -1,12 +1,14 @@
-"""The device's end of adb, for the board: python -m tests.devices.adbd FOLDER MANNER.
+"""The device's end of adb, for the board: python -m tests.devices.adbd FOLDER.
 
 It speaks the protocol of AOSP's packages/modules/adb (protocol.txt, SERVICES.TXT, SYNC.TXT, shell_protocol.h) to a real
-adb: `shell` with and without exit status, `exec-out`, `exec-in`, `push`, `pull`.  MANNER: device, unauthorized (asks for a
-signature and takes none) or offline (never answers).  `/data/local/tmp` in commands and paths is the board's home.
+adb: `shell` with and without exit status, `exec-out`, `exec-in`, `push`, `pull`.  With the fault `unauthorized` it asks
+for a signature and takes none, with `offline` it never answers.  `/data/local/tmp` in commands and paths is the board's
+home.  A connection is a process of its own, so that it can be cut.
 """
 
 import os
 import queue
+import signal
 import socket
 import struct
 import subprocess
@@ -17,10 +19,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-CNXN, AUTH, OPEN, OKAY, CLSE, WRTE = (int.from_bytes(name, "little") for name in b"CNXN AUTH OPEN OKAY CLSE WRTE".split())
+CNXN, AUTH, OPEN, OKAY, CLSE, WRTE = (
+    int.from_bytes(name, "little") for name in b"CNXN AUTH OPEN OKAY CLSE WRTE".split()
+)
 VERSION, MOST = 0x01000000, 256 * 1024
 BANNER = b"device::ro.product.name=board;ro.product.model=Emulated;ro.product.device=board;features=shell_v2,cmd\0"
-TOKEN = 1
+TOKEN, PUBLIC_KEY = 1, 3
 STDIN, STDOUT, STDERR, EXIT, CLOSE_STDIN = range(5)
 """Packets of the shell protocol."""
 CHUNK = 64 * 1024
@@ -40,7 +44,7 @@ class Stream:
     closed: bool = False
 
     def write(self, data: bytes) -> None:
-        """Send, a packet at a time: the next when the last one is acknowledged; BrokenPipeError when the host has gone."""
+        """Send, each packet when the last one is acknowledged; BrokenPipeError when the host has gone."""
         for begin in range(0, len(data), CHUNK):
             self.link.send(WRTE, self.here, self.there, data[begin : begin + CHUNK])
             self.ready.acquire()
@@ -72,8 +76,8 @@ class Stream:
 class Link:
     """One connection of an adb server."""
 
-    def __init__(self, connection: socket.socket, folder: Path, manner: str):
-        self.connection, self.folder, self.manner = connection, folder, manner
+    def __init__(self, connection: socket.socket, folder: Path):
+        self.connection, self.folder = connection, folder
         self.streams: dict[int, Stream] = {}
         self.lock = threading.Lock()
 
@@ -102,9 +106,10 @@ class Link:
     def take(self, command: int, first: int, second: int, data: bytes) -> None:
         stream = self.streams.get(second)
         if command in (CNXN, AUTH):
-            if self.manner == "unauthorized":
-                self.send(AUTH, TOKEN, 0, os.urandom(20))
-            elif self.manner == "device":
+            if (self.folder / "faults/unauthorized").exists():
+                if first != PUBLIC_KEY:  # which waits for somebody to press a button on the screen
+                    self.send(AUTH, TOKEN, 0, os.urandom(20))
+            elif not (self.folder / "faults/offline").exists():
                 self.send(CNXN, VERSION, MOST, BANNER)
         elif command == OPEN:
             here = max(self.streams, default=0) + 1
@@ -257,14 +262,21 @@ def blocks(stream: Stream) -> Iterator[bytes]:
         yield stream.read(head[1])
 
 
-def listen(folder: Path, manner: str) -> None:
+def listen(folder: Path) -> None:
     port = int((folder / "ports").read_text().split()[1])
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # ended connections leave nothing behind
     with socket.create_server(("127.0.0.1", port)) as server:
         while True:
             connection, _ = server.accept()
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            threading.Thread(target=Link(connection, folder, manner).serve, daemon=True).start()
+            with connection:
+                if os.fork() == 0:
+                    server.close()
+                    Path("/proc/self/comm").write_text("adbd")
+                    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    Link(connection, folder).serve()
+                    os._exit(0)
 
 
 if __name__ == "__main__":
-    listen(Path(sys.argv[1]), sys.argv[2])
+    listen(Path(sys.argv[1]))

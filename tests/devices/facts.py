@@ -40,7 +40,9 @@ def write(root: Path) -> None:
         "sys/class/thermal/cooling_device0/cur_state": "0\n",
         "sys/class/thermal/cooling_device0/max_state": "3\n",
     }
-    texts |= dict.fromkeys((f"sys/devices/system/cpu/{name}" for name in ("online", "possible", "present")), span(little + big))
+    texts |= dict.fromkeys(
+        (f"sys/devices/system/cpu/{name}" for name in ("online", "possible", "present")), span(little + big)
+    )
     for cluster, (_, most_khz, capacity) in ((little, LITTLE), (big, BIG)):
         for core in cluster:
             at = f"sys/devices/system/cpu/cpu{core}"
@@ -65,8 +67,9 @@ def cpuinfo(core: int, part: int) -> str:
     """One processor's paragraph of /proc/cpuinfo, as 64-bit Arm kernels write it."""
     return (
         f"processor\t: {core}\nBogoMIPS\t: 108.00\n"
-        "Features\t: fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp\n"
-        f"CPU implementer\t: 0x41\nCPU architecture: 8\nCPU variant\t: 0x4\nCPU part\t: {part:#x}\nCPU revision\t: 1\n\n"
+        "Features\t: fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc asimddp\n"
+        "CPU implementer\t: 0x41\nCPU architecture: 8\nCPU variant\t: 0x4\n"
+        f"CPU part\t: {part:#x}\nCPU revision\t: 1\n\n"
     )
 
 

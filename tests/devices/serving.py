@@ -7,7 +7,7 @@
     die           connections end as soon as they are seen; the file's text: seconds that each lives
     power         as `die`, and every command of the board is killed with them
     host-key      sshd has another host key
-    refuse        neither sshd nor adbd listens
+    refuse        neither sshd nor adbd listens; the connections of adbd end (sshd's live on), as when a cable is pulled
     unauthorized  adbd does not know the host's key
     offline       adbd does not answer the host's greeting
 
@@ -30,6 +30,9 @@ from tests.devices.parts import ROOT, SSHD
 
 DISK_BYTES = 96 * 2**20
 EVERY_S = 0.02
+ADBD = "tests.devices.adbd"
+REGREETED = {"unauthorized", "offline", "refuse"}
+"""After a change of these adb must connect again."""
 SUBREAPER = 36
 """PR_SET_CHILD_SUBREAPER: whatever loses its parent on the board stays below this process."""
 
@@ -55,16 +58,22 @@ class Servers:
                         command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log
                     )
 
-    def connections(self) -> list[int]:
-        """Processes of sshd for a connection; adbd itself, which serves all of its own."""
-        listening = {server.pid for server in self.running.values()}
-        sshd = [pid for pid, name in processes().items() if name.startswith("sshd") and pid not in listening]
-        return sshd + [server.pid for command, server in self.running.items() if "tests.devices.adbd" in command]
+    def connections(self, of: str = "") -> list[int]:
+        """Processes of sshd and adbd, each for one connection; those of one of the two."""
+        return [pid for pid, kind in self.kinds().items() if kind.startswith(of or ("sshd", "adbd"))]
 
     def commands(self) -> list[int]:
         """Processes that the board's user started."""
-        servers = {server.pid for server in self.running.values()}
-        return [pid for pid, name in processes().items() if not name.startswith("sshd") and pid not in servers]
+        return [pid for pid, kind in self.kinds().items() if kind == "command"]
+
+    def kinds(self) -> dict[int, str]:
+        """Everything that runs on the board but the two servers: sshd, adbd or command."""
+        listening = {server.pid for server in self.running.values()}
+        return {
+            pid: name[:4] if name.startswith(("sshd", "adbd")) else "command"
+            for pid, name in processes().items()
+            if pid not in listening
+        }
 
     def cut(self, after_s: float) -> None:
         """End connections of this age."""
@@ -86,6 +95,8 @@ def serve(folder: Path, parent: int) -> None:
             if faults or faults != before:  # looking through /proc takes milliseconds
                 apply(servers, faults)
             if faults != before:
+                if REGREETED & (set(faults) ^ set(before or ())):
+                    send(signal.SIGKILL, servers.connections("adbd"))
                 (folder / "applied.part").write_text("\n".join(sorted(faults)))
                 (folder / "applied.part").rename(folder / "applied")
                 before = faults
@@ -103,10 +114,9 @@ def wanted(folder: Path, faults: dict[str, str]) -> list[tuple[str, ...]]:
         return []
     key = "other_host_key" if "host-key" in faults else "host_key"
     prefix = (folder / "as_user").read_text().split()
-    manner = next((name for name in ("unauthorized", "offline") if name in faults), "device")
     return [
         (*prefix, str(SSHD), "-D", "-e", "-f", str(folder / "sshd_config"), "-h", str(folder / key)),
-        (*prefix, sys.executable, "-m", "tests.devices.adbd", str(folder), manner),
+        (*prefix, sys.executable, "-m", ADBD, str(folder)),
     ]
 
 
