@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.devices import facts, files, parts
+from tests.devices import facts, files, parts, serving
 
 WAIT_S = 20.0
 
@@ -80,11 +80,11 @@ class Board:
         file = self.folder / "faults" / name
         file.write_text(text)
         try:
-            self.settle()
+            self.settle(name)
             yield
         finally:
             file.unlink()
-            self.settle()
+            self.settle(name)
 
     @contextmanager
     def fact(self, name: str, text: str) -> Iterator[None]:
@@ -97,13 +97,17 @@ class Board:
         finally:
             file.write_text(before)
 
-    def settle(self) -> None:
-        """Wait until the faults are applied, and those that should listen do."""
+    def settle(self, changed: str = "") -> None:
+        """Wait until the faults are applied, those that should listen do, and adb knows of its device what there is."""
         faults = {file.name for file in (self.folder / "faults").iterdir()}
         applied, log = self.folder / "applied", f"see {self.folder}/servers.log"
         until(lambda: applied.exists() and set(applied.read_text().split()) == faults, f"faults {faults}: {log}")
         for port in (self.ssh_port, self.adb_port):
             until(lambda port=port: accepts(port) != ("refuse" in faults), f"port {port}: {log}")
+        if changed in serving.ADB_STATES:
+            subprocess.run([self.adb, "disconnect", self.serial], capture_output=True, check=False)
+            state = next((name for fault, name in serving.ADB_STATES.items() if fault in faults), "\tdevice")
+            until(lambda: state.encode() in self.run_adb("devices").stdout, f"adb does not say {state}: {log}")
 
 
 def up(folder: Path, say: parts.Say = print, parent: int = 0) -> Board:

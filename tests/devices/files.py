@@ -49,8 +49,9 @@ adb="{place}/adb/usr/lib/android-sdk/platform-tools/adb"
 serial=127.0.0.1:{port} tab="$(printf '\\t')"
 connected() {{ case "$("$adb" devices 2>/dev/null)" in *"$serial$tab"$1*) ;; *) false ;; esac }}
 found() {{ connected device || connected unauthorized; }}
+case "$1" in kill-server | disconnect) exec "$adb" "$@" ;; esac
 # A phone on a cable is connected again by the kernel.
-if [ "$1" != kill-server ] && ! found; then
+if ! found; then
     timeout 1 "$adb" disconnect $serial >/dev/null 2>&1
     timeout 1 "$adb" connect $serial >/dev/null 2>&1
     for _ in 1 2 3 4 5 6 7 8 9 10; do found && break; sleep 0.1; done

@@ -31,8 +31,8 @@ from tests.devices.parts import ROOT, SSHD
 DISK_BYTES = 96 * 2**20
 EVERY_S = 0.02
 ADBD = "tests.devices.adbd"
-REGREETED = {"unauthorized", "offline", "refuse"}
-"""After a change of these adb must connect again."""
+ADB_STATES = {"refuse": "attached\n\n", "unauthorized": "\tunauthorized", "offline": "\toffline"}
+"""What `adb devices` says with a fault; after a change of these adb must connect again."""
 SUBREAPER = 36
 """PR_SET_CHILD_SUBREAPER: whatever loses its parent on the board stays below this process."""
 
@@ -95,7 +95,7 @@ def serve(folder: Path, parent: int) -> None:
             if faults or faults != before:  # looking through /proc takes milliseconds
                 apply(servers, faults)
             if faults != before:
-                if REGREETED & (set(faults) ^ set(before or ())):
+                if set(ADB_STATES) & (set(faults) ^ set(before or ())):
                     send(signal.SIGKILL, servers.connections("adbd"))
                 (folder / "applied.part").write_text("\n".join(sorted(faults)))
                 (folder / "applied.part").rename(folder / "applied")
