@@ -76,9 +76,16 @@ class Board:
 
     @contextmanager
     def fault(self, name: str, text: str = "") -> Iterator[None]:
-        """The board with this fault; it is applied when the block begins, and gone after it."""
+        """The board with this fault; it is applied when the block begins, and gone after it.
+
+        Raises `parts.Unavailable` for disk-full where the board has no disk of its own.
+        """
+        if name == "disk-full" and not self.has_small_disk:
+            raise parts.Unavailable("this machine allows no mount namespace; the board's home is on its disk")
         file = self.folder / "faults" / name
-        file.write_text(text)
+        written = self.folder / f"{name}.part"
+        written.write_text(text)
+        written.rename(file)  # there whole or not at all
         try:
             self.settle(name)
             yield
@@ -146,7 +153,6 @@ def down(folder: Path) -> None:
     """Stop the board, its connections and its commands."""
     with suppress(FileNotFoundError):
         board = started(folder.resolve())
-        subprocess.run([board.adb, "kill-server"], capture_output=True, check=False)
         os.kill(board.server, signal.SIGTERM)
         until(lambda: not serves(board.server, board.folder), f"process {board.server} does not end")
 

@@ -56,6 +56,9 @@ def parts(say: Say) -> Path:
             for name, wanted in (("root", BOARD), ("qemu", EMULATOR), ("adb", ADB)):
                 say(f"{name}: {', '.join(wanted[2])} of Debian {wanted[0]}")
                 unpack(*wanted, begun / "apt" / name, begun / name)
+            for emulator in (begun / "qemu/usr/bin").glob("[!.]*"):
+                if emulator.name != "qemu-aarch64":
+                    emulator.unlink()  # those of all other processors: 400 MB
             say(f"root: wheels {', '.join(pins())}")
             wheels(begun / "root/usr/local/lib/python3.11/dist-packages")
             shutil.rmtree(begun / "apt")

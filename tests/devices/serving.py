@@ -106,6 +106,7 @@ def serve(folder: Path, parent: int) -> None:
             time.sleep(EVERY_S)
     finally:
         send(signal.SIGKILL, list(processes()))
+        subprocess.run([folder / "adb", "kill-server"], capture_output=True, check=False)
 
 
 def wanted(folder: Path, faults: dict[str, str]) -> list[tuple[str, ...]]:

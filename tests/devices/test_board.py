@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 
+from tests.devices import parts
 from tests.devices.board import until
 
 pytestmark = pytest.mark.long
@@ -63,9 +64,12 @@ def test_onnx_runtime_gives_there_what_it_gives_here(board):
     assert np.abs(there.astype(int) - here).max() <= 1
 
 
-def test_litert_is_there_with_its_version_pinned(board):
-    script = "import ai_edge_litert.interpreter as one; print(one.Interpreter.__name__)"
-    assert board.ssh(f"python3 -c '{script}'").stdout == b"Interpreter\n"
+def test_the_runtimes_are_there_in_the_versions_of_this_host(board):
+    script = """
+import importlib.metadata, ai_edge_litert.interpreter, onnxruntime
+print({name: importlib.metadata.version(name) for name in ("numpy", "onnxruntime", "ai-edge-litert")})
+"""
+    assert board.ssh("python3 -", script.encode()).stdout.decode().strip() == str(parts.pins())
 
 
 def test_another_host_key_is_refused(board):
