@@ -7,8 +7,8 @@ from tests.import_graph import PACKAGES, ROOT, files, imports, product, syntax
 MOST_LINES = 300
 MOST_FILES = 14
 OTHERS = ("benchmarks", "audit", "tests")
-WHOLE = ("bad_input", "faults", "runner", "security")
-"""Tests of the whole, and of runner.py."""
+WHOLE = ("bad_input", "devices", "faults", "runner", "security")
+"""Tests of the whole, and of runner.py; devices to measure on."""
 OWN = {path.stem for path in (ROOT / "tests").rglob("*.py")} - {"__init__", "__main__", "conftest"}
 
 
