@@ -41,7 +41,7 @@ exec env -i HOME="$board/home" USER="$1" LOGNAME="$1" SHELL=/bin/sh LANG=C.UTF-8
 
 def adb(folder: Path, place: Path, port: int, server_port: int) -> None:
     """The host's adb, with a server and keys of its own."""
-    libraries = ":".join(sorted({str(file.parent) for file in (place / "adb/usr/lib").rglob("lib*.so*")}))
+    libraries = ":".join(sorted({str(file.parent) for file in (place / "adb").rglob("lib*.so*")}))
     script(
         folder / "adb",
         f"""export LD_LIBRARY_PATH="{libraries}" ANDROID_ADB_SERVER_PORT={server_port} HOME="{folder}"

@@ -21,7 +21,11 @@ KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 # Python 3.11 is bookworm's; bookworm's own qemu 7.2 crashes ONNX Runtime and LiteRT.
 BOARD = ("bookworm", "arm64", ("python3.11", "libstdc++6", "coreutils"))
 EMULATOR = ("trixie", "", ("qemu-user",))
-ADB = ("bookworm", "", ("adb", "android-libbase", "android-libboringssl", "android-libcutils", "android-liblog"))
+ADB = (
+    "bookworm",
+    "",
+    ("adb", "android-libbase", "android-libboringssl", "android-libcutils", "android-liblog", "libusb-1.0-0"),
+)
 WHEELS = {"numpy": "2.4.6", "onnxruntime": "1.32.0", "ai-edge-litert": "2.3.0"}
 """Versions where no requirements file names one."""
 PLATFORMS = ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux2014_aarch64")
