@@ -32,6 +32,8 @@ SSH_CONFIG = "QUANTIZATION_GRID_SSH_CONFIG"
 _SSH_FAILED = 255
 _LOST = ("closed", "timed out", "refused", "no route", "unreachable", "broken pipe", "reset", "timeout", "not respond")
 _LOST_ADB = ("not found", "offline", "no devices", "closed", "cannot connect", "unauthorized")
+_END = "::end"
+"""What a phone says, with the status, behind all that a command has written."""
 _FULL = ("no space left on device", "disk quota exceeded")
 
 
@@ -77,11 +79,11 @@ class Transport:
                     start_new_session=True,
                 )
                 try:
-                    self._pass_on(process, heard, silence_s)
+                    status = self._pass_on(process, heard, silence_s)
                 finally:
                     _end(process)
             complaints.seek(0)
-            self._judge(process.returncode, complaints.read().decode(errors="replace"))
+            self._judge(status, complaints.read().decode(errors="replace"))
 
     def put(self, file: Path, path: str, timeout_s: float = 600.0) -> None:
         """Copy a file to ``path`` in the device's folder, whole or not at all."""
@@ -104,11 +106,12 @@ class Transport:
             config = ["-F", os.environ[SSH_CONFIG]] if os.environ.get(SSH_CONFIG) else []
             port = ["-p", str(device.port)] if device.port else []
             return ["ssh", *config, *_SSH, *port, "--", device.host, command]
-        if device.kind == ADB:
-            return ["adb", "-s", device.host, "shell", "-T", command]
+        if device.kind == ADB:  # which returns 0 where the device goes in the middle
+            return ["adb", "-s", device.host, "shell", "-T", f"({command}); printf '\\n{_END} %s\\n' $?"]
         return ["sh", "-c", command]
 
-    def _pass_on(self, process: "subprocess.Popen[bytes]", heard: Callable[[bytes], None], silence_s: float) -> None:
+    def _pass_on(self, process: "subprocess.Popen[bytes]", heard: Callable[[bytes], None], silence_s: float) -> int:
+        """The status of a process whose lines are ``heard``."""
         lines: queue.Queue[bytes | None] = queue.Queue()
 
         def read() -> None:
@@ -118,6 +121,8 @@ class Transport:
             lines.put(None)
 
         threading.Thread(target=read, daemon=True).start()
+        held, status = b"", 0
+        ends = self.device.kind != ADB
         while True:
             try:
                 line = lines.get(timeout=silence_s)
@@ -125,11 +130,24 @@ class Transport:
                 raise DeviceLost(f"{self.device.name}: said nothing for {silence_s:g} s and was given up") from None
             if line is None:
                 break
-            heard(line)
+            if self.device.kind != ADB:
+                heard(line)
+            elif line.startswith(f"{_END} ".encode()):
+                ends = True
+                if held != b"\n":
+                    heard(held[:-1])
+                status = int(line.split()[1])
+            else:
+                if held:
+                    heard(held)
+                held = line
+        if not ends and process.wait() == 0:
+            raise DeviceLost(f"{self.device.name}: adb lost it in the middle of a command")
         try:
             process.wait(timeout=silence_s)
         except subprocess.TimeoutExpired:
             raise DeviceLost(f"{self.device.name}: did not end within {silence_s:g} s and was given up") from None
+        return status or process.returncode
 
     def _judge(self, status: int, complaints: str) -> None:
         """Raise what a status other than 0 means."""

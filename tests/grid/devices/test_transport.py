@@ -35,9 +35,24 @@ def test_ssh_is_the_systems_own_with_checked_host_keys_and_the_host_behind_the_o
     assert said.endswith("-p 2222 -- pi@host uname\n")
 
 
-def test_adb_gets_the_serial_number_and_the_command(tool):
-    tool('echo "$@"')
-    assert wire("adb:R58M123").run("uname").decode() == "-s R58M123 shell -T uname\n"
+RUNS_LAST = 'for last; do :; done; sh -c "$last"'
+"""A script that runs what it is told on this machine."""
+
+
+def test_a_phone_runs_the_command_and_gives_its_output_byte_for_byte(tool):
+    tool(f'[ "$1 $2 $3 $4" = "-s R58M123 shell -T" ] || exit 9\n{RUNS_LAST}')
+    phone = wire("adb:R58M123")
+    assert phone.run("printf 'a\\nb'") == b"a\nb"
+    assert phone.run("printf 'a\\n\\n'") == b"a\n\n"
+    assert phone.run("true") == b""
+    with pytest.raises(DeviceError, match="ended with status 7"):
+        phone.run("exit 7")
+
+
+def test_a_phone_that_goes_in_the_middle_is_lost_though_adb_says_all_is_well(tool):
+    tool("echo half")
+    with pytest.raises(DeviceLost, match="adb lost it in the middle"):
+        wire("adb:R58M123").run("cat large")
 
 
 @pytest.mark.parametrize(
