@@ -37,12 +37,12 @@ def operator_times(path: Path, image: Tensor, threads: int, forwards: int) -> li
         graph = onnx.load(Path(folder) / engine.OPTIMIZED).graph
     nodes = {node.name: node for node in graph.node}
     shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
-    found: list[list[OperatorTime]] = []
+    found: list[tuple[float, list[OperatorTime]]] = []
     for event in sorted(events, key=lambda event: float(event["ts"])):
         if event["name"] == "model_run":
-            found.append([])
+            found.append((float(event["dur"]), []))
         elif event["cat"] == "Node" and event["name"].endswith(_TIMED):
-            found[-1].append(_operator_time(event, nodes.get(event["name"].removesuffix(_TIMED)), shapes))
+            found[-1][1].append(_operator_time(event, nodes.get(event["name"].removesuffix(_TIMED)), shapes))
     return of_quieter_half(found[WARMUP:])
 
 

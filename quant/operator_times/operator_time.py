@@ -7,12 +7,15 @@ from dataclasses import dataclass, replace
 INT8, FLOAT, CONVERSION = "int8", "float", "conversion"
 """Number formats: what an operator computes in; a conversion goes from one to another, or to other levels of int8."""
 CONVOLUTION, DEPTHWISE, LINEAR, OTHER = "convolution", "depthwise", "linear", "other"
-MOVEMENT = "data movement"
+MOVEMENT, OUTSIDE = "data movement", "outside"
 KINDS = (
     CONVOLUTION, DEPTHWISE, LINEAR, "normalization", "activation", "elementwise", "pool", "resize", MOVEMENT,
-    CONVERSION, OTHER,
+    CONVERSION, OTHER, OUTSIDE,
 )  # fmt: skip
-"""Kinds of operators. 1x1 convolutions are linear: XNNPACK runs them as fully connected layers, and names them so."""
+"""Kinds of operators. 1x1 convolutions are linear: XNNPACK runs them as fully connected layers, and names them so.
+
+Outside is what of a forward is in no operator: the framework's own work, and what the profiler costs.
+"""
 
 _WORDS = (
     (CONVERSION, ("quantize", "convert", "cast")),
@@ -40,7 +43,8 @@ _WORDS = (
 class OperatorTime:
     """One operator of a network: microseconds and calls a forward.
 
-    ``operator`` is what the engine calls it, ``kind`` one of ``KINDS``, ``number_format`` int8, float or conversion;
+    ``operator`` is what the engine calls it, ``kind`` one of ``KINDS``, ``number_format`` int8, float or conversion,
+    and nothing for what is outside of operators;
     ``layer`` is the module or node that it belongs to, the engine's own number of it, or empty where none is known.
     """
 
@@ -65,23 +69,26 @@ def kind_of_convolution(channels: int, groups: int, kernel: Iterable[int]) -> st
     return LINEAR if groups == 1 and all(side == 1 for side in kernel) else CONVOLUTION
 
 
-def of_quieter_half(forwards: Sequence[Sequence[OperatorTime]]) -> list[OperatorTime]:
-    """Means over the faster half of several forwards, whose operators are given in their order; slowest first.
+def of_quieter_half(forwards: Sequence[tuple[float, Sequence[OperatorTime]]]) -> list[OperatorTime]:
+    """Means over the faster half of several forwards, slowest operator first: they add up to the time of a forward.
 
-    Operators of one name, layer and format are one entry, with the sum of their calls. What else runs on the machine
-    hits an operator the more, the longer it takes: medians of each operator would leave it out of the short ones alone,
-    and would not add up to what a forward takes.
+    Of each forward its microseconds are given, and its operators; the rest is an entry of the kind outside. Operators
+    of one name, layer and format are one entry, with the sum of their calls. What else runs on the machine hits an
+    operator the more, the longer it takes: medians of each operator would leave it out of the short ones alone.
     """
-    quieter = sorted(forwards, key=lambda operators: sum(one.us for one in operators))[: (len(forwards) + 1) // 2]
+    quieter = sorted(forwards, key=lambda forward: forward[0])[: (len(forwards) + 1) // 2]
     found: dict[OperatorTime, OperatorTime] = {}
-    for one in (one for operators in quieter for one in operators):
-        key = replace(one, us=0.0, calls=0.0)
-        known = found.get(key, key)
-        found[key] = replace(key, us=known.us + one.us / len(quieter), calls=known.calls + one.calls / len(quieter))
+    for whole_us, operators in quieter:
+        outside = OperatorTime("", OUTSIDE, "", "", max(whole_us - sum(one.us for one in operators), 0.0))
+        for one in (*operators, outside):
+            key = replace(one, us=0.0, calls=0.0)
+            known = found.get(key, key)
+            us, calls = (known.us + one.us / len(quieter), known.calls + one.calls / len(quieter))
+            found[key] = replace(key, us=us, calls=calls)
     return sorted(found.values(), key=lambda one: -one.us)
 
 
 def share_of(number_format: str, operators: Sequence[OperatorTime]) -> float:
-    """The part of the time that operators of this format take; 0 where all is nothing."""
+    """The part of a forward that operators of this format take; 0 where all is nothing."""
     total = sum(one.us for one in operators)
     return sum(one.us for one in operators if one.number_format == number_format) / total if total else 0.0

@@ -44,13 +44,13 @@ def operator_times(
             with record_function(_FORWARD):
                 forward(image)
     layers = dict(network.named_modules())
-    found: list[list[OperatorTime]] = []
+    found: list[tuple[float, list[OperatorTime]]] = []
     for event in sorted(profiler.events(), key=lambda event: event.time_range.start):
         if event.name == _FORWARD:
-            found.append([])
+            found.append((float(event.cpu_time_total), []))
         elif found and not event.name.startswith(_LAYER) and _is_label(event.cpu_parent):
             layer = event.cpu_parent.name.removeprefix(_LAYER) if event.cpu_parent.name != _FORWARD else ""
-            found[-1].append(_operator_time(event, layer, layers.get(layer)))
+            found[-1][1].append(_operator_time(event, layer, layers.get(layer)))
     return of_quieter_half(found)
 
 

@@ -26,7 +26,7 @@ from quant.operator_times.operator_time import (
 )
 
 WARMUP = 3
-_CALL, _RUN = "OPERATOR_CALL", "Execute"
+_CALL, _RUN, _WHOLE = "OPERATOR_CALL", "Execute", "Method::execute"
 _FUSED = "Invalid Unary Op"
 """What XNNPACK calls a table of 256 values into which it has fused int8 operators."""
 _AHEAD = 6
@@ -52,8 +52,16 @@ def operator_times(path: Path, image: Tensor, threads: int, forwards: int) -> li
             raise RuntimeError("this ExecuTorch was built without its event tracer")
         runs = [run for run in deserialize_from_etdump_flatcc(dump.read_bytes()).run_data if run.name == _RUN]
     program = _Program(path)
-    events = [[event.profile_event for event in run.events if event.profile_event] for run in runs]
-    return of_quieter_half([list(program.operators(run)) for run in events[WARMUP:]])
+    found = []
+    for run in runs[WARMUP:]:
+        events = [event.profile_event for event in run.events if event.profile_event]
+        whole_us = next(_us(event) for event in events if event.name == _WHOLE)
+        found.append((whole_us, list(program.operators(events))))
+    return of_quieter_half(found)
+
+
+def _us(event: Any) -> float:
+    return float(event.end_time - event.start_time) / 1e3
 
 
 class _Program:
@@ -79,7 +87,7 @@ class _Program:
         """Those of one forward, in their order."""
         place = 0
         for event in events:
-            us = (event.end_time - event.start_time) / 1e3
+            us = _us(event)
             if event.name == _CALL:
                 name = self.own.get(event.instruction_id, _CALL)
                 kind = kind_of_name(name)

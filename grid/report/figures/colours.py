@@ -16,5 +16,6 @@ OPERATORS = {
     "convolution": "#1f78b4", "depthwise": "#6a3d9a", "linear": "#1b9e77", "normalization": "#a6cee3",
     "activation": "#b8860b", "elementwise": "#e6c35c", "pool": "#b2df8a", "resize": "#8c564b",
     "data movement": "#999999", "conversion": "#e7298a", "other": "#555555",
+    "outside": "#e8e8e8",
 }  # fmt: skip
 """Kinds of operators."""

@@ -14,15 +14,16 @@ from matplotlib.patches import Patch
 from grid.report.figures.colours import OPERATORS
 from grid.results.operators.because import WORDS
 from grid.results.operators.times import Beside, NetworkTimes
-from quant.operator_times.operator_time import CONVERSION, FLOAT, KINDS
+from quant.operator_times.operator_time import CONVERSION, FLOAT, KINDS, OUTSIDE
 
 PYTORCH = "PyTorch's float network"
 _HATCH = "////"
+_ORDER = (*(kind for kind in KINDS if kind not in (CONVERSION, OUTSIDE)), CONVERSION, OUTSIDE)
 _SPACE, _HEIGHT = 0.42, 0.36
 
 
 def draw_operators(shown: Sequence[Beside], path: Path) -> None:
-    """Draw two bars a network: int8 and float; a line marks the measured latency."""
+    """Draw two bars a network: int8 and float."""
     figure, axes = pyplot.subplots(figsize=(13, 1.6 + 1.05 * len(shown)), layout="constrained")
     places, labels = [], []
     for number, one in enumerate(shown):
@@ -45,9 +46,9 @@ def draw_operators(shown: Sequence[Beside], path: Path) -> None:
 
 
 def _bar(axes: Axes, network: NetworkTimes, place: float, in_int8: bool) -> None:
-    """Its kinds from left to right, what an int8 network has in float hatched; conversions last."""
+    """Its kinds from left to right, what an int8 network has in float hatched; conversions behind the operators."""
     left = 0.0
-    for kind in (*(kind for kind in KINDS if kind != CONVERSION), CONVERSION):
+    for kind in _ORDER:
         in_float = network.ms(kind, FLOAT) if in_int8 else 0.0
         for width, hatch in ((network.ms(kind) - in_float, ""), (in_float, _HATCH)):
             if width > 0:
@@ -56,13 +57,11 @@ def _bar(axes: Axes, network: NetworkTimes, place: float, in_int8: bool) -> None
                     linewidth=0.4,
                 )  # fmt: skip
                 left += width
-    axes.plot([network.latency_ms] * 2, [place - _HEIGHT / 2, place + _HEIGHT / 2], color="black", linewidth=2)
 
 
 def _key(shown: Sequence[Beside]) -> Iterator[Patch]:
     networks = [network for one in shown for network in (one.int8, one.float_)]
-    for kind in KINDS:
+    for kind in _ORDER:
         if any(network.ms(kind) for network in networks):
             yield Patch(facecolor=OPERATORS[kind], label=WORDS[kind])
     yield Patch(facecolor="#dddddd", edgecolor="black", hatch=_HATCH, label="in float, within an int8 network")
-    yield Patch(facecolor="black", label="measured latency")

@@ -8,10 +8,10 @@ from grid.report.document import Cell, Code, Column, Items, Paragraph, Picture, 
 from grid.report.formats import DASH
 from grid.report.inputs import ReportInputs
 from grid.report.operators.picture import PYTORCH, draw_operators
-from grid.results.operators.because import OUTSIDE, WORDS, because
+from grid.results.operators.because import WORDS, because
 from grid.results.operators.times import Beside, NetworkTimes, beside_float
 from grid.results.ranking import LATENCY, Row, is_int8, value
-from quant.operator_times.operator_time import CONVERSION, FLOAT
+from quant.operator_times.operator_time import CONVERSION, FLOAT, OUTSIDE
 
 MOST_CELLS = 6
 _COLUMNS = (
@@ -33,9 +33,10 @@ def where_the_time_goes(inputs: ReportInputs) -> Section | None:
         return None
     about = (
         "Times by operator are what each engine's own profiler tells in the last of a cell's fresh loads, after its "
-        "latency was measured: means of the quieter half of the forwards. Profiling takes time of its own, so that the "
-        "sum may be more than the latency, which is the black line, measured without it. What an int8 network still "
-        "computes in float is hatched. Every operator is in `operators.csv` of the profile stage."
+        "latency was measured: shares of the quieter half of the forwards, here in milliseconds of the cell's latency, "
+        "and of the float network's by the ratio. Profiling takes time of its own, most of it outside of operators. "
+        "What an int8 network still computes in float is hatched. Every operator, as it was profiled, is in "
+        "`operators.csv` of the profile stage."
     )
     sentences = Items(tuple(_sentence(one) for one in shown))
     picture = Picture("operators.png", "Time by kind of operator, int8 beside float", partial(draw_operators, shown))
@@ -61,19 +62,23 @@ def _shown(inputs: ReportInputs) -> tuple[list[Row], list[Code]]:
 
 def _sentence(found: Beside) -> Spans:
     beside: Spans = (Code(found.float_.cell),) if found.float_.cell else (PYTORCH,)
-    covered = f"{found.int8.coverage:.0%} and {found.float_.coverage:.0%} of the latencies"
-    return (Code(found.int8.cell), " beside ", *beside, f": {because(found)} The operators add up to {covered}.")
+    covered = f"{found.int8.coverage:.0%} and {found.float_.coverage:.0%} of the measured latencies"
+    return (
+        Code(found.int8.cell),
+        " beside ",
+        *beside,
+        f": {because(found)} As profiled, the operators add up to {covered}.",
+    )
 
 
 def _lines(found: Beside) -> Iterator[tuple[Cell, ...]]:
-    """A line a kind, the largest difference first; then what is in no operator, and the latencies."""
+    """A line a kind, the largest difference first, and then the latencies."""
     int8, float_ = found.int8, found.float_
     for kind, now, before in found.by_kind():
-        calls = sum(one.calls for one in int8.operators if one.kind == kind)
-        in_float = None if kind == CONVERSION else int8.ms(kind, FLOAT)
+        calls = None if kind == OUTSIDE else sum(one.calls for one in int8.operators if one.kind == kind)
+        in_float = None if kind in (CONVERSION, OUTSIDE) else int8.ms(kind, FLOAT)
         yield _line(int8, WORDS[kind], calls, now, in_float, before)
-    yield _line(int8, OUTSIDE, None, int8.outside_ms, None, float_.outside_ms)
-    yield _line(int8, "measured latency", None, int8.latency_ms, None, float_.latency_ms)
+    yield _line(int8, "latency", None, int8.ms(), None, float_.ms())
 
 
 def _line(

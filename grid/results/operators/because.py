@@ -15,10 +15,10 @@ WORDS = {
     "data movement": "moving data",
     "conversion": "conversions between float and int8",
     "other": "other operators",
+    "outside": "time outside of operators",
 }
 """Kinds of operators in a reader's words."""
-_SINGULAR = {"pool", "resize", "data movement"}
-OUTSIDE = "time outside of operators"
+_SINGULAR = {"pool", "resize", "data movement", "outside"}
 _EQUAL = 0.03
 """A ratio this near to 1 is called equal."""
 _LEAST = 0.03
@@ -27,16 +27,11 @@ _MOST = 3
 
 
 def because(found: Beside) -> str:
-    """What of the operators makes the difference, and what works against it.
-
-    Milliseconds are those of the profiles; they explain the ratio, which is of the latencies.
-    """
+    """What of the operators makes the difference, and what works against it, in milliseconds that add up to it."""
     slower = found.ratio >= 1
     changes = [(WORDS[kind], now, before, kind in _SINGULAR) for kind, now, before in found.by_kind()]
-    changes.append((OUTSIDE, found.int8.outside_ms, found.float_.outside_ms, True))
-    least = _LEAST * found.float_.latency_ms
+    least = _LEAST * found.float_.ms()
     named = [one for one in changes if abs(one[1] - one[2]) >= least]
-    named.sort(key=lambda one: -abs(one[1] - one[2]))
     causes = [_change(*one) for one in named if (one[1] > one[2]) == slower][:_MOST]
     against = [_change(*one) for one in named if (one[1] > one[2]) != slower][:_MOST]
     if abs(found.ratio - 1) < _EQUAL:

@@ -8,7 +8,7 @@ import numpy as np
 
 from grid.planning.output_files import LATENCIES
 from grid.results.ranking import Row, value
-from quant.operator_times.operator_time import KINDS, OperatorTime
+from quant.operator_times.operator_time import KINDS, OUTSIDE, OperatorTime
 from quant.operator_times.table import read_operator_times
 
 CANDIDATE, REFERENCE = "candidate", "reference"
@@ -17,42 +17,34 @@ CANDIDATE, REFERENCE = "candidate", "reference"
 
 @dataclass(frozen=True)
 class NetworkTimes:
-    """One network on its engine: its operators, and its latency in the load in which they were timed.
+    """One network on its engine: all that its latency consists of, by operator, and what is outside of them.
 
-    ``cell`` is empty for PyTorch's float network that is timed beside every cell.
+    ``cell`` is empty for PyTorch's float network that is timed beside every cell. ``coverage`` is the sum of the
+    operators, as they were profiled, over the latency that was measured before: above 1 where profiling took its time,
+    or where the machine had more to do by then.
     """
 
     cell: str
     operators: tuple[OperatorTime, ...]
-    latency_ms: float
+    coverage: float
 
     def ms(self, kind: str | None = None, number_format: str | None = None) -> float:
-        """Milliseconds in operators of a kind and a format (None: any)."""
+        """Milliseconds in operators of a kind and a format (None: any); of all together the latency."""
         return sum(
             one.us / 1e3
             for one in self.operators
             if kind in (None, one.kind) and number_format in (None, one.number_format)
         )
 
-    @property
-    def coverage(self) -> float:
-        """The operators' sum over the latency; above 1 where profiling took its time."""
-        return self.ms() / self.latency_ms
-
-    @property
-    def outside_ms(self) -> float:
-        """What of the latency is in no operator; 0 where profiling took longer."""
-        return max(self.latency_ms - self.ms(), 0.0)
-
-    def times(self, factor: float) -> "NetworkTimes":
-        """All of it so many times as long."""
-        operators = tuple(replace(one, us=one.us * factor) for one in self.operators)
-        return NetworkTimes(self.cell, operators, self.latency_ms * factor)
+    def of_latency(self, latency_ms: float) -> "NetworkTimes":
+        """The same shares of another latency: what slows a machine for a while slows all operators alike."""
+        factor = latency_ms / self.ms()
+        return replace(self, operators=tuple(replace(one, us=one.us * factor) for one in self.operators))
 
 
 @dataclass(frozen=True)
 class Beside:
-    """An int8 network beside a float one, and the ratio of their latencies."""
+    """An int8 network beside a float one, with latencies of the ratio that the results have."""
 
     int8: NetworkTimes
     float_: NetworkTimes
@@ -68,28 +60,30 @@ def beside_float(row: Row, files: Mapping[str, Path]) -> Beside | None:
     """The operators of an int8 cell beside those of its engine's own float network, where that is in the grid.
 
     Else beside PyTorch's float network. ``files`` are ``operators.csv`` by cell, with ``latencies.npy`` beside each.
-    Figures of another measurement are scaled by the latency of PyTorch's float network in both: it was timed in turns
-    with each, and tells how fast the machine was then. None where the engine does not tell.
+    Milliseconds are shares of the row's latency and of that of the float network, which follows from their ratio: the
+    two were profiled at other times, and latencies are measured in turns. None where the engine does not tell.
     """
     told = _read(files.get(row["cell"]))
-    ratio, engine_ratio = value(row, "latency_ratio"), value(row, "engine_ratio")
-    if CANDIDATE not in told or ratio is None:
+    latency_ms, ratio, engine_ratio = (value(row, name) for name in ("latency_ms_p50", "latency_ratio", "engine_ratio"))
+    if CANDIDATE not in told or latency_ms is None or ratio is None:
         return None
-    own = replace(told[CANDIDATE], cell=row["cell"])
+    int8 = replace(told[CANDIDATE], cell=row["cell"]).of_latency(latency_ms)
     name = str(row.get("engine_float") or "")
-    other = _read(files.get(name))
-    if engine_ratio is not None and other.keys() >= {CANDIDATE, REFERENCE} and REFERENCE in told:
-        factor = told[REFERENCE].latency_ms / other[REFERENCE].latency_ms
-        return Beside(own, replace(other[CANDIDATE], cell=name).times(factor), engine_ratio)
-    return Beside(own, told[REFERENCE], ratio) if REFERENCE in told else None
+    own = _read(files.get(name))
+    if engine_ratio is not None and CANDIDATE in own:
+        return Beside(int8, replace(own[CANDIDATE], cell=name).of_latency(latency_ms / engine_ratio), engine_ratio)
+    return Beside(int8, told[REFERENCE].of_latency(latency_ms / ratio), ratio) if REFERENCE in told else None
 
 
 def _read(file: Path | None) -> dict[str, NetworkTimes]:
-    """The networks of one measurement, with the latencies of its last load."""
+    """The networks of one measurement whose operators are told."""
     if file is None:
         return {}
-    times = np.load(file.parent / LATENCIES)
-    last = times[times[:, 2] == times[-1, 2]]
-    latency_ms = dict(zip((CANDIDATE, REFERENCE), 1e3 * np.median(last[:, :2], axis=0), strict=True))
-    found = read_operator_times(file)
-    return {name: NetworkTimes("", tuple(one), float(latency_ms[name])) for name, one in found.items()}
+    latency_ms = dict(
+        zip((CANDIDATE, REFERENCE), 1e3 * np.median(np.load(file.parent / LATENCIES), axis=0), strict=False)
+    )
+    found = {}
+    for name, operators in read_operator_times(file).items():
+        inside = sum(one.us for one in operators if one.kind != OUTSIDE) / 1e3
+        found[name] = NetworkTimes("", tuple(operators), float(inside / latency_ms[name]))
+    return found
