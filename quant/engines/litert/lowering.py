@@ -1,0 +1,86 @@
+"""A network written into a ``.tflite`` file, operator by operator."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from quant.engines.decomposed import DEQUANTIZE, QUANTIZE
+from quant.engines.int8_forms import int8_gates, requantized_concatenations
+from quant.engines.litert import convolutions, elementwise, moves, pictures, tokens
+from quant.engines.litert.flatbuffer import Levels
+from quant.engines.litert.reading import Reader, array_of, refuse
+from quant.engines.litert.values import IMAGE, Value, constant
+from quant.engines.outputs import KEY, Outputs
+
+_GATE = (1 / 256, -128)
+"""Scale and zero point that the int8 sigmoid gives."""
+_TABLE: dict[Any, Any] = {
+    **moves.TABLE,
+    **pictures.TABLE,
+    **elementwise.TABLE,
+    **tokens.TABLE,
+    **convolutions.TABLE,
+}
+
+
+def lower(network: nn.Module, example: Tensor, path: Path, outputs: Outputs) -> None:
+    """Write ``network``, a graph being changed, for inputs like ``example`` (1xCxHxW) to ``path``.
+
+    Raises UnsupportedNetworkError where one of its operators has no form in the format.
+    """
+    if isinstance(network, fx.GraphModule):
+        network = requantized_concatenations(int8_gates(network, _GATE))
+    program = torch.export.export(network, (example,))
+    reader = Reader()
+    given = _inputs(program)
+    image = None
+    for node in program.graph.nodes:
+        if node.op == "placeholder":
+            if node.name in given:
+                reader.values[node] = constant(array_of(given[node.name]))
+            else:
+                image = reader.values[node] = reader.writer.input(tuple(example.shape))
+        elif node.op == "call_function" and node not in reader.values:
+            reader.values[node] = _written(reader, node)
+        elif node.op == "output":
+            results = [_given(reader, reader.value(one)) for one in node.args[0]]
+    assert image is not None
+    model = reader.writer.model
+    model.name(image.tensor, "image")
+    for tensor, name in zip(results, outputs.names, strict=True):
+        model.name(tensor, name)
+    model.save(path, [image.tensor], results, {KEY: outputs.text} if outputs.text else {})
+
+
+def _inputs(program: Any) -> dict[str, Tensor]:
+    """The constants of a program by the names of their placeholders."""
+    signature = program.graph_signature
+    named = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    state = {**program.state_dict, **program.constants}
+    lifted = {name: program.constants[key] for name, key in signature.inputs_to_lifted_tensor_constants.items()}
+    return {name: state[key] for name, key in named.items()} | lifted
+
+
+def _written(reader: Reader, node: fx.Node) -> Any:
+    if node.target is QUANTIZE:
+        return reader.writer.rounded(reader.value(node.args[0]), _levels(node))
+    if node.target is DEQUANTIZE:
+        value = reader.value(node.args[0])
+        return value if value.array is None else constant(value.array, _levels(node))
+    if getattr(node.target, "__name__", "") == "getitem":
+        return moves.getitem(reader, node)
+    if node.target not in _TABLE:
+        raise refuse(node, "it is unknown")
+    return _TABLE[node.target](reader, node)
+
+
+def _levels(node: fx.Node) -> Levels:
+    return Levels(float(node.args[1]), int(node.args[2]))  # type: ignore[arg-type]
+
+
+def _given(reader: Reader, value: Value) -> int:
+    """The tensor of an output, in float; images with their channels last, as the input has them."""
+    value = reader.writer.as_float(value)
+    return reader.writer.stored(value, IMAGE if value.rank == 4 else tuple(range(value.rank)))
