@@ -98,23 +98,25 @@ def clamp(reader: Reader, node: fx.Node) -> Value:
     return x
 
 
+def _table(code: str, reader: Reader, node: fx.Node, options: Any = None) -> Value:
+    """A function of a value: in int8, where the result is read so, the kernels look up or compute each level."""
+    x = reader.value(node.args[0])
+    return unary(reader, code, x, reader.is_read_as(node) if x.levels is not None else None, options)
+
+
 def hardswish(reader: Reader, node: fx.Node) -> Value:
     """``x * relu6(x + 3) / 6``."""
-    return unary(reader, "HARD_SWISH", reader.value(node.args[0]))
+    return _table("HARD_SWISH", reader, node)
 
 
 def gelu(reader: Reader, node: fx.Node) -> Value:
-    """In int8 a table of its 256 values."""
-    x, levels = reader.value(node.args[0]), reader.is_read_as(node)
-    options = schema.GeluOptionsT(approximate=arguments(node)["approximate"] == "tanh")
-    return unary(reader, "GELU", x, levels if x.levels is not None else None, options)
+    """GELU, exact or by tanh."""
+    return _table("GELU", reader, node, schema.GeluOptionsT(approximate=arguments(node)["approximate"] == "tanh"))
 
 
 def leaky_relu(reader: Reader, node: fx.Node) -> Value:
-    """In int8 where it is read in int8."""
-    x, levels = reader.value(node.args[0]), reader.is_read_as(node)
-    options = schema.LeakyReluOptionsT(alpha=float(arguments(node)["negative_slope"]))
-    return unary(reader, "LEAKY_RELU", x, levels if x.levels is not None else None, options)
+    """Leaky ReLU."""
+    return _table("LEAKY_RELU", reader, node, schema.LeakyReluOptionsT(alpha=float(arguments(node)["negative_slope"])))
 
 
 def elu(reader: Reader, node: fx.Node) -> Value:
@@ -122,7 +124,7 @@ def elu(reader: Reader, node: fx.Node) -> Value:
     given = arguments(node)
     if (given["alpha"], given["scale"], given["input_scale"]) != (1, 1, 1):
         raise refuse(node, "constants other than 1")
-    return unary(reader, "ELU", reader.value(node.args[0]))
+    return _table("ELU", reader, node)
 
 
 def silu(reader: Reader, node: fx.Node) -> Value:

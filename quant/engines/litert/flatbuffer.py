@@ -124,7 +124,7 @@ class Model:
         if code == "CONV_2D":
             grouped = self.shape(inputs[0])[-1] != self.shape(inputs[1])[-1]
             return 6 if grouped else 3
-        return {"DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 4}.get(code, 2)
+        return {"DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 4, "HARD_SWISH": 1, "ELU": 1}.get(code, 2)
 
     def save(self, path: Path, inputs: Sequence[int], outputs: Sequence[int], notes: dict[str, str]) -> None:
         """Write the file; ``notes`` become its metadata."""
