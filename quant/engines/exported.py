@@ -48,6 +48,11 @@ def file_name(engine: str) -> str:
     return str(_ENGINES[engine].FILE)
 
 
+def channels_last(engine: str) -> bool:
+    """Whether images have their channels last at the inputs and outputs of the engine's files."""
+    return bool(_ENGINES[engine].CHANNELS_LAST)
+
+
 @torch.no_grad()
 def export(network: nn.Module, engine: str, example: Tensor, path: Path, output: str = "output") -> str:
     """Write a prepared network with frozen ranges, or a float one, for ``engine``; returns the hash of its arithmetic.

@@ -14,6 +14,7 @@ from quant.graph import finish
 
 FILE = "network.pte"
 SIGNED = True  # XNNPACK's quantized operators take int8 activations
+CHANNELS_LAST = False
 GATE = (1 / 255, -128)
 """Scale and zero point of a SiLU's gate: from 0 to 1, both exact."""
 

@@ -12,6 +12,7 @@ from quant.engines.outputs import KEY, Outputs
 
 FILE = "network.tflite"
 SIGNED = True  # its quantized operators take int8 activations
+CHANNELS_LAST = True  # as phones have pictures, and the kernels want them
 
 
 def write(network: nn.Module, example: Tensor, path: Path, outputs: Outputs) -> None:

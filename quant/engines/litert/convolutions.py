@@ -1,5 +1,6 @@
 """Convolutions and linear layers, in int8 or in float, with the clamp behind them."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,12 +9,13 @@ from ai_edge_litert import schema_py_generated as schema
 from torch import fx
 
 from quant.engines.litert.flatbuffer import Levels
-from quant.engines.litert.moves import padded
+from quant.engines.litert.moves import joined, padded, sliced
 from quant.engines.litert.reading import Reader, arguments, refuse, shape_of
 from quant.engines.litert.values import IMAGE, Value, constant
 
 _DEPTHWISE = (1, 2, 3, 0)
 _MOST = 2**31 - 1
+_LARGEST_OF_4_BITS = 7
 
 
 def conv2d(reader: Reader, node: fx.Node) -> Value:
@@ -29,7 +31,13 @@ def conv2d(reader: Reader, node: fx.Node) -> Value:
     if bias_levels is None:
         x, weight, levels = reader.writer.as_float(x), reader.writer.as_float(weight), None
     groups, channels = int(given["groups"]), x.shape[1]
-    x, same = _padded(reader, x, _pads(node, given["padding"], kernel, dilation), kernel, stride, dilation)
+    pads = _pads(node, given["padding"], kernel, dilation)
+    if bias_levels is not None and groups == 1 and _fits_in_4_bits(weight):
+        x = _windows(reader, padded(reader, x, [(0, 0), (0, 0), *pads], 0.0), kernel, stride, dilation)
+        on = _bias(bias, weight.shape[0], bias_levels)
+        result = reader.values[last] = _fully_connected(reader, x, weight, on, levels, clamp)
+        return result
+    x, same = _padded(reader, x, pads, kernel, stride, dilation)
     depthwise = groups == channels and groups > 1
     options = (schema.DepthwiseConv2DOptionsT if depthwise else schema.Conv2DOptionsT)(
         padding=schema.Padding.SAME if same else schema.Padding.VALID,
@@ -51,6 +59,39 @@ def conv2d(reader: Reader, node: fx.Node) -> Value:
     result = writer.emit(code, inputs, shape_of(node), IMAGE, levels, options)
     reader.values[last] = result
     return result
+
+
+def _fits_in_4_bits(weight: Value) -> bool:
+    """Whether the integers of a weight do (a recipe of 8 bits uses them all), and XNNPACK takes their number."""
+    even = weight.array[0].size % 2 == 0
+    return even and bool(np.abs(weight.array).max(initial=0) <= _LARGEST_OF_4_BITS)
+
+
+def _windows(reader: Reader, x: Value, kernel: Any, stride: Any, dilation: Any) -> Value:
+    """What each output reads, as its channels: the image once for each place of the kernel, moved by it."""
+    spans = [
+        [(place * step, place * step + size - (reach - 1) * step, pace) for place in range(reach)]
+        for size, reach, step, pace in zip(x.shape[2:], kernel, dilation, stride, strict=True)
+    ]
+    rows = [sliced(reader, x, 2, *span) for span in spans[0]]
+    return _joined(reader, [_joined(reader, [sliced(reader, row, 3, *span) for span in spans[1]]) for row in rows])
+
+
+def _joined(reader: Reader, images: list[Value]) -> Value:
+    """By rows of the kernel, as XNNPACK joins no more than five."""
+    return images[0] if len(images) == 1 else joined(reader, images, 1)
+
+
+def _fully_connected(reader: Reader, x: Value, weight: Value, bias: Any, levels: Levels | None, clamp: str) -> Value:
+    """A convolution as a linear layer of each output's window: for others of 4 bits XNNPACK has no kernels."""
+    writer, rows = reader.writer, weight.array.transpose(IMAGE).reshape(weight.shape[0], -1)
+    flat = replace(weight, shape=rows.shape, order=(0, 1), array=rows, bits=4)
+    inputs = [writer.stored(x, IMAGE), writer.stored(flat, (0, 1)), writer.model.constant(*bias)]
+    options = schema.FullyConnectedOptionsT(
+        keepNumDims=True, fusedActivationFunction=getattr(schema.ActivationFunctionType, clamp)
+    )
+    shape = (x.shape[0], weight.shape[0], *x.shape[2:])
+    return writer.emit("FULLY_CONNECTED", inputs, shape, IMAGE, levels, options)
 
 
 def linear(reader: Reader, node: fx.Node) -> Value:

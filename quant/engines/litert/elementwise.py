@@ -9,7 +9,7 @@ from ai_edge_litert import schema_py_generated as schema
 from torch import fx
 
 from quant.engines.litert.flatbuffer import Levels
-from quant.engines.litert.moves import _named
+from quant.engines.litert.moves import overloads
 from quant.engines.litert.reading import Reader, arguments, refuse
 from quant.engines.litert.values import Value, elements
 
@@ -181,29 +181,29 @@ def reciprocal(reader: Reader, node: fx.Node) -> Value:
 
 
 TABLE = {
-    **_named(_binary("ADD"), "add", "add_"),
-    **_named(_binary("SUB"), "sub", "sub_"),
-    **_named(_binary("MUL"), "mul", "mul_"),
-    **_named(_binary("DIV"), "div", "div_"),
-    **_named(_binary("MAXIMUM"), "maximum"),
-    **_named(_binary("MINIMUM"), "minimum"),
-    **_named(reversed_difference, "rsub"),
-    **_named(sigmoid, "sigmoid", "sigmoid_"),
-    **_named(clamp, "relu", "relu_", "relu6", "hardtanh", "hardtanh_", "clamp", "clamp_", "clamp_min", "clamp_max"),
-    **_named(hardswish, "hardswish", "hardswish_"),
-    **_named(hardsigmoid, "hardsigmoid", "hardsigmoid_"),
-    **_named(gelu, "gelu"),
-    **_named(leaky_relu, "leaky_relu", "leaky_relu_"),
-    **_named(elu, "elu", "elu_"),
-    **_named(silu, "silu", "silu_"),
-    **_named(softplus, "softplus"),
-    **_named(mish, "mish", "mish_"),
-    **_named(prelu, "prelu", "_prelu_kernel"),
-    **_named(power, "pow"),
-    **_named(reciprocal, "reciprocal"),
+    **overloads(_binary("ADD"), "add", "add_"),
+    **overloads(_binary("SUB"), "sub", "sub_"),
+    **overloads(_binary("MUL"), "mul", "mul_"),
+    **overloads(_binary("DIV"), "div", "div_"),
+    **overloads(_binary("MAXIMUM"), "maximum"),
+    **overloads(_binary("MINIMUM"), "minimum"),
+    **overloads(reversed_difference, "rsub"),
+    **overloads(sigmoid, "sigmoid", "sigmoid_"),
+    **overloads(clamp, "relu", "relu_", "relu6", "hardtanh", "hardtanh_", "clamp", "clamp_", "clamp_min", "clamp_max"),
+    **overloads(hardswish, "hardswish", "hardswish_"),
+    **overloads(hardsigmoid, "hardsigmoid", "hardsigmoid_"),
+    **overloads(gelu, "gelu"),
+    **overloads(leaky_relu, "leaky_relu", "leaky_relu_"),
+    **overloads(elu, "elu", "elu_"),
+    **overloads(silu, "silu", "silu_"),
+    **overloads(softplus, "softplus"),
+    **overloads(mish, "mish", "mish_"),
+    **overloads(prelu, "prelu", "_prelu_kernel"),
+    **overloads(power, "pow"),
+    **overloads(reciprocal, "reciprocal"),
     **{
         overload: _float(code)
         for code in ("TANH", "EXP", "LOG", "SQRT", "RSQRT", "ABS", "NEG", "ROUND", "FLOOR", "SIN", "COS", "SQUARE")
-        for overload in _named(None, code.lower())
+        for overload in overloads(None, code.lower())
     },
 }

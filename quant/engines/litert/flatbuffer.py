@@ -13,6 +13,10 @@ IDENTIFIER = b"TFL3"
 _VERSION = 3
 """Of the format."""
 _ALIGNMENT = 16
+_VERSIONS = {"DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 4, "RESHAPE": 1, "HARD_SWISH": 1, "ELU": 1}
+"""Of operators, the version that first had int8, where it is not the second."""
+_OF_4_BITS = 12
+"""The version of linear layers that first had weights of 4 bits with a scale a channel."""
 _TYPES = {
     np.dtype(np.float32): schema.TensorType.FLOAT32,
     np.dtype(np.int32): schema.TensorType.INT32,
@@ -120,11 +124,11 @@ class Model:
         if schema.TensorType.INT8 not in types:
             return 1
         if schema.TensorType.INT4 in types:
-            return 7
+            return _OF_4_BITS
         if code == "CONV_2D":
             grouped = self.shape(inputs[0])[-1] != self.shape(inputs[1])[-1]
             return 6 if grouped else 3
-        return {"DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 4, "HARD_SWISH": 1, "ELU": 1}.get(code, 2)
+        return _VERSIONS.get(code, 2)
 
     def save(self, path: Path, inputs: Sequence[int], outputs: Sequence[int], notes: dict[str, str]) -> None:
         """Write the file; ``notes`` become its metadata."""

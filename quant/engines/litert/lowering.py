@@ -24,6 +24,15 @@ _TABLE: dict[Any, Any] = {
     **convolutions.TABLE,
 }
 
+_ATEN = torch.ops.aten
+_FILLED = {
+    _ATEN.new_zeros.default: 0,
+    _ATEN.zeros_like.default: 0,
+    _ATEN.new_ones.default: 1,
+    _ATEN.ones_like.default: 1,
+}
+"""Constants that take their shape from a value."""
+
 
 def lower(network: nn.Module, example: Tensor, path: Path, outputs: Outputs) -> None:
     """Write ``network``, a graph being changed, for inputs like ``example`` (1xCxHxW) to ``path``.
@@ -69,11 +78,30 @@ def _written(reader: Reader, node: fx.Node) -> Any:
     if node.target is DEQUANTIZE:
         value = reader.value(node.args[0])
         return value if value.array is None else constant(value.array, _levels(node))
+    if node.target in _FILLED:
+        return constant(
+            array_of(torch.full(node.meta["val"].shape, _FILLED[node.target], dtype=node.meta["val"].dtype))
+        )
+    if _is_constant(reader, node):
+        return _computed(reader, node)
     if getattr(node.target, "__name__", "") == "getitem":
         return moves.getitem(reader, node)
     if node.target not in _TABLE:
         raise refuse(node, "it is unknown")
     return _TABLE[node.target](reader, node)
+
+
+def _is_constant(reader: Reader, node: fx.Node) -> bool:
+    """Whether only constants go in, of float and not of int8 with scales, and one tensor comes out."""
+    known = [reader.values[one] for one in node.all_input_nodes]
+    plain = all(isinstance(one, Value) and one.array is not None and one.levels is None for one in known)
+    return plain and isinstance(node.meta["val"], Tensor) and node.target not in convolutions.TABLE
+
+
+def _computed(reader: Reader, node: fx.Node) -> Value:
+    assert callable(node.target)
+    args, kwargs = fx.map_arg((node.args, dict(node.kwargs)), lambda one: torch.from_numpy(reader.values[one].array))
+    return constant(array_of(node.target(*args, **kwargs)))
 
 
 def _levels(node: fx.Node) -> Levels:

@@ -141,6 +141,8 @@ def roll(reader: Reader, node: fx.Node) -> Value:
 
 def padded(reader: Reader, x: Value, widths: Sequence[tuple[int, int]], number: float) -> Value:
     """The value with a border of ``number``; ``widths`` in front and behind of each axis."""
+    if not any(map(any, widths)):
+        return x
     writer, order = reader.writer, x.order
     shape = [size + sum(width) for size, width in zip(x.shape, widths, strict=True)]
     inputs = [writer.stored(x, order), writer.model.constant(np.array([widths[axis] for axis in order], np.int32))]
@@ -215,25 +217,36 @@ def channel_shuffle(reader: Reader, node: fx.Node) -> Value:
     return reader.writer.reshape(reader.writer.permute(split, axes), x.shape)
 
 
-def _named(handler: Any, *names: str) -> dict[Any, Any]:
+def overloads(handler: Any, *names: str) -> dict[Any, Any]:
     """The handler for every overload of these operators."""
     packets = (getattr(_ATEN, name) for name in names if hasattr(_ATEN, name))
     return {getattr(packet, overload): handler for packet in packets for overload in packet.overloads()}
 
 
 TABLE = {
-    **_named(same, "clone", "contiguous", "alias", "detach", "lift_fresh_copy", "dropout", "to", "_to_copy"),
-    **_named(reshape, "view", "reshape", "_unsafe_view", "flatten", "unflatten", "squeeze", "unsqueeze"),
-    **_named(permute, "permute", "transpose", "t"),
-    **_named(slice_, "slice"),
-    **_named(select, "select"),
-    **_named(parts, "chunk", "split", "split_with_sizes", "unbind", "tensor_split"),
-    **_named(concatenation, "cat", "concat"),
-    **_named(stack, "stack"),
-    **_named(roll, "roll"),
-    **_named(pad, "pad", "constant_pad_nd"),
-    **_named(expand, "expand", "expand_as", "repeat"),
-    **_named(pixel_shuffle, "pixel_shuffle"),
-    **_named(pixel_unshuffle, "pixel_unshuffle"),
-    **_named(channel_shuffle, "channel_shuffle"),
+    **overloads(same, "clone", "contiguous", "alias", "detach", "lift_fresh_copy", "dropout", "to", "_to_copy"),
+    **overloads(
+        reshape,
+        "view",
+        "reshape",
+        "_unsafe_view",
+        "flatten",
+        "unflatten",
+        "reshape_as",
+        "view_as",
+        "squeeze",
+        "unsqueeze",
+    ),
+    **overloads(permute, "permute", "transpose", "t"),
+    **overloads(slice_, "slice"),
+    **overloads(select, "select"),
+    **overloads(parts, "chunk", "split", "split_with_sizes", "unbind", "tensor_split"),
+    **overloads(concatenation, "cat", "concat"),
+    **overloads(stack, "stack"),
+    **overloads(roll, "roll"),
+    **overloads(pad, "pad", "constant_pad_nd"),
+    **overloads(expand, "expand", "expand_as", "repeat"),
+    **overloads(pixel_shuffle, "pixel_shuffle"),
+    **overloads(pixel_unshuffle, "pixel_unshuffle"),
+    **overloads(channel_shuffle, "channel_shuffle"),
 }

@@ -96,6 +96,6 @@ def _clamp(node: fx.Node) -> str | None:
 
 
 def array_of(tensor: Tensor) -> Any:
-    """A constant as the file has it: integers of 8 bits, or float32."""
+    """A constant as an array; what is float in float32."""
     kept = tensor.detach().cpu()
-    return (kept if kept.dtype in (torch.int8, torch.bool) else kept.float()).contiguous().numpy()
+    return (kept.float() if kept.is_floating_point() else kept).contiguous().numpy()

@@ -8,7 +8,7 @@ from ai_edge_litert import schema_py_generated as schema
 from torch import fx
 
 from quant.engines.litert.elementwise import binary, unary
-from quant.engines.litert.moves import _named
+from quant.engines.litert.moves import overloads
 from quant.engines.litert.pictures import averaged
 from quant.engines.litert.reading import Reader, arguments, refuse, shape_of
 from quant.engines.litert.values import Value, constant
@@ -117,26 +117,42 @@ def attention(reader: Reader, node: fx.Node) -> Value:
     return _product(reader, _softmax(reader, scores, -1), value)
 
 
-def _reduced(code: str):  # type: ignore[no-untyped-def]
-    def write(reader: Reader, node: fx.Node) -> Value:
-        given, x = arguments(node), reader.float_value(node.args[0])
-        axes = {axis % x.rank for axis in (given.get("dim") or range(x.rank))}
-        writer, order = reader.writer, x.order
-        shape = tuple(1 if axis in axes else size for axis, size in enumerate(x.shape))
-        inputs = [writer.stored(x, order), writer.integers(*sorted(order.index(axis) for axis in axes))]
-        value = writer.emit(code, inputs, shape, order, None, schema.ReducerOptionsT(keepDims=True))
-        return writer.reshape(value, shape_of(node))
+def _reduced(reader: Reader, code: str, x: Value, node: fx.Node) -> Value:
+    """One value along the axes that a node names, or along all."""
+    axes = {axis % x.rank for axis in (arguments(node).get("dim") or range(x.rank))}
+    writer, order = reader.writer, x.order
+    shape = tuple(1 if axis in axes else size for axis, size in enumerate(x.shape))
+    inputs = [writer.stored(x, order), writer.integers(*sorted(order.index(axis) for axis in axes))]
+    value = writer.emit(code, inputs, shape, order, None, schema.ReducerOptionsT(keepDims=True))
+    return writer.reshape(value, shape_of(node))
 
-    return write
+
+def total(reader: Reader, node: fx.Node) -> Value:
+    """``sum``."""
+    return _reduced(reader, "SUM", reader.float_value(node.args[0]), node)
+
+
+def largest(reader: Reader, node: fx.Node) -> Value:
+    """``amax``."""
+    return _reduced(reader, "REDUCE_MAX", reader.float_value(node.args[0]), node)
+
+
+def norm(reader: Reader, node: fx.Node) -> Value:
+    """The length of vectors, as ``F.normalize`` divides by."""
+    if arguments(node)["ord"] != 2:
+        raise refuse(node, f"order {arguments(node)['ord']}")
+    squares = unary(reader, "SQUARE", reader.float_value(node.args[0]))
+    return unary(reader, "SQRT", _reduced(reader, "SUM", squares, node))
 
 
 TABLE = {
-    **_named(layer_norm, "layer_norm"),
-    **_named(group_norm, "group_norm"),
-    **_named(batch_norm, "batch_norm"),
-    **_named(softmax, "softmax", "_softmax"),
-    **_named(matmul, "matmul", "bmm"),
-    **_named(attention, "scaled_dot_product_attention"),
-    **_named(_reduced("SUM"), "sum"),
-    **_named(_reduced("REDUCE_MAX"), "amax"),
+    **overloads(layer_norm, "layer_norm"),
+    **overloads(group_norm, "group_norm"),
+    **overloads(batch_norm, "batch_norm"),
+    **overloads(softmax, "softmax", "_softmax"),
+    **overloads(matmul, "matmul", "bmm"),
+    **overloads(attention, "scaled_dot_product_attention"),
+    **overloads(total, "sum"),
+    **overloads(largest, "amax"),
+    **overloads(norm, "linalg_vector_norm"),
 }

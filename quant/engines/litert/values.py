@@ -20,7 +20,7 @@ IMAGE = (0, 2, 3, 1)
 
 @dataclass(frozen=True, eq=False)
 class Value:
-    """A value of the network: its shape as in PyTorch, its axes in the order of memory, and its levels where it is int8.
+    """A value of the network: its shape as in PyTorch, its axes in the order of memory, its levels where it is int8.
 
     ``tensor`` is its number in the file, or ``array`` what it is, in PyTorch's order, where it is a constant.
     """
@@ -84,7 +84,10 @@ class Writer:
             levels = value.levels
             if levels is not None and np.ndim(levels.scale):
                 levels = replace(levels, axis=order.index(levels.axis))
-            return self.model.constant(value.array.transpose(order), levels, value.bits)
+            array = value.array.transpose(order)
+            if array.dtype not in (np.int8, np.bool_):
+                array = array.astype(np.float32)
+            return self.model.constant(array, levels, value.bits)
         if order == value.order:
             return value.tensor
         key = (value.tensor, order)
