@@ -158,7 +158,8 @@ def _bias(bias: Any, channels: int, levels: Levels | None) -> tuple[Any, Levels 
 def dequantize_per_channel(reader: Reader, node: fx.Node) -> Value:
     """An int8 weight with a scale a channel: it stays as it is."""
     weight, scales = (reader.value(node.args[place]).array for place in (0, 1))
-    return constant(weight, Levels(scales, 0, int(node.args[3])))
+    axis: Any = node.args[3]
+    return constant(weight, Levels(scales, 0, int(axis)))
 
 
 TABLE = {

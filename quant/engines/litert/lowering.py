@@ -9,8 +9,7 @@ from torch import Tensor, fx, nn
 from quant.engines.decomposed import DEQUANTIZE, QUANTIZE
 from quant.engines.int8_forms import int8_gates, requantized_concatenations
 from quant.engines.litert import convolutions, elementwise, moves, pictures, tokens
-from quant.engines.litert.flatbuffer import Levels
-from quant.engines.litert.reading import Reader, array_of, refuse
+from quant.engines.litert.reading import Reader, array_of, levels_of, refuse
 from quant.engines.litert.values import IMAGE, Value, constant
 from quant.engines.outputs import KEY, Outputs
 
@@ -74,10 +73,10 @@ def _inputs(program: Any) -> dict[str, Tensor]:
 
 def _written(reader: Reader, node: fx.Node) -> Any:
     if node.target is QUANTIZE:
-        return reader.writer.rounded(reader.value(node.args[0]), _levels(node))
+        return reader.writer.rounded(reader.value(node.args[0]), levels_of(node))
     if node.target is DEQUANTIZE:
         value = reader.value(node.args[0])
-        return value if value.array is None else constant(value.array, _levels(node))
+        return value if value.array is None else constant(value.array, levels_of(node))
     if node.target in _FILLED:
         return constant(
             array_of(torch.full(node.meta["val"].shape, _FILLED[node.target], dtype=node.meta["val"].dtype))
@@ -102,10 +101,6 @@ def _computed(reader: Reader, node: fx.Node) -> Value:
     assert callable(node.target)
     args, kwargs = fx.map_arg((node.args, dict(node.kwargs)), lambda one: torch.from_numpy(reader.values[one].array))
     return constant(array_of(node.target(*args, **kwargs)))
-
-
-def _levels(node: fx.Node) -> Levels:
-    return Levels(float(node.args[1]), int(node.args[2]))  # type: ignore[arg-type]
 
 
 def _given(reader: Reader, value: Value) -> int:

@@ -31,6 +31,13 @@ def shape_of(node: fx.Node) -> tuple[int, ...]:
     return tuple(int(size) for size in node.meta["val"].shape)
 
 
+def levels_of(node: fx.Node) -> Levels:
+    """Those of a rounding, or of what takes it back."""
+    scale: Any = node.args[1]
+    zero_point: Any = node.args[2]
+    return Levels(float(scale), int(zero_point))
+
+
 def refuse(node: fx.Node, why: str) -> UnsupportedNetworkError:
     """The error for an operator that cannot be written."""
     return UnsupportedNetworkError(f"litert has no form for {node.target}: {why}")
@@ -60,7 +67,7 @@ class Reader:
         readers = list(node.users)
         if len(readers) != 1 or readers[0].target is not QUANTIZE:
             return None
-        return Levels(float(readers[0].args[1]), int(readers[0].args[2]))
+        return levels_of(readers[0])
 
     def fused(self, node: fx.Node) -> tuple[fx.Node, str]:
         """The clamp that an operator can do itself, as node and name in the format; the node itself and NONE if none.

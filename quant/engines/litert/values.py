@@ -149,18 +149,17 @@ class Writer:
             return value
         if value.array is not None:
             return constant(value.array.reshape(shape), value.levels)
-        groups = _groups(value.shape, shape)
-        first = {}
-        for number, (before, _) in enumerate(groups):
-            places = [value.order.index(axis) for axis in before if value.shape[axis] != 1] or [
-                value.order.index(axis) for axis in before
-            ]
-            first[number] = min(places, default=-1)
-        ordered = [groups[number] for number in sorted(first, key=lambda number: first[number])]
-        before = tuple(axis for group in ordered for axis in group[0])
-        after = tuple(axis for group in ordered for axis in group[1])
-        tensor = self._shaped(self._flat(value, before), value.levels, shape, after)
-        return replace(value, shape=shape, order=after, tensor=tensor)
+        groups = sorted(_groups(value.shape, shape), key=lambda group: _place(value, group[0]))
+        old = tuple(axis for group in groups for axis in group[0])
+        new = tuple(axis for group in groups for axis in group[1])
+        tensor = self._shaped(self._flat(value, old), value.levels, shape, new)
+        return replace(value, shape=shape, order=new, tensor=tensor)
+
+
+def _place(value: Value, axes: Sequence[int]) -> int:
+    """Where in memory the first of these axes lies; those of one value count only where there are no others."""
+    long = [axis for axis in axes if value.shape[axis] != 1]
+    return min((value.order.index(axis) for axis in long or axes), default=-1)
 
 
 def _groups(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int], list[int]]]:
