@@ -12,6 +12,12 @@ from quant.graph import finish, joined, module_of
 _INT8 = (-128, 127, torch.int8)
 _GATE_INPUT = (1 / 16, 0)
 """Scale and zero point in front of a gate's sigmoid: from -8 to 8, where sigmoid is 0.0003 and 0.9997."""
+_LARGEST_OF_4_BITS = 7
+
+
+def fits_in_4_bits(weight: Tensor) -> bool:
+    """Whether the integers of a convolution (out x in x h x w) do, and a row of them is whole bytes."""
+    return weight[0].numel() % 2 == 0 and int(weight.abs().max()) <= _LARGEST_OF_4_BITS
 
 
 class _Slope(nn.Module):

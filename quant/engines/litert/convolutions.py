@@ -8,6 +8,7 @@ import torch
 from ai_edge_litert import schema_py_generated as schema
 from torch import fx
 
+from quant.engines.int8_forms import fits_in_4_bits
 from quant.engines.litert.flatbuffer import Levels
 from quant.engines.litert.moves import joined, padded, sliced
 from quant.engines.litert.reading import Reader, arguments, refuse, shape_of
@@ -15,7 +16,6 @@ from quant.engines.litert.values import IMAGE, Value, constant
 
 _DEPTHWISE = (1, 2, 3, 0)
 _MOST = 2**31 - 1
-_LARGEST_OF_4_BITS = 7
 
 
 def conv2d(reader: Reader, node: fx.Node) -> Value:
@@ -32,7 +32,7 @@ def conv2d(reader: Reader, node: fx.Node) -> Value:
         x, weight, levels = reader.writer.as_float(x), reader.writer.as_float(weight), None
     groups, channels = int(given["groups"]), x.shape[1]
     pads = _pads(node, given["padding"], kernel, dilation)
-    if bias_levels is not None and groups == 1 and _fits_in_4_bits(weight):
+    if bias_levels is not None and groups == 1 and fits_in_4_bits(torch.from_numpy(weight.array)):
         x = _windows(reader, padded(reader, x, [(0, 0), (0, 0), *pads], 0.0), kernel, stride, dilation)
         on = _bias(bias, weight.shape[0], bias_levels)
         result = reader.values[last] = _fully_connected(reader, x, weight, on, levels, clamp)
@@ -59,12 +59,6 @@ def conv2d(reader: Reader, node: fx.Node) -> Value:
     result = writer.emit(code, inputs, shape_of(node), IMAGE, levels, options)
     reader.values[last] = result
     return result
-
-
-def _fits_in_4_bits(weight: Value) -> bool:
-    """Whether the integers of a weight do (a recipe of 8 bits uses them all), and XNNPACK takes their number."""
-    even = weight.array[0].size % 2 == 0
-    return even and bool(np.abs(weight.array).max(initial=0) <= _LARGEST_OF_4_BITS)
 
 
 def _windows(reader: Reader, x: Value, kernel: Any, stride: Any, dilation: Any) -> Value:
