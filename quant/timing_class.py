@@ -9,6 +9,7 @@ from torch.ao.nn.quantized import Conv2d
 
 from quant.engines.decomposed import DEQUANTIZE, QUANTIZE, ConstantScaledSiLU, Int8Conv
 from quant.engines.exported import ExportedNetwork, plain_form
+from quant.engines.int8_forms import fits_in_4_bits
 from quant.graph import module_of
 
 LENGTH = 12
@@ -64,6 +65,8 @@ def _own(module: nn.Module, engine: str) -> str:
     if isinstance(module, Int8Conv):
         limit = None if module.limit is None else "relu" if module.limit == float("inf") else "clamp"
         parts += [module.geometry, limit, module.per_channel]
+        if engine == "litert":  # which writes them as other operators
+            parts.append(fits_in_4_bits(module.weight))
     elif isinstance(module, ConstantScaledSiLU):  # a factor of one is left out by XNNPACK's exporter
         parts.append(bool((module.slope == 1).all()))
     else:

@@ -27,9 +27,9 @@ from model.tasks.networks import register_task_network
 from model.tasks.task import Task, metric_means
 from model.training import predict
 from quant.artifact import load_network, read_form
-from quant.engines.card import card_input, card_output, output_name
+from quant.engines.card import card_input, card_output, output_name, placed
 from quant.engines.catalog import PACKAGES, is_exported, missing
-from quant.engines.exported import ExportedNetwork, export, file_name
+from quant.engines.exported import ExportedNetwork, channels_last, export, file_name
 from quant.prepare import quantizers
 
 CARD, SCRIPT = "card.json", "run.py"
@@ -84,8 +84,8 @@ def export_cell(
             "holds": _sizes(network),
         },
         "scheme": _scheme(network, form.granularity),
-        "input": card_input(network, form.network, dtype, str(files.context["origin"])),
-        "output": card_output(network, form.network, files.task),
+        "input": placed(card_input(network, form.network, dtype, str(files.context["origin"])), channels_last(engine)),
+        "output": placed(card_output(network, form.network, files.task), channels_last(engine)),
         "metrics": pack and _metrics(task, pack, files.context["origin"], ExportedNetwork(engine, file), progress),
         "recipe": cell.relevant,
     }

@@ -172,7 +172,7 @@ def _parser() -> argparse.ArgumentParser:
     text = f"open MLflow on 127.0.0.1 (default: {UI_PORT})"
     add("--ui", nargs="?", type=int, const=UI_PORT, metavar="PORT", help=text)
     add("--export", metavar="RUN/CELL", help="write a cell's network as a file for --engine into --out")
-    add("--engine", default="xnnpack", metavar="NAME", help="of the file: xnnpack (default) or onnxruntime")
+    add("--engine", default="xnnpack", metavar="NAME", help="of the file: xnnpack (default), onnxruntime or litert")
     add("--out", default="exported", metavar="DIR", help="where the file goes (default: exported)")
     text = "say what of a network would run in int8: a Python file, torchvision/NAME or timm/NAME"
     add("--inspect-network", metavar="WHAT", help=text)

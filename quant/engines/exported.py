@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from model.tasks.nested import Nested, joined
-from quant.engines import onnxruntime, xnnpack
+from quant.engines import litert, onnxruntime, xnnpack
 from quant.engines.catalog import missing
 from quant.engines.decomposed import QUANTIZE, Int8Conv, decompose
 from quant.engines.outputs import flatten_outputs_
@@ -16,7 +16,7 @@ from quant.graph import module_of
 from quant.prepare import quantizers
 from quant.tracing.trace import fuse_bn
 
-_ENGINES: dict[str, ModuleType] = {"onnxruntime": onnxruntime, "xnnpack": xnnpack}
+_ENGINES: dict[str, ModuleType] = {"onnxruntime": onnxruntime, "xnnpack": xnnpack, "litert": litert}
 
 
 class ExportError(RuntimeError):
@@ -46,6 +46,11 @@ class ExportedNetwork(nn.Module):
 def file_name(engine: str) -> str:
     """The name of the engine's file in a network's folder."""
     return str(_ENGINES[engine].FILE)
+
+
+def channels_last(engine: str) -> bool:
+    """Whether images have their channels last at the inputs and outputs of the engine's files."""
+    return bool(_ENGINES[engine].CHANNELS_LAST)
 
 
 @torch.no_grad()

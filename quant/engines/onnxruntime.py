@@ -12,6 +12,7 @@ from quant.engines.outputs import KEY, Outputs
 
 FILE = "network.onnx"
 SIGNED = False  # its x86 kernels want uint8 activations
+CHANNELS_LAST = False
 OPSET = 21
 INPUT, OPTIMIZED = "image", "optimized.onnx"
 

@@ -13,7 +13,9 @@ from PIL import Image, ImageOps
 
 here, asked_for = Path(__file__).parent, Path(sys.argv[1])
 card = json.loads((here / "card.json").read_text())
-channels, height, width = card["input"]["shape"][1:]
+sides = card["input"]["shape"][1:]
+channels_last = card["input"].get("layout") == "NHWC"
+channels, height, width = (sides[-1], *sides[:-1]) if channels_last else sides
 said = card["output"] if isinstance(card["output"], list) else [card["output"]]
 
 
@@ -51,7 +53,7 @@ def read() -> np.ndarray:
 
 
 def outputs(image: np.ndarray) -> list[np.ndarray]:
-    """What the file gives, in the order of the card."""
+    """What the file gives, in the order of the card, images with their channels first."""
     file = here / card["file"]["name"]
     if card["engine"]["name"] == "onnxruntime":
         import onnxruntime
@@ -59,6 +61,15 @@ def outputs(image: np.ndarray) -> list[np.ndarray]:
         onnxruntime.set_default_logger_severity(3)  # it warns of constants that it drops
         session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
         return list(session.run(None, {card["input"]["name"]: image}))
+    if card["engine"]["name"] == "litert":
+        from ai_edge_litert.interpreter import Interpreter
+
+        interpreter = Interpreter(str(file))
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image.transpose(0, 2, 3, 1))
+        interpreter.invoke()
+        given = [interpreter.get_tensor(one["index"]) for one in interpreter.get_output_details()]
+        return [one.transpose(0, 3, 1, 2) if one.ndim == 4 else one for one in given]
     import torch
     from executorch.runtime import Runtime
 

@@ -62,7 +62,7 @@ def test_the_file_its_card_and_its_script_work_alone(shelf, tmp_path, engine):
     assert card["file"]["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
     assert card["file"]["bytes"] == file.stat().st_size
     assert card["scheme"]["weights"] == "int8 symmetric, per_channel"
-    assert card["input"]["shape"] == [1, 3, 64, 64]
+    assert card["input"]["shape"] == ([1, 64, 64, 3] if engine == "litert" else [1, 3, 64, 64])
     assert card["input"]["levels"]["scale"] > 0
     recorded = shelf.done.records[CELL]["evaluate"]["metrics"]
     assert card["metrics"]["ssim"] == pytest.approx(recorded["ssim"], abs=0.02)
@@ -91,7 +91,11 @@ def evaluated(shelf: Shelf) -> str:
         ("shelf/nothing", "onnxruntime", "--export: shelf has no cell 'nothing'; expected fp32, "),
         ("nowhere/fp32", "onnxruntime", "--export: 'nowhere' is not a run in "),
         ("../shelf/fp32", "onnxruntime", "--run-name: '..' cannot be a folder"),
-        ("shelf/fp32", "qnnpack", "--engine: 'qnnpack' has no file of its own; expected one of xnnpack, onnxruntime."),
+        (
+            "shelf/fp32",
+            "qnnpack",
+            "--engine: 'qnnpack' has no file of its own; expected one of xnnpack, onnxruntime, litert.",
+        ),
     ],
 )
 def test_what_cannot_be_exported_is_said(shelf, monkeypatch, capsys, tmp_path, what, engine, message):
