@@ -1,8 +1,7 @@
 """The prepared network in the quantized operators that exporters read: int8 constants, quantize and dequantize.
 
-``torch.ops.quantized_decomposed`` is the common language of torchao's pt2e, ExecuTorch and the ONNX exporter. The
-integers of the weights, the scales and the zero points are those of the recipe; an exporter copies them and calibrates
-nothing itself.
+They are the common language of torchao's pt2e, ExecuTorch and the ONNX exporter. The integers of the weights, the
+scales and the zero points are those of the recipe; an exporter copies them and calibrates nothing itself.
 """
 
 import copy
@@ -11,16 +10,13 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
-from torch.ao.quantization.fx import _decomposed as _registers_the_operators  # noqa: F401
 
-from quant.engines.qnnpack import float_conv
+from quant.engines.rounding_ops import DEQUANTIZE, DEQUANTIZE_CHANNELS, QUANTIZE
 from quant.fake_quantize import FakeQuantize
 from quant.graph import finish, module_of, set_module
-from quant.prepare import QuantConv
+from quant.prepare import QuantConv, float_conv
 from quant.scaled_silu import ScaledSiLU
 
-_OPS = torch.ops.quantized_decomposed
-QUANTIZE, DEQUANTIZE = _OPS.quantize_per_tensor.default, _OPS.dequantize_per_tensor.default
 _SHIFT = 128
 
 
@@ -48,9 +44,9 @@ class Int8Conv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Nx{in}xHxW to Nx{out}xH'xW'."""
         if self.per_channel:
-            weight = _OPS.dequantize_per_channel(self.weight, self.scale, self.zero_point, 0, -127, 127, torch.int8)
+            weight = DEQUANTIZE_CHANNELS(self.weight, self.scale, self.zero_point, 0, -127, 127, torch.int8)
         else:
-            weight = _OPS.dequantize_per_tensor(self.weight, self.scale, 0, -127, 127, torch.int8)
+            weight = DEQUANTIZE(self.weight, self.scale, 0, -127, 127, torch.int8)
         y = F.conv2d(x, weight, self.bias, *self.geometry)
         if self.limit is None:
             return y

@@ -10,8 +10,9 @@ from torch import Tensor, fx, nn
 from model.tasks.nested import Nested, joined
 from quant.engines import onnxruntime, xnnpack
 from quant.engines.catalog import missing
-from quant.engines.decomposed import QUANTIZE, Int8Conv, decompose
+from quant.engines.decomposed import Int8Conv, decompose
 from quant.engines.outputs import flatten_outputs_
+from quant.engines.rounding_ops import QUANTIZE, decomposed_name
 from quant.graph import module_of
 from quant.prepare import quantizers
 from quant.tracing.trace import fuse_bn
@@ -95,7 +96,8 @@ def arithmetic_hash(network: fx.GraphModule) -> str:
     position = {node: index for index, node in enumerate(network.graph.nodes)}
     for node in network.graph.nodes:
         module = module_of(network, node)
-        target = repr(module) if module is not None else "" if node.op == "placeholder" else str(node.target)
+        own = "" if node.op == "placeholder" else decomposed_name(node.target)
+        target = own if module is None else repr(module)
         arguments = fx.map_arg((node.args, dict(node.kwargs)), lambda arg: f"%{position[arg]}")
         digest.update(f"{node.op} {target} {arguments}\n".encode())
         for value in () if module is None else module.state_dict().values():

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from model.tasks.nested import Nested
 from quant.engines.outputs import KEY, Outputs
+from quant.engines.rounding_ops import DEQUANTIZE, DEQUANTIZE_CHANNELS, QUANTIZE
 
 FILE = "network.onnx"
 SIGNED = False  # its x86 kernels want uint8 activations
@@ -19,6 +20,7 @@ _INPUT = "image"
 def write(network: nn.Module, example: Tensor, path: Path, outputs: Outputs) -> None:
     """Write ``network`` for inputs like ``example`` (1xCxHxW) to ``path``, by PyTorch's exporter."""
     import onnx
+    from onnxscript.function_libs.torch_lib.ops import quantized_decomposed as translated
 
     program = torch.onnx.export(
         torch.export.export(network, (example,)),
@@ -26,6 +28,11 @@ def write(network: nn.Module, example: Tensor, path: Path, outputs: Outputs) -> 
         opset_version=OPSET,
         input_names=[_INPUT],
         output_names=[f"{name}_output" if name == _INPUT else name for name in outputs.names],
+        custom_translation_table={
+            QUANTIZE: translated.quantized_decomposed_quantize_per_tensor,
+            DEQUANTIZE: translated.quantized_decomposed_dequantize_per_tensor,
+            DEQUANTIZE_CHANNELS: translated.quantized_decomposed_dequantize_per_channel,
+        },
         verbose=False,
     )
     assert program is not None

@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from model.tasks.nested import Nested
-from quant.engines.decomposed import DEQUANTIZE, QUANTIZE, ConstantScaledSiLU
+from quant.engines.decomposed import ConstantScaledSiLU
 from quant.engines.outputs import KEY, Outputs
+from quant.engines.rounding_ops import DEQUANTIZE, QUANTIZE, ROUNDING
 from quant.graph import finish, joined, module_of
 
 FILE = "network.pte"
@@ -36,8 +37,13 @@ def lower(network: nn.Module, example: Tensor, outputs: Outputs | None = None) -
         network = _contiguous_attention(_requantized_concatenations(_int8_gates(network)))
         for node in network.graph.nodes:  # torch.export notes what became of a node only where it has notes already
             node.meta.setdefault("name", node.name)
+    program = torch.export.export(network, (example,))
+    theirs = torch.ops.quantized_decomposed  # made known by ExecuTorch, which was imported above
+    named = {ours: getattr(theirs, ours.name().partition("::")[2]).default for ours in ROUNDING}
+    for node in program.graph.nodes:
+        node.target = named.get(node.target, node.target)
     return to_edge_transform_and_lower(
-        torch.export.export(network, (example,)),
+        program,
         partitioner=[XnnpackPartitioner(configs=_partitioner_configs())],
         constant_methods={KEY: outputs.text} if outputs and outputs.text else None,
         compile_config=EdgeCompileConfig(_check_ir_validity=False),
@@ -68,7 +74,7 @@ class _Slope(nn.Module):
         self.register_buffer("levels", (torch.round(slope / self.scale) - 128).to(torch.int8).reshape(1, -1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        slope: Tensor = torch.ops.quantized_decomposed.dequantize_per_tensor(self.levels, self.scale, -128, *_INT8)
+        slope: Tensor = DEQUANTIZE(self.levels, self.scale, -128, *_INT8)
         return x * slope
 
 
