@@ -12,7 +12,7 @@ from quant.engines import onnxruntime, xnnpack
 from quant.engines.catalog import missing
 from quant.engines.decomposed import Int8Conv, decompose
 from quant.engines.outputs import flatten_outputs_
-from quant.engines.rounding_ops import QUANTIZE, decomposed_name
+from quant.engines.rounding_ops import QUANTIZE
 from quant.graph import module_of
 from quant.prepare import quantizers
 from quant.tracing.trace import fuse_bn
@@ -96,8 +96,8 @@ def arithmetic_hash(network: fx.GraphModule) -> str:
     position = {node: index for index, node in enumerate(network.graph.nodes)}
     for node in network.graph.nodes:
         module = module_of(network, node)
-        own = "" if node.op == "placeholder" else decomposed_name(node.target)
-        target = own if module is None else repr(module)
+        own = "" if node.op == "placeholder" else getattr(node.target, "__name__", str(node.target))
+        target = own if module is None else repr(module)  # never an address, which another process has not
         arguments = fx.map_arg((node.args, dict(node.kwargs)), lambda arg: f"%{position[arg]}")
         digest.update(f"{node.op} {target} {arguments}\n".encode())
         for value in () if module is None else module.state_dict().values():

@@ -46,9 +46,3 @@ QUANTIZE = torch.ops.quant.quantize_per_tensor.default
 DEQUANTIZE = torch.ops.quant.dequantize_per_tensor.default
 DEQUANTIZE_CHANNELS = torch.ops.quant.dequantize_per_channel.default
 ROUNDING = (QUANTIZE, DEQUANTIZE, DEQUANTIZE_CHANNELS)
-
-
-def decomposed_name(operator: object) -> str:
-    """The operator as text; of ours the name that it has in ``torch.ops.quantized_decomposed``."""
-    text = str(operator)
-    return text.replace("quant.", "quantized_decomposed.", 1) if operator in ROUNDING else text
