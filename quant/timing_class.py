@@ -6,10 +6,9 @@ import re
 import torch
 from torch import Tensor, fx, nn
 
-from quant.engines.decomposed import ConstantScaledSiLU, Int8Conv
+from quant.engines.decomposed import DEQUANTIZE, QUANTIZE, ConstantScaledSiLU, Int8Conv
 from quant.engines.exported import ExportedNetwork, plain_form
 from quant.engines.qnnpack import is_int8_conv
-from quant.engines.rounding_ops import DEQUANTIZE, QUANTIZE
 from quant.graph import module_of
 
 LENGTH = 12

@@ -10,9 +10,8 @@ from torch import Tensor, fx, nn
 from model.tasks.nested import Nested, joined
 from quant.engines import onnxruntime, xnnpack
 from quant.engines.catalog import missing
-from quant.engines.decomposed import Int8Conv, decompose
+from quant.engines.decomposed import QUANTIZE, Int8Conv, decompose
 from quant.engines.outputs import flatten_outputs_
-from quant.engines.rounding_ops import QUANTIZE
 from quant.graph import module_of
 from quant.prepare import quantizers
 from quant.tracing.trace import fuse_bn

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from model.tasks.nested import Nested
+from quant.engines.decomposed import DEQUANTIZE, DEQUANTIZE_CHANNELS, QUANTIZE
 from quant.engines.outputs import KEY, Outputs
-from quant.engines.rounding_ops import DEQUANTIZE, DEQUANTIZE_CHANNELS, QUANTIZE
 
 FILE = "network.onnx"
 SIGNED = False  # its x86 kernels want uint8 activations

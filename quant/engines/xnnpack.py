@@ -9,9 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from model.tasks.nested import Nested
-from quant.engines.decomposed import ConstantScaledSiLU
+from quant.engines.decomposed import DEQUANTIZE, QUANTIZE, ROUNDING, ConstantScaledSiLU
 from quant.engines.outputs import KEY, Outputs
-from quant.engines.rounding_ops import DEQUANTIZE, QUANTIZE, ROUNDING
 from quant.graph import finish, joined, module_of
 
 FILE = "network.pte"

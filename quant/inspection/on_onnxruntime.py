@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, fx
 
 from quant.engines import onnxruntime as engine
-from quant.engines.decomposed import decompose
+from quant.engines.decomposed import QUANTIZE, decompose
 from quant.engines.outputs import flatten_outputs_
-from quant.engines.rounding_ops import QUANTIZE
 from quant.graph import SPLITS
 from quant.inspection.operators import OPERATOR, marked, operator_nodes
 from quant.inspection.placement import FLOAT, FOLDED, INT8, Placement

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, fx
 
 from quant.engines import xnnpack as engine
-from quant.engines.decomposed import decompose
-from quant.engines.rounding_ops import DEQUANTIZE, QUANTIZE
+from quant.engines.decomposed import DEQUANTIZE, QUANTIZE, decompose
 from quant.inspection.operators import OPERATOR, first_tensor, marked, moves, operator_nodes
 from quant.inspection.placement import FLOAT, FOLDED, INT8, Placement
 

@@ -10,8 +10,7 @@ from quant.analysis.site_errors import rank_sites
 from quant.artifact import Form, load_network, load_prepared, save_network
 from quant.calibrate import calibrate
 from quant.engines import qnnpack
-from quant.engines.decomposed import decompose
-from quant.engines.rounding_ops import QUANTIZE
+from quant.engines.decomposed import QUANTIZE, decompose
 from quant.prepare import quantizers
 from quant.recipe import CalibrateSpec, MixedPrecisionSpec
 from tests.quant.networks import noise, reference

@@ -9,9 +9,8 @@ import pytest
 import torch
 from torch import fx
 
-from quant.engines.decomposed import Int8Conv, decompose
+from quant.engines.decomposed import DEQUANTIZE, DEQUANTIZE_CHANNELS, QUANTIZE, Int8Conv, decompose
 from quant.engines.exported import arithmetic_hash
-from quant.engines.rounding_ops import DEQUANTIZE, DEQUANTIZE_CHANNELS, QUANTIZE
 from quant.fake_quantize import FakeQuantize
 from quant.graph import module_of
 from quant.prepare import quant_convs, quantizers
