@@ -13,3 +13,4 @@ ROOMS_CHECKPOINTS = {
 """By task, the networks that were trained on the built-in rooms and ship."""
 CODE = tuple(ROOT / package for package in ("grid", "model", "quant"))
 RUN_FILE_SCRIPT = ROOT / "quant" / "engines" / "run_file.py"
+DEVICE_SCRIPT = ROOT / "quant" / "engines" / "run_on_device.py"

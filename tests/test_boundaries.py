@@ -23,7 +23,7 @@ ONLY_IN = {
 """Libraries, and the folders that may import them."""
 
 PLANNED = ("grid", "grid/space", "grid/planning")
-COMPUTED = (*PLANNED, "grid/storage", "grid/stages")
+COMPUTED = (*PLANNED, "grid/storage", "grid/devices", "grid/stages")
 FINISHED = (*COMPUTED, "grid/results", "grid/report")
 MAY_IMPORT = {
     "model": (),
@@ -32,7 +32,8 @@ MAY_IMPORT = {
     "grid/space": ("grid", "model", "quant"),
     "grid/planning": ("grid", "grid/space", "model", "quant"),
     "grid/storage": (*PLANNED, "model", "quant"),
-    "grid/stages": (*PLANNED, "grid/storage", "model", "quant"),
+    "grid/devices": ("grid", "grid/storage", "model"),
+    "grid/stages": (*PLANNED, "grid/storage", "grid/devices", "model", "quant"),
     "grid/scheduling": (*COMPUTED, "model", "quant"),
     "grid/results": (*COMPUTED, "model", "quant"),
     "grid/report": (*COMPUTED, "grid/results", "model", "quant"),
@@ -48,6 +49,7 @@ MAY_PRINT = (
     "grid/run/",
     "model/__main__.py",
     "quant/engines/run_file.py",  # the script beside an exported network
+    "quant/engines/run_on_device.py",  # the script that answers from a device
 )
 LOADS_RAY = ("grid.scheduling.",)
 LOADS_MLFLOW = ("grid.tracking.",)

@@ -91,3 +91,17 @@ def latency(record: Mapping[str, Any]) -> dict[str, Any]:
         "latency_loads": len(loads) or None,
         "load_ratios": " ".join(f"{ratio:.5g}" for ratio in loads) or None,
     }
+
+
+def on_device(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Latencies on a device, to its float reference and to the engine's own float file, and what the device adds."""
+    metrics, asserted = record["metrics"], record["asserted"]
+    throttled = asserted["throttled"]
+    own = {name: figure for name, figure in metrics.items() if name.startswith(("engine_ratio", "device_"))}
+    return {
+        **latency({**record, "metrics": {"profiler_step_ms": None, **metrics}}),
+        **own,
+        "timed_beside": asserted["reference"],
+        "throttled": throttled or None,
+        **({"note": f"throttled: {throttled}"} if throttled else {}),
+    }

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Iterator
 from grid.planning import stage_table
 from grid.planning.stage import Stage
 from grid.space.search_space import SearchSpace
-from grid.space.settings import Flat, read_group
+from grid.space.settings import LOCAL, Flat, read_group
 from model.network.spec import NetworkSpec
 from quant.engines.catalog import FLOAT_RUNTIMES, TORCH, is_exported
 from quant.recipe import FINETUNED
@@ -30,24 +30,29 @@ def all_settings(space: SearchSpace) -> Iterator[Flat]:
     """The baselines, then every combination of the axes; how a float network is run tells no others apart."""
     others = [key for key, _ in space.axes if key != "float_runtime"]
     if space.baselines:
-        folded = {**space.base, "method": "fp32", "fuse_bn": True, "engine": TORCH[0]}
+        pytorch: Flat = {"method": "fp32", "engine": TORCH[0], "device": LOCAL}
+        folded = {**space.base, **pytorch, "fuse_bn": True}
         stages = {stage.name: stage for given in (True, False) for stage in chain(folded, given)}
         prefixes = ["merge_branches", *(prefix for stage in stages.values() for prefix in stage.settings)]
         runtimes = dict(space.axes).get("float_runtime", (space.base["float_runtime"],))
         for settings in space.combinations(matching(prefixes, others)):
-            yield {**settings, "method": "fp32", "fuse_bn": False, "engine": TORCH[0]}
+            yield {**settings, **pytorch, "fuse_bn": False}
             for runtime in runtimes:
-                own: Flat = {"method": "fp32", "fuse_bn": True, "engine": TORCH[0], "float_runtime": runtime}
-                yield {**settings, **own}
-        for settings in space.combinations(matching([*prefixes, "engine"], others)):
+                yield {**settings, **pytorch, "fuse_bn": True, "float_runtime": runtime}
+        for settings in space.combinations(matching([*prefixes, "engine", "device"], others)):
             if is_exported(str(settings["engine"])):  # engines that run float networks as well fold BatchNorm
                 yield {**settings, "method": "fp32", "fuse_bn": True}
     if space.finetuned_baseline and any(settings["method"] in ("qat", "ptq+qat") for settings in space.combinations()):
         axes = matching(("network", "merge_branches", "train", "qat", "seed"), others)
         budgets = space.combinations(key for key in axes if key not in _OF_QUANTIZERS)
         for settings in budgets:  # with BatchNorm folded: its statistics are held, as at the end of float training
-            yield {**settings, "method": FINETUNED, "fuse_bn": True, "engine": TORCH[0]}
+            yield {**settings, "method": FINETUNED, "fuse_bn": True, "engine": TORCH[0], "device": LOCAL}
     yield from space.combinations(others)
+
+
+def float_file(settings: Flat, engine: str) -> Flat:
+    """The settings of the float network of a cell as a file of an engine."""
+    return {**settings, "method": "fp32", "fuse_bn": True, "engine": engine, "device": LOCAL}
 
 
 def network_of(settings: Flat) -> NetworkSpec:

@@ -3,19 +3,20 @@
 import functools
 import hashlib
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
 
 from grid.planning import stage_table
 from grid.planning.cell_names import cell_name, written
-from grid.planning.combinations import all_settings, as_run, chain, matching, network_of
+from grid.planning.combinations import all_settings, as_run, chain, float_file, matching, network_of
 from grid.planning.stage import CPU, Chain, Stage
 from grid.space.search_space import Exclusion, SearchSpace
-from grid.space.settings import Flat, Scalar
+from grid.space.settings import LOCAL, Flat, Scalar
 from model.errors import InputError
 from model.network.spec import NetworkSpec
 from model.network.user_network import OWN, own_network
-from quant.engines.catalog import FLOAT_RUNTIMES, REVISIONS, missing, missing_runtime
+from quant.engines.catalog import FLOAT_RUNTIMES, ON_DEVICES, REVISIONS, missing, missing_runtime
 from quant.recipe import FLOAT_METHODS
 
 
@@ -28,7 +29,8 @@ class Node:
     float root), ``original`` (correct_bias behind round, mix, analyze: the calibrated network, whose weights no stage
     has written to), ``calibrated`` (round, correct_bias: the calibration, which knows its images), ``mixed``
     (finetune: the choice of float sites), ``rounded`` (finetune: the best weights off the grid), ``simulated``
-    (evaluate: the network that int8 was converted from).
+    (evaluate, profile_on_device: the network that int8 was converted from), ``float`` and ``reference``
+    (profile_on_device: the float files of the cell's engine, and of the one that all are compared with).
     """
 
     id: str
@@ -105,8 +107,8 @@ def make_plan(
         if network_of(settings) not in branched:
             del relevant["merge_branches"]
         reason = _reason(space.exclude, relevant) or missing(str(relevant.get("engine", "")))
-        reason = reason or missing_runtime(str(relevant.get("float_runtime", "")))
-        nodes = {} if reason else draft.add_(key, parts)
+        reason = reason or missing_runtime(str(relevant.get("float_runtime", ""))) or _off_device(settings)
+        nodes = {} if reason else draft.add_(key, parts, _float_files(draft, settings, given))
         name = cell_name(relevant, varied)
         if name in names:
             name += f"-{key[:6]}"
@@ -118,6 +120,26 @@ def make_plan(
         tuple(cell for cell in cells.values() if cell.excluded is not None),
         repeats,
     )
+
+
+def _off_device(settings: Flat) -> str | None:
+    """Why the engine cannot run on the device of a cell, or None."""
+    engine, device = str(settings["engine"]), settings["device"]
+    if device == LOCAL or engine in ON_DEVICES:
+        return missing(str(settings["device_reference"])) if device != LOCAL else None
+    return f"{engine} does not run on {device}: devices have {' or '.join(ON_DEVICES)}"
+
+
+def _float_files(draft: "_Draft", settings: Flat, given: bool) -> dict[str, list["_Part"]]:
+    """By role, the stages that lead to the float files which a device times beside a cell's network."""
+    if settings["device"] == LOCAL:
+        return {}
+    engines = {"float": str(settings["engine"]), "reference": str(settings["device_reference"])}
+    wanted = {role: float_file(settings, engine) for role, engine in engines.items()}
+    return {
+        role: [draft.part(stage, own) for stage in chain(own, given) if stage.gives_network]
+        for role, own in wanted.items()
+    }
 
 
 _NEWER: Flat = {"train.compile": False, "network.task": "depth", "network.inputs": "", "network.classes": 0}
@@ -170,10 +192,12 @@ class _Draft:
         own = [(part.stage.name, part.text) for part in parts if part.stage.keyed]
         return _digest(["cell", own, self.fingerprint])[:12]
 
-    def add_(self, cell: str, parts: list[_Part]) -> dict[str, str]:
-        """Add the chain of one cell; gives its node ids by stage."""
-        test = next(part for part in parts if part.stage.name == "evaluate")
-        done = Chain()
+    def add_(
+        self, cell: str, parts: list[_Part], floats: Mapping[str, list[_Part]] = MappingProxyType({})
+    ) -> dict[str, str]:
+        """Add the chain of one cell, behind those of the float files it needs by role; gives its node ids by stage."""
+        test = next((part for part in parts if part.stage.name == "evaluate"), None)
+        done = Chain(floats={role: self.add_(cell, chain)["convert"] for role, chain in floats.items()})
         for part, following in zip(parts, [*parts[1:], None], strict=True):
             name = part.stage.name
             inputs = {role: node for role, node in part.stage.inputs(done).items() if node is not None}
@@ -182,7 +206,7 @@ class _Draft:
                 done.network = done.nodes[name]
             if part.stage.makes_root and not (following and following.stage.makes_root):
                 done.root = done.network
-                done.root_test = self._node(test, {"network": str(done.root)}, cell)
+                done.root_test = None if test is None else self._node(test, {"network": str(done.root)}, cell)
         return done.nodes
 
     def _node(self, part: _Part, inputs: dict[str, str], cell: str) -> str:

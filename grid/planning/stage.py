@@ -7,19 +7,23 @@ from typing import Any
 from grid.planning import columns
 from grid.space.settings import Flat, is_on
 
-CPU, GPU, PROFILER = "cpu", "gpu", "profiler"
-"""Where a stage runs: on CPUs, on a GPU where the cluster has one, or in the actor that measures."""
+CPU, GPU, PROFILER, DEVICE = "cpu", "gpu", "profiler", "device"
+"""Where a stage runs: on CPUs, on a GPU where the cluster has one, in the actor that measures, or in a device's."""
 
 
 @dataclass
 class Chain:
-    """The stages of one cell as far as they are planned: node ids, for the inputs of the next stage."""
+    """The stages of one cell as far as they are planned: node ids, for the inputs of the next stage.
+
+    ``floats`` are the float network's files for a device, by engine.
+    """
 
     nodes: dict[str, str] = field(default_factory=dict)
     inputs: dict[str, dict[str, str]] = field(default_factory=dict)
     network: str | None = None
     root: str | None = None
     root_test: str | None = None
+    floats: Mapping[str, str] = field(default_factory=dict)
 
     def before(self, stage: str) -> str | None:
         """The network that a stage works on, None where the cell does not have the stage."""

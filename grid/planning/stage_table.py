@@ -16,8 +16,8 @@ from grid.planning.output_files import (
     PER_IMAGE,
     SAMPLES,
 )
-from grid.planning.stage import GPU, PROFILER, Stage
-from grid.space.settings import Flat
+from grid.planning.stage import DEVICE, GPU, PROFILER, Stage
+from grid.space.settings import LOCAL, Flat
 from quant.engines.catalog import is_exported
 from quant.recipe import FINETUNED, FLOAT_METHODS, MOST_BITS
 
@@ -234,7 +234,8 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "profile",
         "grid.stages.measure:profile",
-        belongs=lambda settings, given: not _is_control(settings, given),  # the operators of the folded float network
+        # The control has the operators of the folded float network.
+        belongs=lambda settings, given: settings["device"] == LOCAL and not _is_control(settings, given),
         settings=("latency", "float_runtime"),
         inputs=lambda chain: {"network": chain.network, "reference": chain.root},
         version=3,
@@ -243,6 +244,19 @@ STAGES: tuple[Stage, ...] = (
         seconds=8.0,
         columns=columns.latency,
         artifacts=(OPERATORS, LATENCIES),
+    ),
+    Stage(
+        "profile_on_device",
+        "grid.stages.devices.on_device:profile_on_device",
+        belongs=lambda settings, given: settings["device"] != LOCAL and not _is_control(settings, given),
+        settings=("device", "device_accuracy", "device_reference", "latency"),
+        inputs=lambda chain: {"network": chain.network, "simulated": chain.simulated(), **chain.floats},
+        implied=("simulated",),
+        gives_network=False,
+        device=DEVICE,
+        seconds=60.0,
+        columns=columns.on_device,
+        artifacts=(LATENCIES,),
     ),
     Stage(
         "analyze",

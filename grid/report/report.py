@@ -5,6 +5,7 @@ from pathlib import Path
 
 from matplotlib import rc_context
 
+from grid.report.devices.section import devices
 from grid.report.document import Document, Section, pictures
 from grid.report.html import html_page
 from grid.report.inputs import ReportInputs
@@ -29,6 +30,7 @@ SECTIONS: tuple[Callable[[ReportInputs], Section | None], ...] = (
     which_axis_matters,
     against_float_network,
     tradeoff,
+    devices,
     seeds,
     results,
     without_figures,

@@ -48,7 +48,7 @@ SQNR = Measure("sqnr_db", "sqnr_db", "SQNR", "SQNR dB", True, "noise_mse")
 SIZE = Measure("size_mb", "size_mb", "size", "size MB", False)
 LATENCY = Measure("latency", "latency_ratio", "latency", "x float latency", False)
 LATENCY_MS = Measure("latency_ms", "latency_ms_p50", "latency_ms", "p50 ms", False)
-_UNDOTTED = ("engine", "encoder", "merge_branches", "weight_bits")
+_UNDOTTED = ("engine", "encoder", "device", "merge_branches", "weight_bits")
 RECIPE = ("fuse_bn", "granularity", "method")
 UNKNOWN = "unknown"
 """The processor of a latency whose row names none."""

@@ -10,7 +10,7 @@ from grid.results.ranking import SQNR, Row
 from model.files import write_atomically
 
 _SETTINGS = (
-    "cell", "status", "reason", "note", "fuse_bn", "granularity", "method", "engine", "encoder", "seed",
+    "cell", "status", "reason", "note", "fuse_bn", "granularity", "method", "engine", "encoder", "device", "seed",
 )  # fmt: skip
 _COSTS = (
     "float_sites",

@@ -7,7 +7,7 @@ from typing import Any
 
 from grid.planning.plan import Cell, Plan
 from grid.planning.stage_table import stage_named
-from grid.space.settings import groups, switch_of
+from grid.space.settings import LOCAL, groups, switch_of
 from grid.storage.result_store import StageStore
 from quant.recipe import FLOAT_METHODS
 
@@ -44,13 +44,15 @@ def further_axes(plan: Plan) -> list[str]:
     for cell in (*plan.cells, *plan.excluded):
         for key, value in _chosen(cell).items():
             values.setdefault(key, set()).add(value)
-    return [key for key, seen in values.items() if len(seen) > 1 and key not in (*_STANDARD, "network.encoder")]
+    return [
+        key for key, seen in values.items() if len(seen) > 1 and key not in (*_STANDARD, "network.encoder", "device")
+    ]
 
 
 def settings_by_place(plan: Plan) -> tuple[Row, dict[str, Row]]:
     """What all cells of a grid have in common, and by cell what tells it from the others: one value an axis."""
     cells = (*plan.cells, *plan.excluded)
-    axes = (*_STANDARD, "network.encoder", *further_axes(plan))
+    axes = (*_STANDARD, "network.encoder", "device", *further_axes(plan))
     own = {cell.name: {key: value for key, value in _chosen(cell).items() if key in axes} for cell in cells}
     common = dict(cells[0].settings) if cells else {}
     for cell in cells:
@@ -72,6 +74,7 @@ def _chosen(cell: Cell) -> Row:
 def _settings(cell: Cell) -> Row:
     row: Row = {"cell": cell.name, **{key: cell.settings.get(key) for key in _STANDARD}}
     row["encoder"] = cell.settings["network.encoder"]
+    row["device"] = cell.settings.get("device", LOCAL)  # runs of before have no other
     if row["method"] in FLOAT_METHODS:
         row["method"], row["granularity"] = "fp32", None
         row["engine"] = cell.relevant.get("engine")
@@ -104,7 +107,7 @@ def commands(plan: Plan, command: str) -> dict[str, str]:
 
     A cell of this name is then in the results; float baselines stand beside it as in the grid.
     """
-    varied = [key for key in (*_STANDARD, *further_axes(plan)) if key != "seed"]
+    varied = [key for key in (*_STANDARD, "device", *further_axes(plan)) if key != "seed"]
     seeds = {cell.settings["seed"] for cell in plan.cells}
     found = {}
     for cell in plan.cells:

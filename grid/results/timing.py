@@ -125,7 +125,7 @@ def with_engine_ratios(rows: Sequence[Row]) -> list[Row]:
 
     Of PyTorch's kernels that is the fastest of its float baselines in the grid, of an engine with files its own float
     file, on the same processor. Intervals are combined in logarithms, as of independent figures; where one of the two
-    is unknown, so is that of the ratio.
+    is unknown, so is that of the ratio. A device times both in turns: its rows have the ratio already.
     """
     floats: dict[tuple[str, str | None, Any], Row] = {}
     for row in rows:
@@ -137,7 +137,7 @@ def with_engine_ratios(rows: Sequence[Row]) -> list[Row]:
     found = []
     for row in rows:
         reference = floats.get(_place(row))
-        if reference is None or value(row, "latency_ratio") is None:
+        if reference is None or value(row, "latency_ratio") is None or row.get("timed_beside"):
             found.append(row)
             continue
         ratio, low, high = (1.0, 1.0, 1.0) if row is reference else _quotient(row, reference)

@@ -129,6 +129,7 @@ class RunFiles:
             return {cell: path for cell, path in paths.items() if path.exists()}
 
         images = files(ok, "evaluate", PER_IMAGE)
+        latencies = files(timed, "profile", LATENCIES) | files(timed, "profile_on_device", LATENCIES)
         histories = {cell: history(cells[cell], store) for cell in int8 if "finetune" in cells[cell].nodes}
         inputs = ReportInputs(
             rows,
@@ -142,7 +143,7 @@ class RunFiles:
             margins=measures.margins if margins is None else margins,
             analyses={row["cell"]: Path(row["analysis"]) for row in rows if row.get("analysis") and not row["same_as"]},
             histories=histories,
-            latencies=files(timed, "profile", LATENCIES),
+            latencies=latencies,
             commands=commands(self.plan, str(self.context["command"])),
             pack=pack_of(store.root, self.context),
             task=self.task,

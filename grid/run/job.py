@@ -3,12 +3,13 @@
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
+from grid.devices.address import Device, read_devices
 from grid.paths import ROOMS_CHECKPOINTS
 from grid.planning.combinations import network_of
 from grid.planning.plan import Plan, make_plan
@@ -24,6 +25,7 @@ from grid.run.progress import say
 from grid.scheduling.cores import own_cores
 from grid.scheduling.resources import Resources
 from grid.space.search_space import Preferred, SearchSpace, load_space, of_task
+from grid.space.settings import LOCAL
 from grid.stages.work import Context
 from grid.storage.copies import kept_copy
 from grid.storage.disk import require_writable
@@ -39,6 +41,7 @@ from model.network.user_network import OWN, register_network
 from model.progress import duration
 from model.tasks.load import task_facts, task_settings
 from model.tasks.networks import network_for, network_of_task
+from quant.engines.catalog import ON_DEVICES
 
 _REWRITTEN_S = 0.1  # between two states of a line on a terminal
 
@@ -101,6 +104,7 @@ def prepare(options: Options) -> Job:
     resources = Resources() if options.dry_run else _resources(options)
     seeds = None if options.seeds is None else read_seeds(options.seeds)
     storage, remote = open_storage(options.storage)
+    devices = read_devices(options.device)
     named = _named_network(options)
     told = [f"network.encoder={named}"] if named else []
     preferred = Preferred(*task_settings(options.task))
@@ -119,6 +123,7 @@ def prepare(options: Options) -> Job:
     network, branched, checkpoint, checkpoint_network = tried
     sha256 = checkpoint_sha256(checkpoint) if checkpoint else None
     plan = make_plan(space, sha256, pack.fingerprint, checkpoint_network, branched)
+    _require_devices(plan, devices)
     if not options.resume:  # a run of before this check still ends
         require_init_used(space, plan, options.checkpoint or "the checkpoint that ships")
     if options.checkpoint and checkpoint_network and not any(node.stage == "load" for node in plan.nodes):
@@ -138,6 +143,7 @@ def prepare(options: Options) -> Job:
         stall_s=stall_s,
         remote=remote,
         cache=space.pack.cache,
+        devices=devices,
     )
     return Job(
         options=options,
@@ -154,6 +160,18 @@ def prepare(options: Options) -> Job:
         costs=Costs(store, pack.size("train")),
         console=console,
     )
+
+
+def _require_devices(plan: Plan, devices: Sequence[Device]) -> None:
+    """Raise InputError for a device that no cell can use, or that has no address."""
+    known = {device.label for device in devices}
+    for label in sorted({str(cell.settings["device"]) for cell in plan.cells} - known - {LOCAL}):
+        expected = "one that --device names" if not known else f"one of {', '.join(sorted(known))}"
+        raise InputError("device", "has no address", expected, "--device NAME=ssh://user@host", value=repr(label))
+    for label in sorted(known - {str(cell.settings["device"]) for cell in plan.cells if cell.nodes}):
+        problem = "has nothing to measure: no engine of this grid runs there"
+        expected = f"one of {', '.join(ON_DEVICES)}"
+        raise InputError(f"--device {label}", problem, expected, f"Add --set engine={ON_DEVICES[0]}.")
 
 
 def _resources(options: Options) -> Resources:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from grid.devices.address import labels, read_devices
 from grid.run.saved_command import FILE, read_arguments
 from grid.secrets import MASK, masked
 from grid.space.search_space import is_name
@@ -29,7 +30,7 @@ _ONLY_GRIDS = {"dry_run": ACTIONS, "run_name": _ALONE}
 _OF_ONE_COMMAND = (*ACTIONS, "input_size", "engine", "out", "resume", "dry_run", "run_name")
 _NOT_SAVED = (*_OF_ONE_COMMAND, "storage")
 _NOT_REPEATED = (*_OF_ONE_COMMAND, "tracking_uri", "register", "retries", "stall_minutes")
-_LISTS = ("set", "margin")
+_LISTS = ("set", "margin", "device")
 """Flags that may be given several times."""
 _NOT_EMPTY = ("resume", "report", "sync", "export", "inspect_network", "run_name", "register")
 
@@ -49,6 +50,7 @@ class Options:
     resume: str | None
     tracking_uri: str | None
     address: str | None
+    device: tuple[str, ...]
     cpus_per_trial: int
     gpus_per_trial: float
     retries: int
@@ -77,7 +79,9 @@ class Options:
     @property
     def overrides(self) -> tuple[str, ...]:
         """Settings as ``KEY=VALUE``: those of ``--set``, and those that have flags of their own."""
-        return (*self.set, "analyze=true") if self.analyze else self.set
+        devices = labels(self.device, read_devices(self.device))
+        named = [f"device=[{', '.join(devices)}]"] if devices else []
+        return (*named, *self.set, *(["analyze=true"] if self.analyze else []))
 
 
 def parse(arguments: list[str]) -> Options:
@@ -146,6 +150,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--resume", metavar="NAME", help="continue this run; finished stages are kept")
     add("--tracking-uri", metavar="URI", help="MLflow store (default: SQLite in the storage)")
     add("--address", metavar="auto|HOST:PORT", help="connect to a running Ray cluster")
+    text = "where latency is measured: local (default), [NAME=]ssh://user@host, adb:SERIAL or a file (docs/devices.md)"
+    add("--device", action="append", default=[], metavar="ADDRESS|FILE", help=text)
     add("--cpus-per-trial", type=int, default=1, metavar="N", help="CPUs and torch threads of a trial")
     add("--gpus-per-trial", type=float, default=1.0, metavar="X", help="of a training trial, if any GPU")
     text = "of a stage whose worker died, hung or ran out of memory"

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shlex
 
+from grid.devices.greeting import who_is_there
 from grid.report.terminal import summary
 from grid.results.comparisons.evidence import Evidence
 from grid.results.comparisons.margins import Margins
@@ -47,12 +48,14 @@ def compute(job: Job, recorder: Recorder) -> RunOutcome:
     live = LiveResults(recorder.files, job.store, recorder.record_later, job.say, recorder.open_later)
     if not progress.to_do:
         return outcome
+    for text in who_is_there(job.context.devices):
+        job.say(f"device     {text}")
     from grid.scheduling.tune import cluster, run_plan  # imports Ray
 
     try:
         with progress:
             for starts_left in range(job.resources.retries, -1, -1):
-                with cluster(job.resources) as dashboard:
+                with cluster(job.resources, [one.label for one in job.context.devices]) as dashboard:
                     job.say(f"dashboard  {dashboard.how_to_open()}\nmetrics    {' '.join(dashboard.metrics_urls)}")
                     outcome = run_plan(job.plan, job.context, job.resources, Listeners(progress, live))
                 if not outcome.ray_died:

@@ -4,7 +4,7 @@ import heapq
 from collections.abc import Callable, Collection, Iterator
 
 from grid.planning.plan import Node, Plan
-from grid.planning.stage import PROFILER
+from grid.planning.stage import DEVICE, PROFILER
 from grid.planning.stage_table import stage_named
 
 
@@ -23,7 +23,7 @@ class NodeQueue:
             node.id: {upstream for _, upstream in node.inputs} - set(done) for node in self.waiting.values()
         }
         self._users: dict[str, list[str]] = {}
-        self._ready: dict[bool, list[tuple[float, int, str]]] = {False: [], True: []}
+        self._ready: dict[str, list[tuple[float, int, str]]] = {}
         self._order = {node.id: number for number, node in enumerate(plan.nodes)}
         for node_id, missing in self._missing.items():
             for upstream in missing:
@@ -32,19 +32,26 @@ class NodeQueue:
                 self._push(node_id)
         self.work_left = sum(not _measures(node) for node in self.waiting.values())
 
-    def take(self, may_measure: bool, is_sound: Callable[[Node], bool], measure_first: bool = False) -> Node | None:
+    def take(
+        self,
+        may_measure: bool,
+        is_sound: Callable[[Node], bool],
+        measure_first: bool = False,
+        devices: Collection[str] = (),
+    ) -> Node | None:
         """Remove and return the most urgent node that is ready; None where there is none.
 
-        ``may_measure``: whether a measurement may be it; ``measure_first``: whether it goes before all others, of
-        which none is less urgent. A node whose inputs are not ``is_sound`` any more stays, and is never ready again.
+        ``may_measure``: whether a measurement of this machine may be it; ``measure_first``: whether it goes before all
+        others, of which none is less urgent. What one of the ``devices`` that idle is to measure comes first of all. A
+        node whose inputs are not ``is_sound`` any more stays, and is never ready again.
         """
-        heaps = [self._ready[measures] for measures in ((False, True) if may_measure else (False,))]
+        lanes = {"": 1, **({PROFILER: 0 if measure_first else 1} if may_measure else {}), **dict.fromkeys(devices, 0)}
 
-        def place(heap: list[tuple[float, int, str]]) -> tuple[bool, tuple[float, int, str]]:
-            return not (measure_first and heap is self._ready[True]), heap[0]
+        def place(lane: str) -> tuple[int, tuple[float, int, str]]:
+            return lanes[lane], self._ready[lane][0]
 
-        while heap := min((heap for heap in heaps if heap), key=place, default=None):
-            _, _, node_id = heapq.heappop(heap)
+        while (lane := min((one for one in lanes if self._ready.get(one)), key=place, default=None)) is not None:
+            _, _, node_id = heapq.heappop(self._ready[lane])
             if node_id in self.waiting and is_sound(self.waiting[node_id]):
                 return self.remove(node_id)
         return None
@@ -73,11 +80,16 @@ class NodeQueue:
 
     def _push(self, node_id: str) -> None:
         entry = (-self._behind[node_id], self._order[node_id], node_id)
-        heapq.heappush(self._ready[_measures(self.waiting[node_id])], entry)
+        heapq.heappush(self._ready.setdefault(_lane(self.waiting[node_id]), []), entry)
+
+
+def _lane(node: Node) -> str:
+    """What a node waits for: empty for any worker, the actor that measures here, or the label of a device."""
+    return {PROFILER: PROFILER, DEVICE: str(node.settings.get("device"))}.get(node.device, "")
 
 
 def _measures(node: Node) -> bool:
-    return node.device == PROFILER
+    return node.device in (PROFILER, DEVICE)
 
 
 def seconds_behind(plan: Plan, train_images: int) -> dict[str, float]:

@@ -4,7 +4,7 @@ import socket
 from dataclasses import dataclass
 
 from grid.planning.plan import Node
-from grid.planning.stage import GPU, PROFILER
+from grid.planning.stage import DEVICE, GPU, PROFILER
 from grid.scheduling.cores import own_cores
 from grid.scheduling.topology import physical_cores
 from model.errors import InputError
@@ -36,7 +36,9 @@ class Resources:
             _check_answers(str(self.address))
 
     def of(self, node: Node, total: dict[str, float]) -> dict[str, float]:
-        """CPUs and GPUs that one node gets on a cluster that has ``total``."""
+        """CPUs and GPUs that one node gets on a cluster that has ``total``, or the device that it is measured on."""
+        if node.device == DEVICE and total.get(device_resource(str(node.settings["device"])), 0) > 0:
+            return {device_resource(str(node.settings["device"])): 1.0}
         if node.device == PROFILER and total.get(PROFILER, 0) > 0:
             # A custom resource of Ray: where it is, only nodes with it measure, one network at a time each.
             return {PROFILER: 1.0}  # its actor leases cores there by itself
@@ -47,6 +49,11 @@ class Resources:
         if node.device == GPU and total.get("GPU", 0) > 0 and self.gpus_per_trial > 0:
             return {"CPU": float(self.cpus_per_trial), "GPU": self.gpus_per_trial}
         return {"CPU": float(self.cpus_per_trial)}
+
+
+def device_resource(label: str) -> str:
+    """What Ray calls a device as a resource: the host that reaches it has one of it."""
+    return f"{DEVICE}:{label}"
 
 
 def has_few_cores(total: dict[str, float]) -> bool:

@@ -9,12 +9,12 @@ from ray.tune.search import Searcher
 
 from grid.planning.names import names_by_key, trial_name
 from grid.planning.plan import Node, Plan
-from grid.planning.stage import PROFILER
+from grid.planning.stage import DEVICE, PROFILER
 from grid.planning.users import users_by_node, users_named
 from grid.scheduling.calls import Calls
 from grid.scheduling.listener import Listener
 from grid.scheduling.node_queue import NodeQueue
-from grid.scheduling.resources import Resources, has_few_cores
+from grid.scheduling.resources import Resources, device_resource, has_few_cores
 from grid.stages.watchdog import hung_log
 from grid.storage.result_store import StageStore
 
@@ -46,6 +46,7 @@ class TrieSearcher(DriverOnly, Searcher):
         self.store, self.resources, self.listener = store, resources, listener
         done = store.verify_all(node.id for node in plan.nodes)
         self.queue = NodeQueue(plan, done, train_images)
+        self.devices = sorted({str(node.settings["device"]) for node in plan.nodes if node.device == DEVICE})
         self.running: dict[str, Node] = {}
         self.reasons: dict[str, str] = {}
         self.failures: dict[str, str] = {}
@@ -185,9 +186,9 @@ class TrieSearcher(DriverOnly, Searcher):
 
     def _called(self) -> int:
         """How many stages wait for a worker as the kept ones are; those that measure by a resource have their own."""
-        measuring = bool(self.running) and bool(ray.cluster_resources().get(PROFILER))
+        total = ray.cluster_resources() if self.running else {}
         waiting = (node for one, node in self.running.items() if one not in self.started)
-        return sum(not (measuring and node.device == PROFILER) for node in waiting)
+        return sum(not (self.resources.of(node, total).keys() <= {PROFILER, _device(node)}) for node in waiting)
 
     def _call_idle(self) -> None:
         """Call as many waiting workers as there are stages for, but none before all are up; all if no stage is left."""
@@ -237,10 +238,20 @@ class TrieSearcher(DriverOnly, Searcher):
         may_measure = quiet or not has_few_cores(total)
         measuring = sum(node.device == PROFILER for node in self.running.values())
         first = measuring < _AHEAD * int(total.get(PROFILER, 0))
-        return self.queue.take(may_measure, lambda node: all(self.store.has(one) for _, one in node.inputs), first)
+        busy = Counter(_device(node) for node in self.running.values())
+        disturbs = measuring and has_few_cores(total)  # the host compares outputs
+        devices = [] if disturbs else [one for one in self.devices if busy[device_resource(one)] < _AHEAD]
+        return self.queue.take(
+            may_measure, lambda node: all(self.store.has(one) for _, one in node.inputs), first, devices
+        )
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the store is the only truth."""
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing: the store is the only truth."""
+
+
+def _device(node: Node) -> str:
+    """The resource of the device that measures a node; empty where none does."""
+    return device_resource(str(node.settings["device"])) if node.device == DEVICE else ""

@@ -9,7 +9,7 @@ import signal
 import tempfile
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -38,11 +38,12 @@ from grid.planning.plan import Node, Plan
 from grid.planning.stage import PROFILER
 from grid.scheduling.calls import ActorCalls, FileCalls
 from grid.scheduling.cores import own_cores
+from grid.scheduling.devices import DeviceActors
 from grid.scheduling.listener import Listener, Listeners
 from grid.scheduling.metrics import GridMetrics
 from grid.scheduling.outcome import RunOutcome
 from grid.scheduling.profiler import Profilers
-from grid.scheduling.resources import Resources
+from grid.scheduling.resources import Resources, device_resource
 from grid.scheduling.searcher import IDLE, DriverOnly, TrieSearcher
 from grid.scheduling.shared_mapping import SharedMapping
 from grid.scheduling.worker import stage_trial
@@ -71,14 +72,15 @@ class Dashboard:
 
 
 @contextlib.contextmanager
-def cluster(resources: Resources) -> Iterator[Dashboard]:
-    """Start Ray here, or connect to ``resources.address``; leave it at the end."""
+def cluster(resources: Resources, devices: Iterable[str] = ()) -> Iterator[Dashboard]:
+    """Start Ray here, with the ``devices`` as resources, or connect to ``resources.address``; leave it at the end."""
     found = ray.init(
         address=resources.address or "local",  # None would join a cluster that happens to run here
         runtime_env=_SENT_CODE if resources.address else None,
         include_dashboard=None if resources.address else True,
         dashboard_host="127.0.0.1",
         num_cpus=None if resources.address else len(own_cores()),
+        resources=None if resources.address else {device_resource(label): 1.0 for label in devices} or None,
         log_to_driver=False,
         logging_level=logging.ERROR,
         ignore_reinit_error=False,
@@ -145,7 +147,8 @@ def run_plan(plan: Plan, context: Context, resources: Resources, listener: Liste
         searcher.keep_workers(workers, ActorCalls() if context.remote else FileCalls(Path(calls.name)))
     cores = None if resources.address else own_cores()  # of a cluster, each machine knows its own
     measures = any(node.device == PROFILER for node in plan.nodes)
-    profilers = Profilers(cores) if measures else None
+    measuring: list[Profilers | DeviceActors] = [Profilers(cores)] if measures else []
+    measuring.append(DeviceActors(plan.nodes))
     home = ray.get_runtime_context().get_node_id()
     shared_nodes, shared_names = SharedMapping(nodes), SharedMapping(names)
     trainable = partial(stage_trial, nodes=shared_nodes, names=shared_names, context=context, cores=cores, home=home)
@@ -164,7 +167,7 @@ def run_plan(plan: Plan, context: Context, resources: Resources, listener: Liste
             name="tune",
             storage_path=state.name,
             verbose=0,
-            callbacks=[_Events(searcher, metrics, nodes, profilers, resources.address is None)],
+            callbacks=[_Events(searcher, metrics, nodes, measuring, resources.address is None)],
             failure_config=tune.FailureConfig(max_failures=resources.retries),
             checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
         ),
@@ -178,8 +181,8 @@ def run_plan(plan: Plan, context: Context, resources: Resources, listener: Liste
         except Exception as error:
             searcher.stop(storage_problem(context.storage) or _driver_failure(context.storage, error))
     metrics.refresh(now=True)
-    if profilers is not None:
-        profilers.stop()
+    for actors in measuring:
+        actors.stop()
     return RunOutcome(searcher.failures, searcher.stopped)
 
 
@@ -199,11 +202,11 @@ class _Events(DriverOnly, tune.Callback):
         searcher: TrieSearcher,
         metrics: GridMetrics,
         nodes: dict[str, Node],
-        profilers: Profilers | None,
+        measuring: Sequence[Profilers | DeviceActors],
         alone: bool,
     ) -> None:
-        """``alone``: no node will join this Ray."""
-        self.searcher, self.metrics, self.nodes, self.profilers = searcher, metrics, nodes, profilers
+        """``measuring``: the actors of what measures; ``alone``: no node will join this Ray."""
+        self.searcher, self.metrics, self.nodes, self.measuring = searcher, metrics, nodes, measuring
         self.alone, self.looked_at = alone, time.monotonic()
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
@@ -212,8 +215,9 @@ class _Events(DriverOnly, tune.Callback):
             self.looked_at = time.monotonic()
             if not any(node["Alive"] for node in ray.nodes()):
                 raise RayDied
-        if self.profilers is not None and self.searcher.attempts:  # not before a stage runs: workers come first
-            self.profilers.refresh()
+        if self.searcher.attempts:  # not before a stage runs: workers come first
+            for actors in self.measuring:
+                actors.refresh()
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         self.searcher.on_trial_start(trial.trial_id)

@@ -16,9 +16,10 @@ from ray.exceptions import RayError, RayTaskError
 
 from grid.planning.names import cells_of, write_failure
 from grid.planning.plan import Node
-from grid.planning.stage import PROFILER
+from grid.planning.stage import DEVICE, PROFILER
 from grid.scheduling.calls import wait_until_called
 from grid.scheduling.cores import on_own_cores
+from grid.scheduling.devices import run_on_device
 from grid.scheduling.profiler import profiler_of
 from grid.scheduling.searcher import IDLE
 from grid.stages.run import run_node
@@ -80,6 +81,12 @@ def _compute(
             ray.get(profiler.run.remote(node, context))
         except RayTaskError as error:
             raise error.cause from None  # of the stage itself, not of Ray
+        return
+    if node.device == DEVICE:
+        try:
+            run_on_device(node, context, _Reporter())
+        except RayTaskError as error:
+            raise error.cause from None
         return
     # A node may be told to have GPUs that torch cannot use.
     gpu = ray.get_runtime_context().get_accelerator_ids().get("GPU") and torch.cuda.is_available()

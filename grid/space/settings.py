@@ -11,7 +11,7 @@ from typing import Any
 from model.errors import require_one_of, require_range
 from model.network.spec import NetworkSpec
 from model.training import TrainSpec
-from quant.engines.catalog import FLOAT_RUNTIMES
+from quant.engines.catalog import FLOAT_RUNTIMES, ON_DEVICES
 from quant.recipe import (
     ENGINES,
     GRANULARITIES,
@@ -28,6 +28,8 @@ from quant.recipe import (
     RoundingSpec,
 )
 
+LOCAL = "local"
+"""The device that is the machine the grid runs on, where its profiling actor measures."""
 Scalar = bool | int | float | str | None
 Flat = dict[str, Scalar]
 REPLACED = {
@@ -64,6 +66,8 @@ class Settings:
 
     ``merge_branches`` makes one convolution of branches that a network was trained with, where it has any.
     ``float_runtime`` is how PyTorch runs a float network that is timed: int8 networks and files ignore it.
+    ``device`` is where latency is measured, ``device_reference`` the engine whose float file others are compared with
+    there, and ``device_accuracy`` says whether the whole test set runs there, too.
     """
 
     fuse_bn: bool = False
@@ -72,6 +76,9 @@ class Settings:
     weight_bits: int = 8
     engine: str = "qnnpack"
     float_runtime: str = "eager"
+    device: str = LOCAL
+    device_reference: str = ON_DEVICES[0]
+    device_accuracy: bool = False
     merge_branches: bool = True
     seed: int = 0
     network: NetworkSpec = field(default_factory=NetworkSpec)
@@ -92,6 +99,7 @@ class Settings:
         require_range("weight_bits", self.weight_bits, LEAST_BITS, MOST_BITS)
         require_one_of("engine", self.engine, ENGINES)
         require_one_of("float_runtime", self.float_runtime, FLOAT_RUNTIMES)
+        require_one_of("device_reference", self.device_reference, ON_DEVICES)
         require_range("seed", self.seed, 0, 2**32 - 1)
 
 

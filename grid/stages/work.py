@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from grid.devices.address import Device
 from grid.planning.plan import Node
 from grid.space.settings import read_group
 from grid.storage.remote import Remote
@@ -28,7 +29,8 @@ class Context:
 
     ``network`` and ``task`` are files of the user's own, where the grid has them. ``stall_s``: a stage that makes no
     progress for so many seconds ends its process (None: never). With a ``remote`` the paths are those of the driver's
-    copy of it, and every machine has its own. ``cache`` is where training keeps its images.
+    copy of it, and every machine has its own. ``cache`` is where training keeps its images. ``devices`` are those that
+    the command line names, beside this machine.
     """
 
     storage: Path
@@ -40,6 +42,14 @@ class Context:
     stall_s: float | None = None
     remote: Remote | None = None
     cache: str = "auto"
+    devices: tuple[Device, ...] = ()
+
+    def device_called(self, label: str) -> Device:
+        """A device by the value of the setting; raises StageError where the command line names none."""
+        for device in self.devices:
+            if device.label == label:
+                return device
+        raise StageError(f"device {label!r} is unknown: --device names it")
 
     def stages(self) -> StageStore:
         """The store of finished stages."""

@@ -78,6 +78,12 @@ def card_output(network: nn.Module, spec: NetworkSpec, facts: TaskFacts) -> dict
     return told[0] if outputs.kind == "tensor" else told
 
 
+def output_scales(network: fx.GraphModule) -> list[float | None]:
+    """The step between two levels of each output of a prepared network; None of one that is not rounded."""
+    levels = [_levels(_module(network, node)) for node in output_nodes(network)]
+    return [None if found is None else found["scale"] for found in levels]
+
+
 def _meaning(facts: TaskFacts) -> Mapping[str, Any]:
     if facts.name == DEPTH:
         return {"metres": f"times {MAX_DEPTH_M:g}"}

@@ -13,6 +13,8 @@ REVISIONS = {"x86": 2}
 """Raised where the same recipe gives other results on an engine than before: only its stages are computed again."""
 PACKAGES = {"xnnpack": ("executorch", "torchao"), "onnxruntime": ("onnxruntime", "onnx", "onnxscript")}
 """Engines that run a file of their own, and the packages that write it; the first of them runs it."""
+ON_DEVICES = ("onnxruntime", "litert")
+"""Engines whose files run on a device without PyTorch."""
 FLOAT_RUNTIMES = ("eager", "channels_last", "compiled")
 """How PyTorch runs a float network: as it is, with channels innermost in memory, or through ``torch.compile``."""
 INSTALL = "pip install -r requirements-engines.txt"

@@ -69,8 +69,8 @@ class Evidence:
         )
 
     def _drawn(self, group: Sequence[Row]) -> tuple[tuple[str, ...], ...]:
-        """What was drawn, whichever engine runs it; a row that does not show all that it differs in stands alone."""
-        axes = [axis for axis in self._axes if axis != "engine"]
+        """What was drawn, whatever runs it; a row that does not show all that it differs in stands alone."""
+        axes = [axis for axis in self._axes if axis not in ("engine", "device")]
         return tuple(place_of(row, axes) if row["cell"] in self._alone else (row["cell"],) for row in group)
 
     def _members(self, name: str) -> list[Row]:

@@ -7,6 +7,7 @@ import pytest
 from grid.planning.plan import Plan
 from grid.planning.stage import PROFILER
 from grid.scheduling import tune as schedule
+from grid.scheduling.resources import device_resource
 from grid.scheduling.tune import Resources, TrieSearcher
 from grid.storage.result_store import StageStore
 from tests.grid.scheduling.events import Events
@@ -29,10 +30,16 @@ def machine(store, monkeypatch) -> Callable[..., Machine]:
     """Makes a machine with a searcher, without Ray."""
 
     def make(
-        plan: Plan, cpus: float = 2, gpus: float = 0, resources: Resources | None = None, profilers: float = 0
+        plan: Plan,
+        cpus: float = 2,
+        gpus: float = 0,
+        resources: Resources | None = None,
+        profilers: float = 0,
+        devices: tuple[str, ...] = (),
     ) -> Machine:
         total = {"CPU": float(cpus)} | ({"GPU": float(gpus)} if gpus else {})
         total |= {PROFILER: float(profilers)} if profilers else {}
+        total |= {device_resource(label): 1.0 for label in devices}
         monkeypatch.setattr(schedule.ray, "cluster_resources", lambda: total)
         searcher = TrieSearcher(plan, store, resources or Resources(), Events(), train_images=12)
         return Machine(searcher, plan, store, cpus)

@@ -7,6 +7,8 @@ from grid.scheduling.tune import Resources
 from tests.grid.scheduling.machine import FULL
 from tests.grid.tiny import put, space_of, world
 
+ON_DEVICE = "{method: [ptq], granularity: [per_channel, per_tensor], fuse_bn: [true], engine: [onnxruntime]}"
+
 
 def test_the_longest_chain_goes_first(machine, plan, store):
     tune = machine(plan, 16)
@@ -125,3 +127,35 @@ def test_a_measurement_asks_for_no_more_cpus_than_there_are_and_would_wait_for_e
 
 
 pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.mark.parametrize("cpus", [2, 16])
+def test_a_device_measures_as_soon_as_it_can_and_two_of_its_networks_are_at_hand(
+    machine, store, tmp_path, tmp_path_factory, cpus
+):
+    pytest.importorskip("onnxruntime")
+    overrides = ("device=[local, pi]", "equalize=false", "rounding=false")
+    plan = world(tmp_path_factory).plan(space_of(tmp_path, ON_DEVICE, overrides=overrides))
+    for node in plan.nodes:
+        if node.stage in ("load", "fuse", "calibrate", "correct_bias", "convert"):
+            put(store, node)
+    tune = machine(plan, cpus, devices=("pi",))
+    tune.fill(most=3)
+    assert [config["stage"] for config in tune.trials.values()] == ["profile_on_device"] * 2 + ["evaluate"]
+    assert [config["resources"] for config in tune.trials.values()][:2] == [{"device:pi": 1.0}] * 2
+
+
+def test_on_few_cores_devices_wait_while_this_machine_measures(machine, store, tmp_path, tmp_path_factory):
+    pytest.importorskip("onnxruntime")
+    overrides = ("device=[local, pi]", "equalize=false", "rounding=false")
+    plan = world(tmp_path_factory).plan(space_of(tmp_path, ON_DEVICE, overrides=overrides))
+    for node in plan.nodes:
+        if node.device == "cpu" or node.device == "gpu":
+            put(store, node)
+    tune = machine(plan, 2, devices=("pi",))
+    while not tune.over:
+        tune.fill(most=3)
+        assert "profile" not in tune.stages() or len(tune.stages()) == 1
+        if tune.trials:
+            tune.end(min(tune.trials))
+    assert set(tune.order) >= {node.id for node in plan.nodes if node.device in ("profiler", "device")}

@@ -1,0 +1,176 @@
+"""The wire to a device: commands with input and output, and files, over the system's own ``ssh`` and ``adb``.
+
+Commands are run by the device's shell. They are fixed texts of this package; paths in them are quoted.
+"""
+
+import contextlib
+import os
+import queue
+import shlex
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from grid.devices.address import ADB, SSH, Device
+
+CONNECT_S = 15
+"""How long a connection may take, and how long a device may be silent on one before it is given up."""
+_SSH = (
+    "-T",
+    *("-o", "BatchMode=yes"),  # nobody is there to type a password
+    *("-o", "StrictHostKeyChecking=yes"),
+    *("-o", f"ConnectTimeout={CONNECT_S}"),
+    *("-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3"),
+    *("-o", "LogLevel=ERROR"),
+)
+SSH_CONFIG = "QUANTIZATION_GRID_SSH_CONFIG"
+"""A variable that names a configuration for ssh in place of the user's own."""
+_SSH_FAILED = 255
+_LOST = ("closed", "timed out", "refused", "no route", "unreachable", "broken pipe", "reset", "timeout", "not respond")
+_LOST_ADB = ("not found", "offline", "no devices", "closed", "cannot connect", "unauthorized")
+_FULL = ("no space left on device", "disk quota exceeded")
+
+
+class DeviceError(RuntimeError):
+    """What went wrong with a device, in one line that says what to do."""
+
+
+class DeviceLost(DeviceError):
+    """The device cannot be reached, or has gone."""
+
+
+class Transport:
+    """The wire to one device; every call is a connection of its own."""
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        tool = {SSH: "ssh", ADB: "adb"}.get(device.kind)
+        if tool and shutil.which(tool) is None:
+            package = {"ssh": "openssh-client", "adb": "adb"}[str(tool)]
+            raise DeviceError(f"{device.name}: there is no {tool} on this machine; apt-get install {package}")
+
+    def run(self, command: str, content: bytes | Path = b"", timeout_s: float = 60.0) -> bytes:
+        """What a command writes; ``content`` is its input. Raises DeviceError."""
+        lines: list[bytes] = []
+        self.follow(command, lines.append, content, timeout_s)
+        return b"".join(lines)
+
+    def follow(
+        self, command: str, heard: Callable[[bytes], None], content: bytes | Path = b"", silence_s: float = 60.0
+    ) -> None:
+        """Run a command and pass on each line that it writes; raises DeviceError, also after ``silence_s`` of none."""
+        with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as complaints:
+            if isinstance(content, bytes):
+                given.write(content)
+                given.seek(0)
+            with contextlib.ExitStack() as stack:
+                source = given if isinstance(content, bytes) else stack.enter_context(content.open("rb"))
+                process = subprocess.Popen(
+                    self._argv(command),
+                    stdin=source,
+                    stdout=subprocess.PIPE,
+                    stderr=complaints,
+                    start_new_session=True,
+                )
+                try:
+                    self._pass_on(process, heard, silence_s)
+                finally:
+                    _end(process)
+            complaints.seek(0)
+            self._judge(process.returncode, complaints.read().decode(errors="replace"))
+
+    def put(self, file: Path, path: str, timeout_s: float = 600.0) -> None:
+        """Copy a file to ``path`` in the device's folder, whole or not at all."""
+        part = shlex.quote(f"{path}.part")
+        self.run(f"{self.at_home} && cat > {part} && mv {part} {shlex.quote(path)}", file, timeout_s)
+
+    def get(self, path: str, timeout_s: float = 600.0) -> bytes:
+        """The content of a file in the device's folder."""
+        return self.run(f"{self.at_home} && cat {shlex.quote(path)}", timeout_s=timeout_s)
+
+    @property
+    def at_home(self) -> str:
+        """The beginning of a command that runs in the device's folder."""
+        folder = shlex.quote(self.device.folder)
+        return f"mkdir -p {folder} && cd {folder}"
+
+    def _argv(self, command: str) -> list[str]:
+        device = self.device
+        if device.kind == SSH:
+            config = ["-F", os.environ[SSH_CONFIG]] if os.environ.get(SSH_CONFIG) else []
+            port = ["-p", str(device.port)] if device.port else []
+            return ["ssh", *config, *_SSH, *port, "--", device.host, command]
+        if device.kind == ADB:
+            return ["adb", "-s", device.host, "shell", "-T", command]
+        return ["sh", "-c", command]
+
+    def _pass_on(self, process: "subprocess.Popen[bytes]", heard: Callable[[bytes], None], silence_s: float) -> None:
+        lines: queue.Queue[bytes | None] = queue.Queue()
+
+        def read() -> None:
+            assert process.stdout is not None
+            for line in process.stdout:
+                lines.put(line)
+            lines.put(None)
+
+        threading.Thread(target=read, daemon=True).start()
+        while True:
+            try:
+                line = lines.get(timeout=silence_s)
+            except queue.Empty:
+                raise DeviceLost(f"{self.device.name}: said nothing for {silence_s:g} s and was given up") from None
+            if line is None:
+                break
+            heard(line)
+        try:
+            process.wait(timeout=silence_s)
+        except subprocess.TimeoutExpired:
+            raise DeviceLost(f"{self.device.name}: did not end within {silence_s:g} s and was given up") from None
+
+    def _judge(self, status: int, complaints: str) -> None:
+        """Raise what a status other than 0 means."""
+        if status == 0:
+            return
+        name, text = self.device.name, _last_line(complaints)
+        lower = complaints.lower()
+        if self.device.kind == SSH and status == _SSH_FAILED:
+            raise self._ssh_failure(complaints, text)
+        if self.device.kind == ADB and text.startswith(("error:", "adb:")) and any(one in lower for one in _LOST_ADB):
+            hint = "Allow this computer on its screen" if "unauthorized" in lower else "`adb devices` lists those there"
+            raise DeviceLost(f"{name}: adb does not reach it ({text}). {hint}.")
+        if any(one in lower for one in _FULL):
+            raise DeviceError(f"{name}: its disk is full ({text}). Make room, or remove {self.device.folder} there.")
+        raise DeviceError(f"{name}: a command ended with status {status}" + (f" ({text})" if text else ""))
+
+    def _ssh_failure(self, complaints: str, text: str) -> DeviceError:
+        name, device = self.device.name, self.device
+        lower = complaints.lower()
+        port = f"-p {device.port} " if device.port else ""
+        if "host identification has changed" in lower:
+            host = f"[{device.host.rpartition('@')[2]}]:{device.port}" if device.port else device.host
+            hint = f"If that is right: ssh-keygen -R '{host.rpartition('@')[2] if not device.port else host}'"
+            return DeviceError(f"{name}: its host key is not the one that ssh knows; nothing was sent. {hint}")
+        if "host key verification failed" in lower or "no matching host key" in lower:
+            return DeviceError(f"{name}: ssh does not know its host key. Log in once by hand: ssh {port}{device.host}")
+        if "permission denied" in lower:
+            return DeviceError(f"{name}: ssh is not let in ({text}). A key helps: ssh-copy-id {port}{device.host}")
+        return DeviceLost(f"{name}: ssh does not reach it ({text or 'the connection ended'}).")
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][:200] if lines else ""
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """End a process and what it started; nothing where it has ended."""
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    if process.stdout is not None:
+        process.stdout.close()

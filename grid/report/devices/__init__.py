@@ -1,0 +1,1 @@
+"""The devices that latencies were measured on, as a part of the report."""

@@ -1,0 +1,197 @@
+"""The stage that times a network's file on a device, and compares its outputs there with the host's."""
+
+import json
+import math
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from grid.devices.address import PROCESS, Device
+from grid.devices.board import Board, File
+from grid.devices.lock import locked_device
+from grid.devices.measure import Plan, Timing, measure
+from grid.planning.output_files import LATENCIES
+from grid.stages.latency import ratio_interval, summarize
+from grid.stages.shared_measurement import graph_hash_of, shared_measurement
+from grid.stages.work import Outcome, StageError, Work
+from model.images import to_network
+from model.tasks.nested import Nested, each, leaves
+from model.tasks.task import metric_means
+from quant.artifact import load_network, load_prepared, read_form
+from quant.engines.card import output_scales
+from quant.engines.exported import ExportedNetwork
+from quant.timing_class import timing_class
+
+COMPARED = 8
+"""Test images whose outputs are compared, in levels."""
+_AT_A_TIME = 16
+_LEVELS = 255
+
+
+def profile_on_device(work: Work) -> Outcome:
+    """Latency of the file on the device, once for all cells that have the same one, and how its outputs differ."""
+    settings = json.dumps(dict(work.node.settings), sort_keys=True)
+    floats = [work.inputs[role].name for role in ("float", "reference")]
+    found = shared_measurement(work, [str(graph_hash_of(work)), settings, *floats], lambda out: _measure(work, out))
+    shutil.copy(work.store.path(found) / LATENCIES, work.out)
+    record = work.store.record(found)
+    return Outcome(record["metrics"], record["asserted"])
+
+
+def _measure(work: Work, out: Path) -> Outcome:
+    device, spec = work.context.device_called(str(work.node.settings["device"])), work.group("latency")
+    files = {role: _file(work.inputs[role]) for role in ("network", "float", "reference")}
+    board = Board(device, work.progress)
+    example = _saved(work, [0])
+    with locked_device(device, work.progress):
+        runtimes = board.runtimes()
+        _require_runtimes(device, runtimes, files.values())
+        distinct = list(dict.fromkeys([files["network"], files["float"], files["reference"]]))
+        places = {role: distinct.index(file) for role, file in files.items()}
+        # The reference comes last: it is the canary.
+        order = sorted(range(len(distinct)), key=lambda place: place == places["reference"])
+        places = {role: order.index(place) for role, place in places.items()}
+        timed = [distinct[place] for place in order]
+        timing = measure(board, timed, example, Plan(spec.seconds, spec.loads, spec.warmup, spec.threads))
+        compared = _compared(work, board, files["network"], timing.cores)
+        accuracy = {}
+        if work.node.settings["device_accuracy"]:
+            accuracy = _accuracy(work, board, files["network"], timing.cores)
+    np.save(out / LATENCIES, _rounds(timing, places))
+    network = load_network(work.inputs["network"])
+    known = work.record("network")["metrics"].get("timing_class")
+    asserted = {
+        "cpu_model": f"{device.label}: {timing.facts.processor(timing.cores)}",
+        "threads": spec.threads,
+        "timing_class": timing_class(network, (1, *work.pack.images("test", [0]).shape[1:]), "eager", known),
+        "session": work.node.id,
+        "reference": f"{files['reference'].engine} float",
+        "throttled": timing.throttled,
+        "cores": list(timing.cores),
+        "facts": timing.facts.told(),
+        "runtimes": runtimes,
+        "temperatures_c": [None if math.isnan(one) else one for one in timing.temperatures_c],
+        "sent_bytes": board.sent,
+    }
+    return Outcome({**_latency(timing, places), **compared, **accuracy}, asserted)
+
+
+def _latency(timing: Timing, places: dict[str, int]) -> dict[str, Any]:
+    """The figures of ``profile``, and the paired ratio to the engine's own float file."""
+    pairs = [times[:, [places["network"], places["reference"]]] for times in timing.loads]
+    latency = summarize(pairs)
+    own = [
+        float(np.exp(np.median(np.log(times[:, places["network"]] / times[:, places["float"]]))))
+        for times in timing.loads
+    ]
+    engine, low, high = ratio_interval(own)
+    return {
+        "latency_ms_p50": latency.p50_ms,
+        "latency_ms_p90": latency.p90_ms,
+        "latency_ratio": latency.ratio,
+        "latency_ratio_low": latency.ratio_low,
+        "latency_ratio_high": latency.ratio_high,
+        "load_ratios": list(latency.load_ratios),
+        "reference_ms_p50": latency.reference_p50_ms,
+        "pairs": latency.pairs,
+        "ready_s": list(timing.ready_s),
+        "canary_ms": [1e3 * seconds for seconds in timing.canary],
+        "repeated_loads": timing.repeated,
+        "engine_ratio": engine,
+        "engine_ratio_low": low,
+        "engine_ratio_high": high,
+    }
+
+
+def _rounds(timing: Timing, places: dict[str, int]) -> np.ndarray:
+    """Seconds of candidate and reference, and the number of the load: [rounds, 3], as ``profile`` keeps them."""
+    pairs = [times[:, [places["network"], places["reference"]]] for times in timing.loads]
+    numbers = [np.full((len(times), 1), number) for number, times in enumerate(pairs)]
+    return np.hstack([np.concatenate(pairs), np.concatenate(numbers)])
+
+
+def _compared(work: Work, board: Board, file: File, cores: tuple[int, ...]) -> dict[str, float]:
+    """How the device's outputs differ from the host's on some test images, in levels; and the memory it takes there."""
+    inputs = _saved(work, range(min(COMPARED, work.pack.size("test"))))
+    there, memory_mb = board.outputs(file, inputs, cores, work.group("latency").threads)
+    with tempfile.TemporaryDirectory(dir=work.scratch) as folder:
+        host = Board(Device("host", PROCESS, "", python=sys.executable, folder=folder))
+        here, _ = host.outputs(file, inputs, (), work.group("latency").threads)
+    if [one.shape for one in there] != [one.shape for one in here]:
+        raise StageError(f"{board.device.name}: outputs of other shapes than here")
+    if not all(np.isfinite(one).all() for one in there):
+        raise StageError(f"{board.device.name}: its outputs are not finite numbers")
+    known = output_scales(load_prepared(work.inputs["simulated"])) if "simulated" in work.inputs else []
+    scales = known if len(known) == len(here) else [None] * len(here)
+    differences = [
+        np.abs(one - other) / (scale or max(float(np.ptp(one)), 1e-12) / _LEVELS)
+        for one, other, scale in zip(here, there, scales, strict=True)
+    ]
+    return {
+        "device_levels_max": max(float(one.max()) for one in differences),
+        "device_levels_mean": float(np.mean([float(one.mean()) for one in differences])),
+        "device_memory_mb": memory_mb,
+    }
+
+
+def _accuracy(work: Work, board: Board, file: File, cores: tuple[int, ...]) -> dict[str, float]:
+    """The task's metrics of the device's own outputs on the whole test set."""
+    parts: list[list[np.ndarray]] = []
+    size = work.pack.size("test")
+    for start in range(0, size, _AT_A_TIME):
+        inputs = _saved(work, range(start, min(start + _AT_A_TIME, size)))
+        parts.append(board.outputs(file, inputs, cores, work.group("latency").threads)[0])
+        work.progress({"step": start, "steps": size})
+    outputs = [np.concatenate(some) for some in zip(*parts, strict=True)]
+    with torch.inference_mode():
+        pattern = ExportedNetwork(file.engine, file.path)(to_network(work.pack.images("test", [0])))
+    means = metric_means(work.task, like(pattern, outputs), work.pack.targets("test"))
+    return {f"device_test_{name}": figure for name, figure in means.items()}
+
+
+def like(pattern: Nested, outputs: Sequence[np.ndarray]) -> Nested:
+    """What a file gave [N, ...], in its order, in the structure and the layout (channels first) of ``pattern``."""
+    arrays = iter(outputs)
+
+    def placed(leaf: torch.Tensor) -> torch.Tensor:
+        array = torch.from_numpy(next(arrays))
+        if array.shape[1:] != leaf.shape[1:] and array.ndim == 4:
+            array = array.permute(0, 3, 1, 2)
+        if array.shape[1:] != leaf.shape[1:]:
+            raise StageError(f"the device gives {tuple(array.shape[1:])} where {tuple(leaf.shape[1:])} is given here")
+        return array.contiguous()
+
+    if len(leaves(pattern)) != len(outputs):
+        raise StageError(f"the device gives {len(outputs)} outputs, and the network {len(leaves(pattern))}")
+    return each(placed, pattern)
+
+
+def _require_runtimes(device: Device, runtimes: dict[str, Any], files: Any) -> None:
+    """Raise StageError where the device lacks what a file needs."""
+    lacking = sorted({file.engine for file in files} - set(runtimes["runtimes"]))
+    if lacking:
+        packages = " ".join({"litert": "ai-edge-litert"}.get(name, name) for name in lacking)
+        problem = f"{device.name}: its {device.python} has no {' and no '.join(lacking)}"
+        hint = f"`{device.python} -m pip install {packages}` there, or --set device_reference to what it has"
+        raise StageError(f"{problem}. {hint}.")
+
+
+def _file(folder: Path) -> File:
+    form = read_form(folder)
+    network = load_network(folder)
+    assert isinstance(network, ExportedNetwork)
+    return File(network.path, str(form.engine))
+
+
+def _saved(work: Work, places: Any) -> Path:
+    """Test images as the network takes them, in a file [N, C, H, W] whose bytes depend on them alone."""
+    places = list(places)
+    file = work.scratch / f"images-{places[0]}-{len(places)}.npy"
+    np.save(file, to_network(work.pack.images("test", places)).numpy())
+    return file
