@@ -11,7 +11,11 @@ TORCH = ("qnnpack", "x86", "onednn")
 """Kernels of PyTorch itself: one int8 network, whose packed weights each of them lays out in its own way."""
 REVISIONS = {"x86": 2}
 """Raised where the same recipe gives other results on an engine than before: only its stages are computed again."""
-PACKAGES = {"xnnpack": ("executorch", "torchao"), "onnxruntime": ("onnxruntime", "onnx", "onnxscript")}
+PACKAGES = {
+    "xnnpack": ("executorch", "torchao"),
+    "onnxruntime": ("onnxruntime", "onnx", "onnxscript"),
+    "litert": ("ai_edge_litert",),
+}
 """Engines that run a file of their own, and the packages that write it; the first of them runs it."""
 ON_DEVICES = ("onnxruntime", "litert")
 """Engines whose files run on a device without PyTorch."""

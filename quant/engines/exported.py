@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from model.tasks.nested import Nested, joined
-from quant.engines import onnxruntime, xnnpack
+from quant.engines import litert, onnxruntime, xnnpack
 from quant.engines.catalog import missing
 from quant.engines.decomposed import QUANTIZE, Int8Conv, decompose
 from quant.engines.outputs import flatten_outputs_
@@ -16,7 +16,7 @@ from quant.graph import module_of
 from quant.prepare import quantizers
 from quant.tracing.trace import fuse_bn
 
-_ENGINES: dict[str, ModuleType] = {"onnxruntime": onnxruntime, "xnnpack": xnnpack}
+_ENGINES: dict[str, ModuleType] = {"onnxruntime": onnxruntime, "xnnpack": xnnpack, "litert": litert}
 
 
 class ExportError(RuntimeError):
@@ -46,6 +46,11 @@ class ExportedNetwork(nn.Module):
 def file_name(engine: str) -> str:
     """The name of the engine's file in a network's folder."""
     return str(_ENGINES[engine].FILE)
+
+
+def channels_last(engine: str) -> bool:
+    """Whether images have their channels last at the inputs and outputs of the engine's files."""
+    return bool(_ENGINES[engine].CHANNELS_LAST)
 
 
 @torch.no_grad()
@@ -78,9 +83,27 @@ def _is_prepared(network: nn.Module) -> bool:
     return isinstance(network, fx.GraphModule) and bool(quantizers(network))
 
 
+def int8_weights_sha256(network: nn.Module, engine: str, path: Path) -> str | None:
+    """SHA-256 of the int8 weights by layer that an engine's file of a prepared network holds; None of a float one.
+
+    It is the same in the files of all engines. Raises ExportError where the file lacks one of the recipe's constants.
+    """
+    if not _is_prepared(network):
+        return None
+    plain, digest = plain_form(network, engine), hashlib.sha256()
+    require_constants(engine, path, plain)
+    for name, weight in sorted(_int8_weights(plain).items()):
+        digest.update(f"{name} {tuple(weight.shape)}\n".encode() + weight.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _int8_weights(decomposed: fx.GraphModule) -> dict[str, Tensor]:
+    return {name: module.weight for name, module in decomposed.named_modules() if isinstance(module, Int8Conv)}
+
+
 def require_constants(engine: str, path: Path, decomposed: fx.GraphModule) -> None:
     """Raise ExportError unless the file holds every int8 weight and every scale of the recipe, bit for bit."""
-    weights = {name: module.weight for name, module in decomposed.named_modules() if isinstance(module, Int8Conv)}
+    weights = _int8_weights(decomposed)
     scales = {float(node.args[1]) for node in decomposed.graph.nodes if node.target is QUANTIZE}
     contents = _ENGINES[engine].Contents(path)
     lost = [name for name, weight in weights.items() if not contents.has_weight(weight)]

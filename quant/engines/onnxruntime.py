@@ -13,6 +13,7 @@ from quant.engines.outputs import KEY, Outputs
 
 FILE = "network.onnx"
 SIGNED = False  # its x86 kernels want uint8 activations
+CHANNELS_LAST = False
 OPSET = 21
 _INPUT = "image"
 

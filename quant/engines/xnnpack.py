@@ -1,6 +1,5 @@
 """XNNPACK through ExecuTorch: the network as a ``.pte`` file, and its runtime."""
 
-import operator
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +8,16 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from model.tasks.nested import Nested
-from quant.engines.decomposed import DEQUANTIZE, QUANTIZE, ROUNDING, ConstantScaledSiLU
+from quant.engines.decomposed import ROUNDING
+from quant.engines.int8_forms import int8_gates, requantized_concatenations
 from quant.engines.outputs import KEY, Outputs
-from quant.graph import finish, joined, module_of
+from quant.graph import finish
 
 FILE = "network.pte"
 SIGNED = True  # XNNPACK's quantized operators take int8 activations
-_INT8 = (-128, 127, torch.int8)
-_GATE_INPUT = (1 / 16, 0)
-"""Scale and zero point in front of a gate's sigmoid: from -8 to 8, where sigmoid is 0.0003 and 0.9997."""
-_GATE = (1 / 255, -128)
-"""Of the gate itself: from 0 to 1, both exact."""
+CHANNELS_LAST = False
+GATE = (1 / 255, -128)
+"""Scale and zero point of a SiLU's gate: from 0 to 1, both exact."""
 
 
 def write(network: nn.Module, example: Tensor, path: Path, outputs: Outputs) -> None:
@@ -33,7 +31,7 @@ def lower(network: nn.Module, example: Tensor, outputs: Outputs | None = None) -
     from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower
 
     if isinstance(network, fx.GraphModule):
-        network = _contiguous_attention(_requantized_concatenations(_int8_gates(network)))
+        network = _contiguous_attention(requantized_concatenations(int8_gates(network, GATE)))
         for node in network.graph.nodes:  # torch.export notes what became of a node only where it has notes already
             node.meta.setdefault("name", node.name)
     program = torch.export.export(network, (example,))
@@ -62,56 +60,6 @@ def _partitioner_configs() -> list[Any]:
     return [AlsoQuantizedSigmoid if config is SigmoidConfig else config for config in ALL_PARTITIONER_CONFIGS]
 
 
-class _Slope(nn.Module):
-    """A factor a channel as an int8 constant: 256 levels from 0 to the largest."""
-
-    levels: Tensor
-
-    def __init__(self, slope: Tensor) -> None:
-        super().__init__()
-        self.scale = float(slope.max()) / 255
-        self.register_buffer("levels", (torch.round(slope / self.scale) - 128).to(torch.int8).reshape(1, -1, 1, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        slope: Tensor = DEQUANTIZE(self.levels, self.scale, -128, *_INT8)
-        return x * slope
-
-
-def _int8_gates(network: fx.GraphModule) -> fx.GraphModule:
-    """``x * sigmoid(x / f)`` with the gate in int8 too: in float it costs half as much as all convolutions together.
-
-    The gate is rounded up to twice more than the recipe's simulation does, at fixed levels.
-    """
-    graph = network.graph
-    for node in list(graph.nodes):
-        module = module_of(network, node)
-        if not isinstance(module, ConstantScaledSiLU | nn.SiLU) or node.args[0].target is not DEQUANTIZE:
-            continue
-        with graph.inserting_before(node):
-            gate = graph.call_function(DEQUANTIZE, node.args[0].args)  # partitioners want one for each reader
-            if isinstance(module, ConstantScaledSiLU) and not bool((module.slope == 1).all()):
-                network.add_module(f"{node.name}_slope", _Slope(module.slope))
-                gate = _rounded(graph, graph.call_module(f"{node.name}_slope", (gate,)), (*_GATE_INPUT, *_INT8))
-            gate = _rounded(graph, graph.call_function(torch.sigmoid, (gate,)), (*_GATE, *_INT8))
-            product = graph.call_function(operator.mul, (node.args[0], gate))
-        node.replace_all_uses_with(product)
-        graph.erase_node(node)
-    return finish(network)
-
-
-def _requantized_concatenations(network: fx.GraphModule) -> fx.GraphModule:
-    """XNNPACK concatenates values of one scale only: round each part to the result's levels first, as int8 does."""
-    graph = network.graph
-    for node in list(graph.nodes):
-        readers = list(node.users)
-        if not joined(node) or [reader.target for reader in readers] != [QUANTIZE]:
-            continue
-        for part in list(node.all_input_nodes):
-            with graph.inserting_before(node):
-                node.replace_input_with(part, _rounded(graph, part, readers[0].args[1:]))
-    return finish(network)
-
-
 def _contiguous_attention(network: fx.GraphModule) -> fx.GraphModule:
     """A copy behind each attention: ExecuTorch takes it apart, and then its strides are not those of torch.export."""
     for node in network.graph.find_nodes(op="call_function", target=F.scaled_dot_product_attention):
@@ -120,11 +68,6 @@ def _contiguous_attention(network: fx.GraphModule) -> fx.GraphModule:
         copied.meta = dict(node.meta)
         node.replace_all_uses_with(copied, delete_user_cb=lambda user, copied=copied: user is not copied)
     return finish(network)
-
-
-def _rounded(graph: fx.Graph, value: fx.Node, levels: Any) -> fx.Node:
-    """Quantize and dequantize ``value``; ``levels``: scale, zero point, least, greatest, dtype."""
-    return graph.call_function(DEQUANTIZE, (graph.call_function(QUANTIZE, (value, *levels)), *levels))
 
 
 _pools = 0
