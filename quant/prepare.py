@@ -1,5 +1,7 @@
 """From a float network to one with fake quantization wherever the int8 network rounds."""
 
+import copy
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
@@ -225,6 +227,18 @@ def wide(named: dict[str, FakeQuantize]) -> dict[str, int]:
 def quant_convs(network: nn.Module) -> dict[str, QuantConv]:
     """All quantized convolutions by name."""
     return {name: module for name, module in network.named_modules() if isinstance(module, QuantConv)}
+
+
+@torch.no_grad()
+def float_conv(conv: QuantConv) -> nn.Module:
+    """The convolution as it ships in float: BatchNorm folded in, and the weight rounded if its quantizer is on."""
+    weight, bias = conv.folded()
+    plain = copy.deepcopy(conv.conv)
+    plain.weight = nn.Parameter(conv.weight_quantizer(weight), requires_grad=False)
+    plain.bias = None if bias is None else nn.Parameter(bias.detach().clone(), requires_grad=False)
+    if conv.limit is None:
+        return plain
+    return nn.Sequential(plain, nn.ReLU() if conv.limit == float("inf") else nn.Hardtanh(0.0, conv.limit))
 
 
 def elementwise_consumers(prepared: fx.GraphModule) -> dict[str, nn.Module]:

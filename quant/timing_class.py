@@ -5,11 +5,11 @@ import re
 
 import torch
 from torch import Tensor, fx, nn
-from torch.ao.nn.quantized import Conv2d
 
 from quant.engines.decomposed import DEQUANTIZE, QUANTIZE, ConstantScaledSiLU, Int8Conv
 from quant.engines.exported import ExportedNetwork, plain_form
 from quant.engines.int8_forms import fits_in_4_bits
+from quant.engines.qnnpack import is_int8_conv
 from quant.graph import module_of
 
 LENGTH = 12
@@ -29,7 +29,7 @@ def timing_class(network: nn.Module, shape: tuple[int, ...], runtime: str = "eag
         own = known or hashlib.sha256(network.path.read_bytes()).hexdigest()
         parts = [network.engine, own]
     else:
-        int8 = any(isinstance(module, Conv2d) for module in network.modules())
+        int8 = any(is_int8_conv(module) for module in network.modules())
         engine = str(torch.backends.quantized.engine) if int8 else "float"
         parts = [engine, structure(network, engine)]
     return _digest([*parts, runtime, str(shape)])[:LENGTH]
@@ -71,7 +71,7 @@ def _own(module: nn.Module, engine: str) -> str:
         parts.append(bool((module.slope == 1).all()))
     else:
         parts.append(_VALUES.sub("", module.extra_repr()))
-    if isinstance(module, Conv2d):
+    if is_int8_conv(module):
         weight = module.weight()
         parts += [tuple(weight.shape), weight.dtype, None if engine in _ONE_KERNEL else weight.qscheme()]
     parts += [(tuple(tensor.shape), tensor.dtype) for tensor in (*module.parameters(False), *module.buffers(False))]

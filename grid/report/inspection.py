@@ -41,10 +41,10 @@ def _headline(found: Inspection, placement: Placement) -> str:
 
 def memory(found: Inspection) -> str:
     """The peaks of live activations, in one line."""
-    return (
-        f"activations alive at once: {_peak(found, found.int8_peak)} in the int8 network, "
-        f"{_peak(found, found.float_peak)} in the float network"
-    )
+    in_float = f"{_peak(found, found.float_peak)} in the float network"
+    if found.int8_peak is None:
+        return f"activations alive at once: {in_float}"
+    return f"activations alive at once: {_peak(found, found.int8_peak)} in the int8 network, {in_float}"
 
 
 def _peak(found: Inspection, peak: Peak) -> str:

@@ -1,7 +1,7 @@
 """What can be done with a storage instead of running a grid: one function for each flag."""
 
-import json
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,7 +24,10 @@ from grid.storage.runs import known_run, share_run
 from model.errors import InputError
 from model.files import write_atomically
 from model.network.user_network import OWN, register_network
+from model.progress import Progress, duration
 
+_QUIET_S = 5.0
+"""Between two lines about the same step of an export."""
 _NOISE = 4
 """Images of noise on which an inspected network is calibrated."""
 
@@ -68,24 +71,50 @@ def _wanted(options: Options, files: RunFiles) -> tuple[Target, Margins, Measure
 
 
 def export(options: Options) -> int:
-    """Write the network of a cell as a file for an engine, with its card and a script that runs it."""
-    from grid.run.export import CARD, SCRIPT, export_cell
+    """Write the network of a cell as files for one engine or all, with one card and a script that runs them."""
+    from grid.run.export.agreement import Agreement, agreement_text
+    from grid.run.export.cell import AGREEMENT, CARD, SCRIPT, export_cell
 
     run, _, cell = str(options.export).partition("/")
     files, store = _finished("--export", run, options.storage)
     out = Path(options.out)
     if options.network:
         register_network(Path(options.network))
-    file = export_cell(files, store, cell, options.engine, out, options.task)
-    card = json.loads((out / CARD).read_text())
-    print(f"{file}  {file.stat().st_size / 1e6:.2f} MB  sha256 {card['file']['sha256']}")
-    if card["metrics"]:
-        headline = files.task.headline
-        figure, count = card["metrics"][headline.name], card["metrics"]["test_images"]
-        print(f"{f'test {headline.title or headline.name}':10} {figure:.4f} over {count} pictures")
+    card = export_cell(files, store, cell, options.engine, out, options.task, _told)
+    for file in card["files"]:
+        print(f"{out / file['name']}  {file['bytes'] / 1e6:.2f} MB  sha256 {file['sha256']}")
+    for engine, reason in card.get("left_out", {}).items():
+        print(f"no file for {engine}: {reason}")
     given = "INPUT" if files.task.name.startswith(OWN) else "IMAGE"
     print(f"card       {out / CARD}\nrun it     python {out / SCRIPT} {given}")
+    if "agreement" in card:
+        headline = files.task.headline
+        measured = {file["engine"]["name"]: file for file in card["files"]}
+        pairs = [Agreement(**pair) for pair in card["agreement"]]
+        figures = {
+            name: (measured.get(name) or card[name])["metrics"][headline.name]
+            for pair in pairs
+            for name in (pair.one, pair.other)
+        }
+        print(f"agreement  {out / AGREEMENT}, over {card['test_images']} test pictures")
+        print("\n".join(agreement_text(pairs, headline.title or headline.name, figures)))
     return 0
+
+
+def _told(step: str) -> Progress:
+    """Says on standard error what an export does, and every few seconds how far that is."""
+    started = said = time.monotonic()
+    print(f"{step} ...", file=sys.stderr)
+
+    def heard(figures: dict[str, float]) -> None:
+        nonlocal said
+        now = time.monotonic()
+        if now - said >= _QUIET_S:
+            said = now
+            left = (now - started) * (figures["steps"] / figures["step"] - 1)
+            print(f"{step}: {figures['step']} of {figures['steps']}, {duration(left)} left", file=sys.stderr)
+
+    return heard
 
 
 def inspect(options: Options) -> int:

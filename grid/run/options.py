@@ -19,6 +19,7 @@ from grid.tracking.uri import UI_PORT
 from model.errors import InputError
 from model.network.spec import LIBRARIES
 from model.tasks.names import BUILT_IN
+from quant.engines.catalog import PACKAGES
 
 DESCRIPTION = "Quantization grid runner: which recipe gives my network the best accuracy, size and latency?"
 GRID = "grid"
@@ -172,7 +173,8 @@ def _parser() -> argparse.ArgumentParser:
     text = f"open MLflow on 127.0.0.1 (default: {UI_PORT})"
     add("--ui", nargs="?", type=int, const=UI_PORT, metavar="PORT", help=text)
     add("--export", metavar="RUN/CELL", help="write a cell's network as a file for --engine into --out")
-    add("--engine", default="xnnpack", metavar="NAME", help="of the file: xnnpack (default), onnxruntime or litert")
+    text = f"of the file: {', '.join(PACKAGES)}, or all at once (default: xnnpack)"
+    add("--engine", default="xnnpack", metavar="NAME|all", help=text)
     add("--out", default="exported", metavar="DIR", help="where the file goes (default: exported)")
     text = "say what of a network would run in int8: a Python file, torchvision/NAME or timm/NAME"
     add("--inspect-network", metavar="WHAT", help=text)

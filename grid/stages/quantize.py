@@ -22,7 +22,6 @@ from quant.engines import qnnpack
 from quant.engines.card import output_name
 from quant.engines.catalog import TORCH, is_exported
 from quant.engines.exported import ExportedNetwork, export, file_name
-from quant.engines.saturation import saturates
 from quant.inspection.inspection import inspect_prepared
 from quant.qat.finetune import finetune, prepare_for_qat
 from quant.state import quantizer_state, require_state
@@ -152,8 +151,14 @@ def convert_network(work: Work) -> Outcome:
         gap = max(map(float, leaves(gaps).values()))
     # A float network's figures are its own: the hash is what tells int8 networks apart.
     hashed = {"graph_hash": graph_hash} if form.form == "int8" else {}
-    saturating = {"saturates": True} if engine in TORCH and "graph_hash" in hashed and saturates(engine) else {}
+    saturating = {"saturates": True} if engine in TORCH and "graph_hash" in hashed and _saturates(engine) else {}
     return Outcome({**hashed, **known, "simulated_gap_mean": gap}, {"reloads_exactly": True, **saturating, **state})
+
+
+def _saturates(engine: str) -> bool:
+    from quant.engines.saturation import saturates  # torch.ao: a PyTorch without it has the other engines left
+
+    return saturates(engine)
 
 
 def analyze_sites(work: Work) -> Outcome:

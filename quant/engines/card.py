@@ -84,16 +84,6 @@ def output_scales(network: fx.GraphModule) -> list[float | None]:
     return [None if found is None else found["scale"] for found in levels]
 
 
-def placed(said: Any, channels_last: bool) -> Any:
-    """What a card says of inputs or outputs, with the shapes that a file has whose images have their channels last."""
-    if isinstance(said, list):
-        return [placed(one, channels_last) for one in said]
-    if not channels_last or len(said["shape"]) != 4:
-        return said
-    count, channels, height, width = said["shape"]
-    return said | {"shape": [count, height, width, channels], "layout": "NHWC"}
-
-
 def _meaning(facts: TaskFacts) -> Mapping[str, Any]:
     if facts.name == DEPTH:
         return {"metres": f"times {MAX_DEPTH_M:g}"}

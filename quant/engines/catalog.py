@@ -1,4 +1,4 @@
-"""Which engines there are, and whether their packages are installed. Nothing heavy is imported."""
+"""Which engines there are, and whether what they need is installed. Importing this imports nothing heavy."""
 
 import importlib.util
 import os
@@ -36,9 +36,26 @@ def runtime(engine: str) -> tuple[str, ...]:
 
 def missing(engine: str, only_to_run: bool = False) -> str | None:
     """Why the engine cannot be used here, with the command that helps, or None."""
+    if engine in TORCH:
+        return _missing_kernels(engine)
     packages = runtime(engine) if only_to_run else PACKAGES.get(engine, ())
     absent = [name for name in packages if importlib.util.find_spec(name) is None]
     return f"{engine} needs {', '.join(absent)}: {INSTALL}" if absent else None
+
+
+def _missing_kernels(engine: str) -> str | None:
+    import torch
+
+    hint = f"use another engine, such as --set engine={next(iter(PACKAGES))}"
+    try:
+        importlib.import_module("torch.ao.nn.quantized")
+    except ImportError:
+        return f"{engine} needs torch.ao, and PyTorch {torch.__version__} has none here: {hint}"
+    offered = [name for name in torch.backends.quantized.supported_engines if name != "none"]
+    if engine not in offered:
+        listed = ", ".join(offered) or "no int8 kernels at all"
+        return f"PyTorch {torch.__version__} has no {engine} here, but {listed}: {hint}"
+    return None
 
 
 def missing_runtime(float_runtime: str) -> str | None:

@@ -1,8 +1,7 @@
 """The prepared network in the quantized operators that exporters read: int8 constants, quantize and dequantize.
 
-``torch.ops.quantized_decomposed`` is the common language of torchao's pt2e, ExecuTorch and the ONNX exporter. The
-integers of the weights, the scales and the zero points are those of the recipe; an exporter copies them and calibrates
-nothing itself.
+They are the common language of torchao's pt2e, ExecuTorch and the ONNX exporter. The integers of the weights, the
+scales and the zero points are those of the recipe; an exporter copies them and calibrates nothing itself.
 """
 
 import copy
@@ -11,16 +10,55 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
-from torch.ao.quantization.fx import _decomposed as _registers_the_operators  # noqa: F401
 
-from quant.engines.qnnpack import float_conv
 from quant.fake_quantize import FakeQuantize
 from quant.graph import finish, module_of, set_module
-from quant.prepare import QuantConv
+from quant.prepare import QuantConv, float_conv
 from quant.scaled_silu import ScaledSiLU
 
-_OPS = torch.ops.quantized_decomposed
-QUANTIZE, DEQUANTIZE = _OPS.quantize_per_tensor.default, _OPS.dequantize_per_tensor.default
+# Those of ``torch.ops.quantized_decomposed`` live in torch.ao, which PyTorch is giving up, and nothing else defines
+# them. Two cannot stand beside each other, whoever comes first: so ours, by the same names and rules, have a namespace
+# of their own, and each exporter calls them by what it reads.
+_LIBRARY = torch.library.Library("quant", "DEF")
+_LEVELS = "int quant_min, int quant_max, ScalarType dtype"
+
+
+def _quantize(
+    input: Tensor, scale: float, zero_point: int, quant_min: int, quant_max: int, dtype: torch.dtype
+) -> Tensor:
+    return torch.clamp(torch.round(input * (1.0 / scale)) + zero_point, quant_min, quant_max).to(dtype)
+
+
+def _dequantize(
+    input: Tensor, scale: float, zero_point: int, quant_min: int, quant_max: int, dtype: torch.dtype
+) -> Tensor:
+    return (input.float() - zero_point) * scale
+
+
+def _dequantize_channels(
+    input: Tensor, scales: Tensor, zero_points: Tensor, axis: int, quant_min: int, quant_max: int, dtype: torch.dtype
+) -> Tensor:
+    shape = [-1 if dim == axis else 1 for dim in range(input.dim())]
+    return ((input - zero_points.view(shape)) * scales.view(shape)).float()
+
+
+for _schema, _function in (
+    (f"quantize_per_tensor(Tensor input, float scale, int zero_point, {_LEVELS}) -> Tensor", _quantize),
+    (f"dequantize_per_tensor(Tensor input, float scale, int zero_point, {_LEVELS}) -> Tensor", _dequantize),
+    (
+        f"dequantize_per_channel(Tensor input, Tensor scales, Tensor zero_points, int axis, {_LEVELS}) -> Tensor",
+        _dequantize_channels,
+    ),
+):
+    _name = _LIBRARY.define(_schema)
+    for _key in ("CompositeExplicitAutograd", "Meta"):
+        _LIBRARY.impl(_name, _function, _key)
+
+QUANTIZE = torch.ops.quant.quantize_per_tensor.default
+DEQUANTIZE = torch.ops.quant.dequantize_per_tensor.default
+DEQUANTIZE_CHANNELS = torch.ops.quant.dequantize_per_channel.default
+ROUNDING = (QUANTIZE, DEQUANTIZE, DEQUANTIZE_CHANNELS)
+
 _SHIFT = 128
 
 
@@ -48,9 +86,9 @@ class Int8Conv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Nx{in}xHxW to Nx{out}xH'xW'."""
         if self.per_channel:
-            weight = _OPS.dequantize_per_channel(self.weight, self.scale, self.zero_point, 0, -127, 127, torch.int8)
+            weight = DEQUANTIZE_CHANNELS(self.weight, self.scale, self.zero_point, 0, -127, 127, torch.int8)
         else:
-            weight = _OPS.dequantize_per_tensor(self.weight, self.scale, 0, -127, 127, torch.int8)
+            weight = DEQUANTIZE(self.weight, self.scale, 0, -127, 127, torch.int8)
         y = F.conv2d(x, weight, self.bias, *self.geometry)
         if self.limit is None:
             return y

@@ -83,9 +83,27 @@ def _is_prepared(network: nn.Module) -> bool:
     return isinstance(network, fx.GraphModule) and bool(quantizers(network))
 
 
+def int8_weights_sha256(network: nn.Module, engine: str, path: Path) -> str | None:
+    """SHA-256 of the int8 weights by layer that an engine's file of a prepared network holds; None of a float one.
+
+    It is the same in the files of all engines. Raises ExportError where the file lacks one of the recipe's constants.
+    """
+    if not _is_prepared(network):
+        return None
+    plain, digest = plain_form(network, engine), hashlib.sha256()
+    require_constants(engine, path, plain)
+    for name, weight in sorted(_int8_weights(plain).items()):
+        digest.update(f"{name} {tuple(weight.shape)}\n".encode() + weight.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _int8_weights(decomposed: fx.GraphModule) -> dict[str, Tensor]:
+    return {name: module.weight for name, module in decomposed.named_modules() if isinstance(module, Int8Conv)}
+
+
 def require_constants(engine: str, path: Path, decomposed: fx.GraphModule) -> None:
     """Raise ExportError unless the file holds every int8 weight and every scale of the recipe, bit for bit."""
-    weights = {name: module.weight for name, module in decomposed.named_modules() if isinstance(module, Int8Conv)}
+    weights = _int8_weights(decomposed)
     scales = {float(node.args[1]) for node in decomposed.graph.nodes if node.target is QUANTIZE}
     contents = _ENGINES[engine].Contents(path)
     lost = [name for name, weight in weights.items() if not contents.has_weight(weight)]
@@ -100,7 +118,8 @@ def arithmetic_hash(network: fx.GraphModule) -> str:
     position = {node: index for index, node in enumerate(network.graph.nodes)}
     for node in network.graph.nodes:
         module = module_of(network, node)
-        target = repr(module) if module is not None else "" if node.op == "placeholder" else str(node.target)
+        own = "" if node.op == "placeholder" else getattr(node.target, "__name__", str(node.target))
+        target = own if module is None else repr(module)  # never an address, which another process has not
         arguments = fx.map_arg((node.args, dict(node.kwargs)), lambda arg: f"%{position[arg]}")
         digest.update(f"{node.op} {target} {arguments}\n".encode())
         for value in () if module is None else module.state_dict().values():

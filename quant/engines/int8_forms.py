@@ -31,7 +31,7 @@ class _Slope(nn.Module):
         self.register_buffer("levels", (torch.round(slope / self.scale) - 128).to(torch.int8).reshape(1, -1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        slope: Tensor = torch.ops.quantized_decomposed.dequantize_per_tensor(self.levels, self.scale, -128, *_INT8)
+        slope: Tensor = DEQUANTIZE(self.levels, self.scale, -128, *_INT8)
         return x * slope
 
 

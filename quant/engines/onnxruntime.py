@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from model.tasks.nested import Nested
+from quant.engines.decomposed import DEQUANTIZE, DEQUANTIZE_CHANNELS, QUANTIZE
 from quant.engines.outputs import KEY, Outputs
 
 FILE = "network.onnx"
@@ -20,6 +21,7 @@ INPUT, OPTIMIZED = "image", "optimized.onnx"
 def write(network: nn.Module, example: Tensor, path: Path, outputs: Outputs) -> None:
     """Write ``network`` for inputs like ``example`` (1xCxHxW) to ``path``, by PyTorch's exporter."""
     import onnx
+    from onnxscript.function_libs.torch_lib.ops import quantized_decomposed as translated
 
     program = torch.onnx.export(
         torch.export.export(network, (example,)),
@@ -27,6 +29,11 @@ def write(network: nn.Module, example: Tensor, path: Path, outputs: Outputs) -> 
         opset_version=OPSET,
         input_names=[INPUT],
         output_names=[f"{name}_output" if name == INPUT else name for name in outputs.names],
+        custom_translation_table={
+            QUANTIZE: translated.quantized_decomposed_quantize_per_tensor,
+            DEQUANTIZE: translated.quantized_decomposed_dequantize_per_tensor,
+            DEQUANTIZE_CHANNELS: translated.quantized_decomposed_dequantize_per_channel,
+        },
         verbose=False,
     )
     assert program is not None

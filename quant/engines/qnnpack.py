@@ -1,18 +1,17 @@
-"""The int8 network on PyTorch's quantized kernels (QNNPACK, and its kin on x86), the user of ``torch.ao.nn``.
+"""The int8 network on PyTorch's quantized kernels (QNNPACK, and its kin on x86).
 
-PyTorch has deprecated this engine. Everything else stands on our own quantizers, so that another engine is another file
-here.
+PyTorch has deprecated this engine, and ``torch.ao.nn``, whose convolutions it is made of (``quant.engines.saturation``,
+imported when one is made). Everything else stands on our own quantizers, so that another engine is another file here.
 """
 
 import copy
 import hashlib
+from typing import TYPE_CHECKING, TypeGuard
 
 import torch
 from torch import Tensor, fx, nn
-from torch.ao.nn.quantized import Conv2d
 
 from quant.engines.float_sums import sums_without_kernel
-from quant.engines.saturation import conv_kind
 from quant.fake_quantize import FakeQuantize
 from quant.graph import (
     ADDITIONS,
@@ -26,12 +25,15 @@ from quant.graph import (
     module_of,
     set_module,
 )
-from quant.prepare import QuantConv, quant_convs, quantizers, wide
+from quant.prepare import QuantConv, float_conv, quant_convs, quantizers, wide
 from quant.scaled_silu import ScaledSiLU
 from quant.straight_through import rounded
 
+if TYPE_CHECKING:
+    from torch.ao.nn.quantized import Conv2d
+
 ENGINE = "qnnpack"
-_QUANTIZED_OPERATORS = ((ADDITIONS, torch.ops.quantized.add), (PRODUCTS, torch.ops.quantized.mul))
+_QUANTIZED_OPERATORS = ((ADDITIONS, "add"), (PRODUCTS, "mul"))
 
 
 class _Values:
@@ -156,7 +158,8 @@ def _convert_quantized(
         new = graph.call_module(str(producer.target), (values.int8[inputs[0]],))
     elif quantized is not None and len(inputs) == 2 and call.target not in values.float_sums:
         qparams = _qparams(graph_module, call, quantizer)
-        new = graph.call_function(quantized, (*(values.int8[arg] for arg in inputs), *qparams))
+        operator = getattr(torch.ops.quantized, quantized)
+        new = graph.call_function(operator, (*(values.int8[arg] for arg in inputs), *qparams))
     elif isinstance(module, nn.Hardswish):
         qparams = _qparams(graph_module, call, quantizer)
         new = graph.call_function(torch.ops.quantized.hardswish, (values.int8[inputs[0]], *qparams))
@@ -199,23 +202,13 @@ def _float_operator(graph_module: fx.GraphModule, producer: fx.Node, values: _Va
 
 
 @torch.no_grad()
-def float_conv(conv: QuantConv) -> nn.Module:
-    """The convolution as it ships in float: BatchNorm folded in, and the weight rounded if its quantizer is on."""
-    weight, bias = conv.folded()
-    plain = copy.deepcopy(conv.conv)
-    plain.weight = nn.Parameter(conv.weight_quantizer(weight), requires_grad=False)
-    plain.bias = None if bias is None else nn.Parameter(bias.detach().clone(), requires_grad=False)
-    if conv.limit is None:
-        return plain
-    return nn.Sequential(plain, nn.ReLU() if conv.limit == float("inf") else nn.Hardtanh(0.0, conv.limit))
-
-
-@torch.no_grad()
 def int8_conv(conv: QuantConv, output: FakeQuantize) -> nn.Module:
     """The quantized convolution with BatchNorm folded in and the clamp activation inside, quantizing to ``output``.
 
     It is packed for the engine that is selected.
     """
+    from quant.engines.saturation import conv_kind  # torch.ao: a PyTorch without it has the other engines left
+
     weight, bias = conv.folded()
     source, quantizer = conv.conv, conv.weight_quantizer
     kind = conv_kind(torch.backends.quantized.engine, source.groups, conv.limit is not None)
@@ -240,6 +233,11 @@ def int8_conv(conv: QuantConv, output: FakeQuantize) -> nn.Module:
     quantized.set_weight_bias(int8, None if bias is None else bias.detach().float().cpu())
     quantized.scale, quantized.zero_point = float(output.scale[0]), int(output.zero_point[0])
     return quantized
+
+
+def is_int8_conv(module: nn.Module) -> TypeGuard["Conv2d"]:
+    """Whether this is a convolution of PyTorch's int8 kernels: its weight and bias are packed."""
+    return hasattr(module, "_packed_params")
 
 
 def _with_integers(quantized: Tensor, integers: Tensor) -> Tensor:
@@ -269,7 +267,7 @@ def graph_hash(network: fx.GraphModule, engine: str = ENGINE) -> str:
             constant = getattr(network.get_submodule(owner), leaf)
             target = str(constant.item() if constant.numel() == 1 else constant.tolist())
         digest.update(f"{node.op} {target} {arguments}\n".encode())
-        if isinstance(module, Conv2d):
+        if module is not None and is_int8_conv(module):
             weight, bias = module.weight(), module.bias()
             digest.update(weight.int_repr().numpy().tobytes())
             scales = weight.q_per_channel_scales() if weight.qscheme() == torch.per_channel_affine else weight.q_scale()

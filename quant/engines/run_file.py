@@ -1,9 +1,11 @@
-"""python run.py INPUT: what the network of card.json makes of a picture, or of C x H x W numbers in a .npy file.
+"""What the network of card.json makes of a picture, or of C x H x W numbers in a .npy file.
 
 Depth (metres as .npy), classes, restored pictures and all else are printed, or written beside the input. Needs numpy,
-Pillow and the engine of card.json.
+Pillow and one of the engines of card.json: the first of them that is installed runs, or the one that is named.
 """
 
+import argparse
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -11,11 +13,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-here, asked_for = Path(__file__).parent, Path(sys.argv[1])
+here = Path(__file__).parent
 card = json.loads((here / "card.json").read_text())
-sides = card["input"]["shape"][1:]
-channels_last = card["input"].get("layout") == "NHWC"
-channels, height, width = (sides[-1], *sides[:-1]) if channels_last else sides
+by_engine = {file["engine"]["name"]: file for file in card["files"]}
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("input", type=Path)
+parser.add_argument("--engine", choices=by_engine)
+asked_for, asked_engine = vars(parser.parse_args()).values()
+channels, height, width = card["input"]["shape"][1:]
 said = card["output"] if isinstance(card["output"], list) else [card["output"]]
 
 
@@ -52,21 +57,33 @@ def read() -> np.ndarray:
     return np.ascontiguousarray(values[None], np.float32)
 
 
+def chosen() -> str:
+    """The engine that is named, or the first one whose package is installed."""
+    if asked_engine:
+        return str(asked_engine)
+    for engine, file in by_engine.items():
+        if importlib.util.find_spec(file["engine"]["package"]):
+            return str(engine)
+    packages = ", ".join(file["engine"]["package"] for file in by_engine.values())
+    sys.exit(f"none of the packages that run these files is installed: {packages}")
+
+
 def outputs(image: np.ndarray) -> list[np.ndarray]:
     """What the file gives, in the order of the card, images with their channels first."""
-    file = here / card["file"]["name"]
-    if card["engine"]["name"] == "onnxruntime":
+    engine = chosen()
+    file = here / by_engine[engine]["name"]
+    if engine == "onnxruntime":
         import onnxruntime
 
         onnxruntime.set_default_logger_severity(3)  # it warns of constants that it drops
         session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
         return list(session.run(None, {card["input"]["name"]: image}))
-    if card["engine"]["name"] == "litert":
+    if engine == "litert":
         from ai_edge_litert.interpreter import Interpreter
 
         interpreter = Interpreter(str(file))
         interpreter.allocate_tensors()
-        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image.transpose(0, 2, 3, 1))
+        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], image.transpose(0, 2, 3, 1))  # layout: NHWC
         interpreter.invoke()
         given = [interpreter.get_tensor(one["index"]) for one in interpreter.get_output_details()]
         return [one.transpose(0, 3, 1, 2) if one.ndim == 4 else one for one in given]

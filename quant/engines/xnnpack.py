@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from model.tasks.nested import Nested
+from quant.engines.decomposed import ROUNDING
 from quant.engines.int8_forms import int8_gates, requantized_concatenations
 from quant.engines.outputs import KEY, Outputs
 from quant.graph import finish
@@ -33,8 +34,13 @@ def lower(network: nn.Module, example: Tensor, outputs: Outputs | None = None) -
         network = _contiguous_attention(requantized_concatenations(int8_gates(network, GATE)))
         for node in network.graph.nodes:  # torch.export notes what became of a node only where it has notes already
             node.meta.setdefault("name", node.name)
+    program = torch.export.export(network, (example,))
+    theirs = torch.ops.quantized_decomposed  # made known by ExecuTorch, which was imported above
+    named = {ours: getattr(theirs, ours.name().partition("::")[2]).default for ours in ROUNDING}
+    for node in program.graph.nodes:
+        node.target = named.get(node.target, node.target)
     return to_edge_transform_and_lower(
-        torch.export.export(network, (example,)),
+        program,
         partitioner=[XnnpackPartitioner(configs=_partitioner_configs())],
         constant_methods={KEY: outputs.text} if outputs and outputs.text else None,
         compile_config=EdgeCompileConfig(_check_ir_validity=False),

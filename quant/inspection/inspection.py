@@ -35,14 +35,14 @@ class Inspection:
     """What was found for one image: all operators, what each engine makes of them, peaks of memory, and cautions.
 
     ``weights`` counts the values in all weights, those that no operator owns (such as embeddings) included; ``absent``
-    has the engines that could not be asked, and why.
+    has the engines that could not be asked, and why. ``int8_peak`` is that of QNNPACK's graph, None without it.
     """
 
     operators: tuple[Operator, ...]
     weights: int
     placements: tuple[Placement, ...]
     absent: dict[str, str]
-    int8_peak: Peak
+    int8_peak: Peak | None
     float_peak: Peak
     cautions: tuple[str, ...]
 
@@ -58,7 +58,8 @@ class Inspection:
             for one in document["operators"]
         ]
         placements = tuple(Placement(**one) for one in document["placements"])
-        int8_peak, float_peak = (Peak(**document[name]) for name in ("int8_peak", "float_peak"))
+        int8_peak = None if document["int8_peak"] is None else Peak(**document["int8_peak"])
+        float_peak = Peak(**document["float_peak"])
         cautions, absent = tuple(map(str, document["cautions"])), dict(document["absent"])
         return cls(tuple(listed), document["weights"], placements, absent, int8_peak, float_peak, cautions)
 
@@ -115,7 +116,8 @@ def inspect_prepared(
                 reason = f"it does not take the network: {first_line(error)}"
             if reason is not None:
                 absent[engine] = reason
-        int8_peak, float_peak = (peak_activations(form(prepared), image) for form in (int8_form, float_form))
+        int8_peak = None if missing("qnnpack") else peak_activations(int8_form(prepared), image)
+        float_peak = peak_activations(float_form(prepared), image)
         cautions = [one for placement in placements for one in island_cautions(placement, listed)]
         cautions += [*range_cautions(prepared), *depthwise_cautions(prepared)]
         return Inspection(

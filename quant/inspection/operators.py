@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from quant.engines import qnnpack
+from quant.engines.decomposed import decompose
 from quant.fake_quantize import FakeQuantize
 from quant.graph import SPLITS, constants, is_linear_in_place, keeps_quantization, module_of
 from quant.prepare import QuantConv, quantizers
@@ -69,7 +69,7 @@ def float_form(prepared: fx.GraphModule) -> fx.GraphModule:
     copied = marked(prepared)
     for quantizer in quantizers(copied).values():
         quantizer.set_mode("off")
-    return qnnpack.convert(copied)
+    return decompose(copied, signed=False)
 
 
 @torch.no_grad()

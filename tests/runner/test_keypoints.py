@@ -58,8 +58,8 @@ def test_a_cell_is_exported_with_both_outputs_by_name(run, tmp_path, capsys):
     status, text = quietly([*arguments, "--storage", storage, "--task", str(EXAMPLE)])
     assert status == 0, text
     card = json.loads((tmp_path / "card.json").read_text())
-    session = onnxruntime.InferenceSession(tmp_path / card["file"]["name"], providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(tmp_path / card["files"][0]["name"], providers=["CPUExecutionProvider"])
     assert [output.name for output in session.get_outputs()] == ["heat", "here"]
     heat, here = session.run(None, {"image": np.zeros((1, 3, 64, 64), np.float32)})
     assert (heat.shape, here.shape) == ((1, 3, 16, 16), (1, 3))
-    assert "near" in card["metrics"]
+    assert "near" in card["files"][0]["metrics"]

@@ -8,6 +8,7 @@ import torch
 from ai_edge_litert import schema_py_generated as schema
 from torch import fx
 
+from quant.engines.decomposed import DEQUANTIZE_CHANNELS
 from quant.engines.int8_forms import fits_in_4_bits
 from quant.engines.litert.flatbuffer import Levels
 from quant.engines.litert.moves import joined, padded, sliced
@@ -160,5 +161,5 @@ TABLE = {
     torch.ops.aten.conv2d.default: conv2d,
     torch.ops.aten.conv2d.padding: conv2d,
     torch.ops.aten.linear.default: linear,
-    torch.ops.quantized_decomposed.dequantize_per_channel.default: dequantize_per_channel,
+    DEQUANTIZE_CHANNELS: dequantize_per_channel,
 }

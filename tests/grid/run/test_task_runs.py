@@ -66,8 +66,8 @@ def test_a_classifiers_card_and_script_speak_of_classes(classes, files, tmp_path
     assert card["input"]["mean"] == [0.485, 0.456, 0.406]
     assert (card["output"]["name"], card["output"]["shape"], card["output"]["classes"]) == ("logits", [1, 4], KINDS)
     metrics = json.loads((recorded(classes) / "result.json").read_text())["metrics"]
-    assert card["metrics"]["top1"] == metrics["top1"]
-    assert card["metrics"]["cross_entropy"] == pytest.approx(metrics["cross_entropy"], abs=0.01)
+    assert card["files"][0]["metrics"]["top1"] == metrics["top1"]
+    assert card["files"][0]["metrics"]["cross_entropy"] == pytest.approx(metrics["cross_entropy"], abs=0.01)
     picture = classes.pack.images("test", [0])[0].permute(1, 2, 0).numpy()
     Image.fromarray(picture).save(tmp_path / "room.png")
     lines = [line.split() for line in printed(out, tmp_path / "room.png").splitlines()]
@@ -88,7 +88,7 @@ def test_an_own_tasks_card_lists_its_outputs_and_its_script_writes_them(heads, f
     told = [(output["name"], output["shape"]) for output in card["output"]]
     assert told == [("size", [1, 3]), ("heat", [1, 1, 16, 24])]
     metrics = json.loads((recorded(heads) / "result.json").read_text())["metrics"]
-    assert card["metrics"]["heat_error"] == pytest.approx(metrics["heat_error"], rel=0.01)
+    assert card["files"][0]["metrics"]["heat_error"] == pytest.approx(metrics["heat_error"], rel=0.01)
     np.save(tmp_path / "field.npy", heads.pack.images("test", [0])[0].numpy())
     assert printed(out, tmp_path / "field.npy").splitlines() == ["size: [1, 3]", "heat: [1, 1, 16, 24]"]
     found = np.load(tmp_path / "field.outputs.npz")

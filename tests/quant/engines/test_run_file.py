@@ -47,16 +47,18 @@ def picture(tmp_path) -> Path:
     return tmp_path / "view.png"
 
 
-def run(network: Path, given: Path, **card: object) -> subprocess.CompletedProcess[str]:
+def run(network: Path, given: Path, *options: str, **card: object) -> subprocess.CompletedProcess[str]:
     """Run the script in the folder of the picture, with a card that says so much of input and output."""
     out = given.parent
     shutil.copy(network, out / "network.onnx")
     shutil.copy(RUN_FILE_SCRIPT, out / "run.py")
     shape = {"name": "image", "shape": [1, 3, SIZE, SIZE], "mean": MEAN, "std": STD}
-    whole = {"file": {"name": "network.onnx"}, "engine": {"name": "onnxruntime"}, "output": {"name": "seen"}, **card}
+    absent = {"name": "network.none", "engine": {"name": "none", "package": "none_such"}}
+    file = {"name": "network.onnx", "engine": {"name": "onnxruntime", "package": "onnxruntime"}}
+    whole = {"files": [absent, file], "output": {"name": "seen"}, **card}
     whole["input"] = shape | whole.get("input", {})
     (out / "card.json").write_text(json.dumps(whole))
-    command = [sys.executable, str(out / "run.py"), str(given)]
+    command = [sys.executable, str(out / "run.py"), str(given), *options]
     return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
 
 
@@ -102,3 +104,20 @@ def test_a_picture_that_cannot_be_an_input_is_said(echo, picture, given, message
     assert done.returncode == 1
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_first_engine_that_is_installed_runs_and_one_that_is_named_alone(echo, picture):
+    done = run(echo, picture, task="own/echo", input={"resize": "none"})
+    assert done.returncode == 0, done.stderr
+    named = run(echo, picture, "--engine", "onnxruntime", task="own/echo", input={"resize": "none"})
+    assert named.stdout == done.stdout
+    unknown = run(echo, picture, "--engine", "tvm", task="own/echo")
+    assert unknown.returncode == 2
+    assert "choose from none, onnxruntime" in unknown.stderr.replace("'", "")
+
+
+def test_where_no_engine_is_installed_their_packages_are_named(echo, picture):
+    absent = {"name": "network.none", "engine": {"name": "none", "package": "none_such"}}
+    done = run(echo, picture, task="own/echo", input={"resize": "none"}, files=[absent])
+    assert done.returncode == 1
+    assert "none of the packages that run these files is installed: none_such" in done.stderr

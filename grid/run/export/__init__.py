@@ -1,0 +1,1 @@
+"""A cell of a run as files for phones, and how far these agree."""
