@@ -53,6 +53,7 @@ MAY_PRINT = (
 )
 LOADS_RAY = ("grid.scheduling.",)
 LOADS_MLFLOW = ("grid.tracking.",)
+LOADS_TORCH_AO = ("quant.engines.saturation",)
 
 
 def folder_of(file: str) -> str:
@@ -92,9 +93,16 @@ def test_the_order_of_folders_has_no_circle():
         assert all(order.index(other) < order.index(folder) for other in others), folder
 
 
-@pytest.mark.parametrize(("library", "where"), [("ray", LOADS_RAY), ("mlflow", LOADS_MLFLOW)], ids=["ray", "mlflow"])
+@pytest.mark.parametrize(
+    ("library", "where"),
+    [("ray", LOADS_RAY), ("mlflow", LOADS_MLFLOW), ("torch.ao", LOADS_TORCH_AO)],
+    ids=["ray", "mlflow", "torch.ao"],
+)
 def test_importing_anything_else_does_not_load_a_heavy_library(library, where):
-    """``--help``, ``--report``, ``--dry-run`` and refusals answer at once, and ``--sync`` starts no Ray."""
+    """``--help``, ``--report``, ``--dry-run`` and refusals answer at once, ``--sync`` starts no Ray.
+
+    And without ``torch.ao`` all works but PyTorch's own int8 engines.
+    """
     loads = {}
     for module in modules():
         for name, file in loaded_with(module).items():

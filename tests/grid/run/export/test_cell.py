@@ -155,8 +155,9 @@ def test_all_fails_only_where_no_engine_can_write(shelf, monkeypatch, capsys, tm
     assert not list(tmp_path.glob("network.*"))
 
 
-def test_other_integers_in_one_of_the_files_are_an_error(shelf, monkeypatch, tmp_path):
+def test_other_integers_in_one_of_the_files_are_an_error(shelf, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr("grid.run.export.cell.missing", lambda engine: None)
     monkeypatch.setattr("grid.run.export.cell._written", lambda source, store, engine, out: {"int8_weights": engine})
-    assert shelf.export("--export", f"shelf/{CELL}", "--engine", "all", "--out", str(tmp_path)) != 0
+    assert shelf.export("--export", f"shelf/{CELL}", "--engine", "all", "--out", str(tmp_path)) == 1
+    assert f"the files of {', '.join(catalog.PACKAGES)} have different int8 weights" in capsys.readouterr().err
     assert not (tmp_path / "card.json").exists()
