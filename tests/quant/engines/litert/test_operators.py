@@ -128,6 +128,10 @@ def written(network, tmp_path):
     return run, found, expected, step
 
 
+def operators(run):
+    return [one["op_name"] for one in run.run.interpreter._get_ops_details()]
+
+
 def most_levels(found, expected, step):
     """The largest difference, in levels of the output, and how often there is any."""
     apart = ((found - expected) / step).abs().round()
@@ -137,18 +141,13 @@ def most_levels(found, expected, step):
 @pytest.mark.parametrize("kind", [*IN_INT8, *IN_FLOAT])
 def test_an_operator_is_within_a_level_of_its_simulation(kind, tmp_path):
     network = prepared((IN_INT8 | IN_FLOAT)[kind])
-    _, found, expected, step = written(network, tmp_path)
+    run, found, expected, step = written(network, tmp_path)
     most, often = most_levels(found, expected, step)
     assert most <= 1
     assert often < 0.3, "averages lie half way between two levels often"
     assert most_levels(expected.roll(1, 0), expected, step)[0] > 10, "it must be able to fail"
-
-
-@pytest.mark.parametrize("kind", IN_INT8)
-def test_nothing_is_in_float_between_the_ends_where_there_is_an_int8_form(kind, tmp_path):
-    run, *_ = written(prepared(IN_INT8[kind]), tmp_path)
-    codes = [one["op_name"] for one in run.run.interpreter._get_ops_details()]
-    assert codes.count("DEQUANTIZE") == 3
+    conversions = operators(run).count("DEQUANTIZE")
+    assert (conversions == 3) == (kind in IN_INT8), "those of the outputs, where there is an int8 form"
 
 
 def test_xnnpack_takes_a_whole_network_of_convolutions_sums_and_resizing(tmp_path):
@@ -165,14 +164,13 @@ def test_weights_of_4_bits_take_half_a_byte_and_give_the_same_outputs(kind, tmp_
     network = prepared(IN_INT8[kind])
     narrow = prepared(IN_INT8[kind], weight_bits=dict.fromkeys(quant_convs(network), 4))
     run, found, expected, step = written(narrow, tmp_path)
-    codes = [one["op_name"] for one in run.run.interpreter._get_ops_details()]
-    assert codes.count("FULLY_CONNECTED") == 2, "the first has three inputs, which XNNPACK does not take"
+    assert operators(run).count("FULLY_CONNECTED") == 2, "the first has three inputs, which XNNPACK does not take"
     assert most_levels(found, expected, step)[0] <= 1
     monkeypatch.setattr("quant.engines.litert.convolutions.fits_in_4_bits", lambda weight: False)
     (tmp_path / "bytes").mkdir()
     wide, of_bytes, *_ = written(narrow, tmp_path / "bytes")
     assert torch.equal(found, of_bytes)
-    assert "FULLY_CONNECTED" not in [one["op_name"] for one in wide.run.interpreter._get_ops_details()]
+    assert "FULLY_CONNECTED" not in operators(wide)
 
 
 def test_an_operator_without_a_form_is_named(tmp_path):
