@@ -94,10 +94,10 @@ def test_what_costs_the_least_noise_for_its_size_is_left_out_first(parts):
 def test_with_enough_allowed_no_silu_carries_scales_and_xnnpack_multiplies_by_none(network, images):
     slopes = []
     for loss_db in (0.0, 60.0):
-        found = equalize(copy.deepcopy(network), EqualizeSpec(images=4, silu_loss_db=loss_db), images, "per_channel")
+        found = equalize(copy.deepcopy(network), EqualizeSpec(images=4, silu_loss_db=loss_db), images, "per_tensor")
         assert torch.allclose(reference(found, images), reference(network, images), rtol=1e-3, atol=1e-4)
         assert scaled(found) == [loss_db == 0.0] * 2
-        plain = decompose(calibrate(found, "per_channel", CalibrateSpec(), images), signed=True)
+        plain = decompose(calibrate(found, "per_tensor", CalibrateSpec(), images), signed=True)
         assert sum(isinstance(module, ConstantScaledSiLU) for module in plain.modules()) == 2
         slopes.append(sum(isinstance(module, _Slope) for module in _int8_gates(plain).modules()))
     assert slopes == [2, 0]
