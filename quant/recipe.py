@@ -50,7 +50,8 @@ class EqualizeSpec:
     with the consumers' weights in ``sweeps``: of the producers' ``weights`` as in the paper, or of the
     ``activations`` seen on the calibration images. ``silu``: scales pass through SiLU too. ``images``: how many of
     the calibration images ``noise`` looks at. ``absorb``: high biases in front of ReLU are absorbed first, as in the
-    paper.
+    paper. ``silu_loss_db``: SiLUs get no scales where that saves XNNPACK the most time, as long as ``noise`` predicts
+    no more than so many dB of output noise for it.
     """
 
     objective: str = "noise"
@@ -58,9 +59,11 @@ class EqualizeSpec:
     images: int = 32
     sweeps: int = 4
     absorb: bool = False
+    silu_loss_db: float = 0.0
 
     def __post_init__(self) -> None:
         require_one_of("equalize.objective", self.objective, EQUALIZE_OBJECTIVES)
+        require_range("equalize.silu_loss_db", self.silu_loss_db, 0.0)
         require_range("equalize.images", self.images, 1)
         require_range("equalize.sweeps", self.sweeps, 1)
 

@@ -142,7 +142,13 @@ def _float_files(draft: "_Draft", settings: Flat, given: bool) -> dict[str, list
     }
 
 
-_NEWER: Flat = {"train.compile": False, "network.task": "depth", "network.inputs": "", "network.classes": 0}
+_NEWER: Flat = {
+    "train.compile": False,
+    "network.task": "depth",
+    "network.inputs": "",
+    "network.classes": 0,
+    "equalize.silu_loss_db": 0.0,
+}
 """Settings that came after results of their stages, with the value that is as before: it is in no id."""
 
 

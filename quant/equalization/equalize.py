@@ -16,6 +16,7 @@ from quant.calibrate import Images
 from quant.equalization.absorb import absorb_high_biases_
 from quant.equalization.channel_classes import ChannelClasses, Use, channel_classes
 from quant.equalization.noise_model import FIXED, NoiseModel, QuantizedTensor
+from quant.equalization.plain_silus import elements, left_out
 from quant.equalization.sensitivity import ChannelStats, sensitivity
 from quant.graph import bn_factor, finish, module_of
 from quant.recipe import ALL_8BIT, EqualizeSpec, WeightBits
@@ -61,7 +62,12 @@ def equalize(
         return finish(graph_module.cpu())
     if spec.objective == "noise":
         model = noise_model(graph_module, classes, images, spec.images, granularity, weight_bits)
-        factor = np.exp(model.solve().numpy())
+        theta = model.solve()
+        if spec.silu_loss_db > 0 and classes.silus:
+            sizes = elements(graph_module, classes.silus, images[0:1])
+            held = left_out(model, theta, classes, sizes, spec.silu_loss_db)
+            theta = model.solve(held, theta)
+        factor = np.exp(theta.numpy())
         _scale_(graph_module, classes, _bounded(factor, factor != 1.0, classes))
         return finish(graph_module)
     seen = _activation_ranges(graph_module, classes, images) if spec.objective == "activations" else None

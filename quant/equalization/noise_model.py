@@ -137,25 +137,33 @@ class NoiseModel:
         noise: Tensor = self.log_noise(theta)(theta).exp()
         return total.index_add(0, self.tied, noise)
 
-    def solve(self) -> Tensor:
-        """The log scales of least noise (count,), zero where a class has no size or no effect."""
-        theta = torch.zeros(self.count, dtype=torch.float64, requires_grad=True)
-        for sharpness in _SHARPNESS:
-            optimizer = torch.optim.LBFGS([theta], max_iter=_ITERATIONS, history_size=20, line_search_fn="strong_wolfe")
-            log_noise = self.log_noise(theta * self.scalable, sharpness)
+    def solve(self, held: Tensor | None = None, start: Tensor | None = None, iterations: int = 0) -> Tensor:
+        """The log scales of least noise (count,), zero where a class has no size or no effect, or is ``held`` (count,).
+
+        From ``start`` (count,) instead of zeros where it is given; ``iterations``: only so many, with the
+        sharpest maximum.
+        """
+        free = self.scalable if held is None else self.scalable & ~held
+        theta = torch.zeros(self.count, dtype=torch.float64) if start is None else start.clone()
+        theta.requires_grad_(True)
+        for sharpness in _SHARPNESS[-1:] if iterations else _SHARPNESS:
+            optimizer = torch.optim.LBFGS(
+                [theta], max_iter=iterations or _ITERATIONS, history_size=20, line_search_fn="strong_wolfe"
+            )
+            log_noise = self.log_noise(theta * free, sharpness)
 
             def closure(
                 log_noise: Callable[[Tensor], Tensor] = log_noise, optimizer: torch.optim.Optimizer = optimizer
             ) -> float:
                 optimizer.zero_grad()
-                loss = torch.logsumexp(log_noise(theta * self.scalable), 0)
+                loss = torch.logsumexp(log_noise(theta * free), 0)
                 loss.backward()
                 return float(loss.detach())
 
             with torch.enable_grad():
                 optimizer.step(closure)
             del log_noise, closure  # and the matrices that they hold, before others are made
-        return (theta * self.scalable).detach()
+        return (theta * free).detach()
 
 
 def _with_fixed(theta: Tensor) -> Tensor:
