@@ -19,7 +19,8 @@ test: $(VENV)/.installed
 test-all: test
 	$(PYTEST) -m "(slow or hypothesis) and not long" --hypothesis-profile all
 
-# Three quarters of an hour of faults: 50 kills, a cluster that loses a node, several drivers, servers that hang and die.
+# An hour of faults: 50 kills, a cluster that loses a node, several drivers, servers that hang and die, an emulated Arm
+# board that vanishes, hangs and is full.
 # Tests of MLflow on PostgreSQL and S3 are skipped where there is no PostgreSQL: apt-get install postgresql.
 faults: $(VENV)/servers/.installed
 	$(BIN)/python -m pytest -m long -rs

@@ -67,6 +67,8 @@ ELSEWHERE = {
     "python runner.py --address auto --storage s3://BUCKET/PREFIX --tracking-uri http://MLFLOW:5000": (
         "tests/faults/test_cluster.py"
     ),
+    "python -m tests.devices.board up BOARD": "tests/devices/, make faults",
+    "python -m tests.devices.board down BOARD": "tests/devices/, make faults",
     "make faults": "three quarters of an hour, by hand; make test and make test-all have a part of it",
     "python -m tests.bad_input": "counts the inputs of tests/bad_input/",
     'python runner.py --address auto --storage "s3://BUCKET/PREFIX?endpoint_override=HOST:9000&scheme=http"': (
