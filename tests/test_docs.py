@@ -48,12 +48,13 @@ ELSEWHERE = {
     "make pins": ".ci/run",
     "make audit": "asks the internet; tests/security/test_audit.py judges answers",
     'make audit ARGS="--service osv"': "as make audit",
-    "python runner.py --export RUN/CELL --engine xnnpack --out exported": "tests/grid/run/test_export.py",
+    "python runner.py --export RUN/CELL --engine all --out exported": "tests/grid/run/export/test_cell.py",
+    "python runner.py --export RUN/CELL --engine xnnpack --out exported": "tests/grid/run/export/test_cell.py",
     "python runner.py --export RUN/CELL --engine onnxruntime --task docs/examples/keypoints.py": (
         "tests/runner/test_keypoints.py"
     ),
     "python runner.py --export RUN/CELL --engine onnxruntime --task my_task.py": "as above",
-    "python run.py IMAGE": "tests/grid/run/test_export.py",
+    "python run.py IMAGE": "tests/grid/run/export/test_cell.py",
     "python runner.py --inspect-network docs/examples/small_depth.py": "tests/grid/run/test_inspect.py",
     "python runner.py --inspect-network torchvision/mobilenet_v3_small --input-size 160": "as above, with its file",
     "python runner.py --ui": (
