@@ -105,5 +105,6 @@ def _computed(reader: Reader, node: fx.Node) -> Value:
 
 def _given(reader: Reader, value: Value) -> int:
     """The tensor of an output, in float; images with their channels last, as the input has them."""
-    value = reader.writer.as_float(value)
-    return reader.writer.stored(value, IMAGE if value.rank == 4 else tuple(range(value.rank)))
+    order = IMAGE if value.rank == 4 else tuple(range(value.rank))
+    moved = Value(value.shape, order, value.levels, reader.writer.stored(value, order))
+    return reader.writer.as_float(moved).tensor
