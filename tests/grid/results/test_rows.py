@@ -186,6 +186,7 @@ def test_results_csv_has_every_column_and_leaves_none_empty_that_an_int8_row_nee
             empty = {column for column in RESULT_COLUMNS if line[column] == ""} - may_be_empty
             absent = (
                 {"granularity", "engine", "simulated_ssim", "float_sites", "graph_hash", "artifact"}
+                | {"time_in_float", "time_in_conversions"}
                 if float_row
                 else set()
             )
