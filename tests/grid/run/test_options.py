@@ -59,7 +59,7 @@ def test_a_run_of_the_first_version_is_resumed_with_its_own_command(tmp_path):
     options = parse(["--resume", "smoke-base", "--storage", str(tmp_path), "--retries", "5"])
     assert (options.grid, options.set, options.retries) == ("smoke", ("qat.epochs=2",), 5)
     again = saved(options, "smoke-base")
-    later = {"margin": [], "task": "depth"}
+    later = {"margin": [], "task": "depth", "device": []}
     assert again["arguments"] == {**OLD_RUN["arguments"], "retries": 5, **later}
     assert [name for name in again["arguments"] if name not in later] == list(OLD_RUN["arguments"])
 
