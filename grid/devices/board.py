@@ -88,7 +88,7 @@ class Board:
         except DeviceError as error:
             if answers and "error" in answers[-1]:
                 raise self._complaint(answers[-1], request) from None
-            if any(f"status {status}" in str(error) for status in _NO_PYTHON):
+            if error.status in _NO_PYTHON:
                 problem = f"{self.device.name}: there is no {self.device.python} that runs"
                 raise DeviceError(f"{problem}. Install Python there, or name it: ...?python=PATH") from None
             raise

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from grid.devices.address import Device
 from grid.devices.board import Board
+from grid.devices.measure import cores_of
 from grid.devices.transport import DeviceError
 
 
@@ -18,7 +19,7 @@ def _who(device: Device) -> str:
     try:
         board = Board(device)
         facts = board.probe()
-        cores = device.cores or (fastest.cores if (fastest := facts.fastest()) else ())
+        cores = cores_of(device, facts)
         degrees = f", {facts.temperature_c:.0f} degrees" if facts.temperature_c is not None else ""
         found = f"{device.label}: {facts.model or facts.machine}, {facts.processor(cores)}"
         runtimes = board.runtimes()["runtimes"]

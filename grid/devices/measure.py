@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from grid.devices.address import Device
 from grid.devices.board import Board, File
 from grid.devices.facts import Facts
 from grid.devices.transport import DeviceError
@@ -48,13 +49,10 @@ class Timing:
     facts: Facts
 
 
-def cores_of(board: Board, facts: Facts, threads: int) -> tuple[int, ...]:
-    """The cores to run on: those of the device's address, or the fastest cluster; raises DeviceError for too few."""
+def cores_of(device: Device, facts: Facts) -> tuple[int, ...]:
+    """The cores to run on: those of the device's address, or the fastest cluster; empty: any."""
     fastest = facts.fastest()
-    cores = board.device.cores or (fastest.cores if fastest else ())
-    if cores and threads > len(cores):
-        raise DeviceError(f"{board.device.name}: {threads} threads on {len(cores)} cores; latency.threads is too large")
-    return cores
+    return device.cores or (fastest.cores if fastest else ())
 
 
 def measure(
@@ -67,10 +65,13 @@ def measure(
     """Time ``files`` in turns on an input (1xCxHxW, .npy); the last one is the canary.
 
     Before each load the device cools down below its limit. A load in which the canary drifts is repeated, as often as
-    there are loads; what still drifts is kept, and called throttled.
+    there are loads; what still drifts is kept, and called throttled. Raises DeviceError, also for too few cores.
     """
     facts = board.probe()
-    cores = cores_of(board, facts, plan.threads)
+    cores = cores_of(board.device, facts)
+    if cores and plan.threads > len(cores):
+        problem = f"{plan.threads} threads on {len(cores)} cores; latency.threads is too large"
+        raise DeviceError(f"{board.device.name}: {problem}")
     steps = {"warmup": plan.warmup, "seconds": plan.seconds / plan.loads, "fewest": FEWEST, "most": MOST}
     kept: list[tuple[float, np.ndarray, float]] = []
     temperatures: list[float] = []

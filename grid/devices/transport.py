@@ -30,7 +30,6 @@ _SSH = (
 SSH_CONFIG = "QUANTIZATION_GRID_SSH_CONFIG"
 """A variable that names a configuration for ssh in place of the user's own."""
 _SSH_FAILED = 255
-_LOST = ("closed", "timed out", "refused", "no route", "unreachable", "broken pipe", "reset", "timeout", "not respond")
 _LOST_ADB = ("not found", "offline", "no devices", "closed", "cannot connect", "unauthorized")
 _END = "::end"
 """What a phone says, with the status, behind all that a command has written."""
@@ -38,7 +37,11 @@ _FULL = ("no space left on device", "disk quota exceeded")
 
 
 class DeviceError(RuntimeError):
-    """What went wrong with a device, in one line that says what to do."""
+    """What went wrong with a device, in one line that says what to do; ``status``: of a command that failed there."""
+
+    def __init__(self, text: str, status: int = 0) -> None:
+        super().__init__(text)
+        self.status = status
 
 
 class DeviceLost(DeviceError):
@@ -162,15 +165,15 @@ class Transport:
             raise DeviceLost(f"{name}: adb does not reach it ({text}). {hint}.")
         if any(one in lower for one in _FULL):
             raise DeviceError(f"{name}: its disk is full ({text}). Make room, or remove {self.device.folder} there.")
-        raise DeviceError(f"{name}: a command ended with status {status}" + (f" ({text})" if text else ""))
+        raise DeviceError(f"{name}: a command ended with status {status}" + (f" ({text})" if text else ""), status)
 
     def _ssh_failure(self, complaints: str, text: str) -> DeviceError:
         name, device = self.device.name, self.device
         lower = complaints.lower()
         port = f"-p {device.port} " if device.port else ""
         if "host identification has changed" in lower:
-            host = f"[{device.host.rpartition('@')[2]}]:{device.port}" if device.port else device.host
-            hint = f"If that is right: ssh-keygen -R '{host.rpartition('@')[2] if not device.port else host}'"
+            host = device.host.rpartition("@")[2]
+            hint = f"If that is right: ssh-keygen -R '{f'[{host}]:{device.port}' if device.port else host}'"
             return DeviceError(f"{name}: its host key is not the one that ssh knows; nothing was sent. {hint}")
         if "host key verification failed" in lower or "no matching host key" in lower:
             return DeviceError(f"{name}: ssh does not know its host key. Log in once by hand: ssh {port}{device.host}")

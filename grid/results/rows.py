@@ -13,6 +13,8 @@ from quant.recipe import FLOAT_METHODS
 
 Row = dict[str, Any]
 _STANDARD = ("fuse_bn", "granularity", "method", "engine", "seed")
+_TOLD = (*_STANDARD, "network.encoder", "device")
+"""Settings that have columns in every table."""
 
 
 def result_rows(plan: Plan, store: StageStore, failures: Mapping[str, str]) -> list[Row]:
@@ -44,15 +46,13 @@ def further_axes(plan: Plan) -> list[str]:
     for cell in (*plan.cells, *plan.excluded):
         for key, value in _chosen(cell).items():
             values.setdefault(key, set()).add(value)
-    return [
-        key for key, seen in values.items() if len(seen) > 1 and key not in (*_STANDARD, "network.encoder", "device")
-    ]
+    return [key for key, seen in values.items() if len(seen) > 1 and key not in _TOLD]
 
 
 def settings_by_place(plan: Plan) -> tuple[Row, dict[str, Row]]:
     """What all cells of a grid have in common, and by cell what tells it from the others: one value an axis."""
     cells = (*plan.cells, *plan.excluded)
-    axes = (*_STANDARD, "network.encoder", "device", *further_axes(plan))
+    axes = (*_TOLD, *further_axes(plan))
     own = {cell.name: {key: value for key, value in _chosen(cell).items() if key in axes} for cell in cells}
     common = dict(cells[0].settings) if cells else {}
     for cell in cells:

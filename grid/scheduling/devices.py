@@ -7,16 +7,15 @@ from typing import Any
 
 import ray
 from ray.actor import ActorHandle
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from grid.planning.plan import Node
-from grid.planning.stage import DEVICE
-from grid.scheduling.resources import device_resource
+from grid.scheduling.profiler import actor_called, started_actor
+from grid.scheduling.resources import device_labels, device_of, device_resource
 from grid.stages.run import run_node
 from grid.stages.work import Context
 from model.progress import Progress
 
-_REFRESH_S, _LOOK_EVERY_S, _START_S = 5.0, 1.0, 60.0
+_REFRESH_S, _LOOK_EVERY_S = 5.0, 1.0
 
 
 class DeviceActor:
@@ -43,7 +42,7 @@ class DeviceActors:
     """The actors of a plan's devices; one that crashes is started again, and they start with the first ``refresh``."""
 
     def __init__(self, nodes: Iterable[Node]) -> None:
-        self.labels = sorted({str(node.settings["device"]) for node in nodes if node.device == DEVICE})
+        self.labels = device_labels(nodes)
         self.home = ray.get_runtime_context().get_node_id()
         self.actors: dict[str, tuple[str, ActorHandle[Any]]] = {}
         self.looked_at = float("-inf")
@@ -57,7 +56,7 @@ class DeviceActors:
         for label in self.labels:
             hosts = [node["NodeID"] for node in alive if node["Resources"].get(device_resource(label))] or [self.home]
             if label not in self.actors or self.actors[label][0] not in hosts:
-                self.actors[label] = hosts[0], _started(label, hosts[0])
+                self.actors[label] = hosts[0], started_actor(DeviceActor, device_resource(label), hosts[0], calls=2)
 
     def stop(self) -> None:
         """End the actors, and with them what they run."""
@@ -67,7 +66,7 @@ class DeviceActors:
 
 def run_on_device(node: Node, context: Context, progress: Progress) -> None:
     """Have the node's device compute it, and pass on what it says; raises what the stage raises."""
-    actor = _actor_of(str(node.settings["device"]))
+    actor = actor_called(device_of(node))
     record = actor.run.remote(node, context)
     said: dict[str, Any] = {}
     while not ray.wait([record], timeout=_LOOK_EVERY_S)[0]:
@@ -76,27 +75,3 @@ def run_on_device(node: Node, context: Context, progress: Progress) -> None:
             said = latest
             progress(said)
     ray.get(record)
-
-
-def _started(label: str, host: str) -> ActorHandle[Any]:
-    actor: Any = ray.remote(DeviceActor).options(
-        name=device_resource(label),
-        num_cpus=0,
-        max_restarts=-1,
-        max_concurrency=2,
-        scheduling_strategy=NodeAffinitySchedulingStrategy(host, soft=False),
-    )
-    handle: ActorHandle[Any] = actor.remote()
-    return handle
-
-
-def _actor_of(label: str) -> Any:
-    """The actor of a device, which is waited for where it has yet to start; raises ValueError where there is none."""
-    end = time.monotonic() + _START_S
-    while True:
-        try:
-            return ray.get_actor(device_resource(label))
-        except ValueError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.2)

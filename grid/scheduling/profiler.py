@@ -68,14 +68,20 @@ class Profilers:
             ray.kill(actor)
 
     def _start(self, node_id: str) -> ActorHandle[Any]:
-        actor: Any = ray.remote(Profiler).options(
-            name=_name(node_id),
-            num_cpus=0,
-            max_restarts=-1,
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
-        )
-        handle: ActorHandle[Any] = actor.remote(self.cores)
-        return handle
+        return started_actor(Profiler, _name(node_id), node_id, self.cores)
+
+
+def started_actor(kind: type, name: str, node_id: str, *given: Any, calls: int = 1) -> ActorHandle[Any]:
+    """An actor on a node that serves so many ``calls`` at a time, asks for no CPU, and is started again if it dies."""
+    actor: Any = ray.remote(kind).options(
+        name=name,
+        num_cpus=0,
+        max_restarts=-1,
+        max_concurrency=calls,
+        scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
+    )
+    handle: ActorHandle[Any] = actor.remote(*given)
+    return handle
 
 
 def profiler_of(node_id: str) -> Any:
@@ -83,10 +89,15 @@ def profiler_of(node_id: str) -> Any:
 
     Raises ValueError where there is none after a minute.
     """
+    return actor_called(_name(node_id))
+
+
+def actor_called(name: str) -> Any:
+    """An actor by its name, which is waited for where it has yet to start; raises ValueError after a minute."""
     end = time.monotonic() + _NEW_NODE_S
     while True:
         try:
-            return ray.get_actor(_name(node_id))
+            return ray.get_actor(name)
         except ValueError:
             if time.monotonic() > end:
                 raise

@@ -1,6 +1,7 @@
 """What a stage asks of the machine, and where Ray is."""
 
 import socket
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from grid.planning.plan import Node
@@ -37,8 +38,8 @@ class Resources:
 
     def of(self, node: Node, total: dict[str, float]) -> dict[str, float]:
         """CPUs and GPUs that one node gets on a cluster that has ``total``, or the device that it is measured on."""
-        if node.device == DEVICE and total.get(device_resource(str(node.settings["device"])), 0) > 0:
-            return {device_resource(str(node.settings["device"])): 1.0}
+        if total.get(device_of(node), 0) > 0:
+            return {device_of(node): 1.0}
         if node.device == PROFILER and total.get(PROFILER, 0) > 0:
             # A custom resource of Ray: where it is, only nodes with it measure, one network at a time each.
             return {PROFILER: 1.0}  # its actor leases cores there by itself
@@ -54,6 +55,16 @@ class Resources:
 def device_resource(label: str) -> str:
     """What Ray calls a device as a resource: the host that reaches it has one of it."""
     return f"{DEVICE}:{label}"
+
+
+def device_of(node: Node) -> str:
+    """The resource of the device that measures a node; empty where none does."""
+    return device_resource(str(node.settings["device"])) if node.device == DEVICE else ""
+
+
+def device_labels(nodes: Iterable[Node]) -> list[str]:
+    """The devices that measure any of the nodes."""
+    return sorted({str(node.settings["device"]) for node in nodes if node.device == DEVICE})
 
 
 def has_few_cores(total: dict[str, float]) -> bool:

@@ -9,12 +9,12 @@ from ray.tune.search import Searcher
 
 from grid.planning.names import names_by_key, trial_name
 from grid.planning.plan import Node, Plan
-from grid.planning.stage import DEVICE, PROFILER
+from grid.planning.stage import PROFILER
 from grid.planning.users import users_by_node, users_named
 from grid.scheduling.calls import Calls
 from grid.scheduling.listener import Listener
 from grid.scheduling.node_queue import NodeQueue
-from grid.scheduling.resources import Resources, device_resource, has_few_cores
+from grid.scheduling.resources import Resources, device_labels, device_of, device_resource, has_few_cores
 from grid.stages.watchdog import hung_log
 from grid.storage.result_store import StageStore
 
@@ -46,7 +46,7 @@ class TrieSearcher(DriverOnly, Searcher):
         self.store, self.resources, self.listener = store, resources, listener
         done = store.verify_all(node.id for node in plan.nodes)
         self.queue = NodeQueue(plan, done, train_images)
-        self.devices = sorted({str(node.settings["device"]) for node in plan.nodes if node.device == DEVICE})
+        self.devices = device_labels(plan.nodes)
         self.running: dict[str, Node] = {}
         self.reasons: dict[str, str] = {}
         self.failures: dict[str, str] = {}
@@ -188,7 +188,7 @@ class TrieSearcher(DriverOnly, Searcher):
         """How many stages wait for a worker as the kept ones are; those that measure by a resource have their own."""
         total = ray.cluster_resources() if self.running else {}
         waiting = (node for one, node in self.running.items() if one not in self.started)
-        return sum(not (self.resources.of(node, total).keys() <= {PROFILER, _device(node)}) for node in waiting)
+        return sum(not (self.resources.of(node, total).keys() <= {PROFILER, device_of(node)}) for node in waiting)
 
     def _call_idle(self) -> None:
         """Call as many waiting workers as there are stages for, but none before all are up; all if no stage is left."""
@@ -238,7 +238,7 @@ class TrieSearcher(DriverOnly, Searcher):
         may_measure = quiet or not has_few_cores(total)
         measuring = sum(node.device == PROFILER for node in self.running.values())
         first = measuring < _AHEAD * int(total.get(PROFILER, 0))
-        busy = Counter(_device(node) for node in self.running.values())
+        busy = Counter(device_of(node) for node in self.running.values())
         disturbs = measuring and has_few_cores(total)  # the host compares outputs
         devices = [] if disturbs else [one for one in self.devices if busy[device_resource(one)] < _AHEAD]
         return self.queue.take(
@@ -250,8 +250,3 @@ class TrieSearcher(DriverOnly, Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing: the store is the only truth."""
-
-
-def _device(node: Node) -> str:
-    """The resource of the device that measures a node; empty where none does."""
-    return device_resource(str(node.settings["device"])) if node.device == DEVICE else ""

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,6 +48,20 @@ class Latency:
     def pairs(self) -> int:
         """How many pairs were measured."""
         return sum(map(len, self.loads))
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """What the record of a measurement says, by name."""
+        return {
+            "latency_ms_p50": self.p50_ms,
+            "latency_ms_p90": self.p90_ms,
+            "latency_ratio": self.ratio,
+            "latency_ratio_low": self.ratio_low,
+            "latency_ratio_high": self.ratio_high,
+            "load_ratios": list(self.load_ratios),
+            "reference_ms_p50": self.reference_p50_ms,
+            "pairs": self.pairs,
+        }
 
     @property
     def times(self) -> np.ndarray:

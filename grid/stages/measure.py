@@ -50,18 +50,7 @@ def _measure(work: Work, out: Path) -> Outcome:
     (out / OPERATORS).write_text(found.table)
     write_operator_times(out / OPERATOR_TIMES, found.operators)
     np.save(out / LATENCIES, latency.times)
-    metrics = {
-        "latency_ms_p50": latency.p50_ms,
-        "latency_ms_p90": latency.p90_ms,
-        "latency_ratio": latency.ratio,
-        "latency_ratio_low": latency.ratio_low,
-        "latency_ratio_high": latency.ratio_high,
-        "load_ratios": list(latency.load_ratios),
-        "reference_ms_p50": latency.reference_p50_ms,
-        "pairs": latency.pairs,
-        "ready_s": list(found.ready_s),
-        "profiler_step_ms": found.step_ms,
-    }
+    metrics = latency.figures | {"ready_s": list(found.ready_s), "profiler_step_ms": found.step_ms}
     if graph_hash_of(work) and (told := found.operators.get("candidate")):
         metrics |= {"time_in_float": share_of(FLOAT, told), "time_in_conversions": share_of(CONVERSION, told)}
     known = work.record("network")["metrics"].get("timing_class")

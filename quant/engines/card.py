@@ -78,9 +78,12 @@ def card_output(network: nn.Module, spec: NetworkSpec, facts: TaskFacts) -> dict
     return told[0] if outputs.kind == "tensor" else told
 
 
-def output_scales(network: fx.GraphModule) -> list[float | None]:
-    """The step between two levels of each output of a prepared network; None of one that is not rounded."""
-    levels = [_levels(_module(network, node)) for node in output_nodes(network)]
+def output_scales(network: nn.Module | None, count: int) -> list[float | None]:
+    """The step between two levels of each of ``count`` outputs of a network; None of one that is not rounded."""
+    nodes = output_nodes(network) if isinstance(network, fx.GraphModule) else []
+    if network is None or len(nodes) != count:  # they leave one operator together
+        return [None] * count
+    levels = [_levels(_module(network, node)) for node in nodes]
     return [None if found is None else found["scale"] for found in levels]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import nn
 
 from grid.paths import RUN_FILE_SCRIPT
 from grid.planning.plan import Cell
@@ -182,7 +182,7 @@ def _measured(source: Source, written: dict[str, dict[str, Any]], out: Path, tol
         metrics[name] = metric_means(source.task, outputs[name], targets)
     for engine, file in written.items():
         file["metrics"] = metrics[engine]
-    found = agreements(outputs, _scales(source.network, outputs[reference]))
+    found = agreements(outputs, output_scales(source.network, len(leaves(outputs[reference]))))
     headline = source.task.headline
     write_csv(out / AGREEMENT, found, headline, {name: figures[headline] for name, figures in metrics.items()})
     return {
@@ -190,13 +190,6 @@ def _measured(source: Source, written: dict[str, dict[str, Any]], out: Path, tol
         reference: {"metrics": metrics[reference]},
         "agreement": [asdict(pair) for pair in found],
     }
-
-
-def _scales(network: nn.Module, outputs: Nested) -> list[float | None]:
-    """The step between two levels of each output, None of one that is not rounded."""
-    count = len(leaves(outputs))
-    scales = output_scales(network) if isinstance(network, fx.GraphModule) else []
-    return scales if len(scales) == count else [None] * count
 
 
 def _finished_cell(files: RunFiles, store: StageStore, name: str) -> Cell:

@@ -17,7 +17,7 @@ from grid.devices.board import Board, File
 from grid.devices.lock import locked_device
 from grid.devices.measure import Plan, Timing, measure
 from grid.planning.output_files import LATENCIES
-from grid.stages.latency import ratio_interval, summarize
+from grid.stages.latency import Latency, summarize
 from grid.stages.shared_measurement import graph_hash_of, shared_measurement
 from grid.stages.work import Outcome, StageError, Work
 from model.images import to_network
@@ -25,7 +25,7 @@ from model.tasks.nested import Nested, each, leaves
 from model.tasks.task import metric_means
 from quant.artifact import load_network, load_prepared, read_form
 from quant.engines.card import output_scales
-from quant.engines.exported import ExportedNetwork
+from quant.engines.exported import ExportedNetwork, file_name
 from quant.timing_class import timing_class
 
 COMPARED = 8
@@ -52,18 +52,16 @@ def _measure(work: Work, out: Path) -> Outcome:
     with locked_device(device, work.progress):
         runtimes = board.runtimes()
         _require_runtimes(device, runtimes, files.values())
-        distinct = list(dict.fromkeys([files["network"], files["float"], files["reference"]]))
-        places = {role: distinct.index(file) for role, file in files.items()}
-        # The reference comes last: it is the canary.
-        order = sorted(range(len(distinct)), key=lambda place: place == places["reference"])
-        places = {role: order.index(place) for role, place in places.items()}
-        timed = [distinct[place] for place in order]
+        others = dict.fromkeys(file for file in files.values() if file != files["reference"])
+        timed = [*others, files["reference"]]  # the last one is the canary
+        places = {role: timed.index(file) for role, file in files.items()}
         timing = measure(board, timed, example, Plan(spec.seconds, spec.loads, spec.warmup, spec.threads))
         compared = _compared(work, board, files["network"], timing.cores)
         accuracy = {}
         if work.node.settings["device_accuracy"]:
             accuracy = _accuracy(work, board, files["network"], timing.cores)
-    np.save(out / LATENCIES, _rounds(timing, places))
+    latency, own = (_beside(timing, places["network"], places[role]) for role in ("reference", "float"))
+    np.save(out / LATENCIES, latency.times)
     network = load_network(work.inputs["network"])
     known = work.record("network")["metrics"].get("timing_class")
     asserted = {
@@ -79,41 +77,20 @@ def _measure(work: Work, out: Path) -> Outcome:
         "temperatures_c": [None if math.isnan(one) else one for one in timing.temperatures_c],
         "sent_bytes": board.sent,
     }
-    return Outcome({**_latency(timing, places), **compared, **accuracy}, asserted)
-
-
-def _latency(timing: Timing, places: dict[str, int]) -> dict[str, Any]:
-    """The figures of ``profile``, and the paired ratio to the engine's own float file."""
-    pairs = [times[:, [places["network"], places["reference"]]] for times in timing.loads]
-    latency = summarize(pairs)
-    own = [
-        float(np.exp(np.median(np.log(times[:, places["network"]] / times[:, places["float"]]))))
-        for times in timing.loads
-    ]
-    engine, low, high = ratio_interval(own)
-    return {
-        "latency_ms_p50": latency.p50_ms,
-        "latency_ms_p90": latency.p90_ms,
-        "latency_ratio": latency.ratio,
-        "latency_ratio_low": latency.ratio_low,
-        "latency_ratio_high": latency.ratio_high,
-        "load_ratios": list(latency.load_ratios),
-        "reference_ms_p50": latency.reference_p50_ms,
-        "pairs": latency.pairs,
+    metrics = latency.figures | {
         "ready_s": list(timing.ready_s),
         "canary_ms": [1e3 * seconds for seconds in timing.canary],
         "repeated_loads": timing.repeated,
-        "engine_ratio": engine,
-        "engine_ratio_low": low,
-        "engine_ratio_high": high,
+        "engine_ratio": own.ratio,
+        "engine_ratio_low": own.ratio_low,
+        "engine_ratio_high": own.ratio_high,
     }
+    return Outcome({**metrics, **compared, **accuracy}, asserted)
 
 
-def _rounds(timing: Timing, places: dict[str, int]) -> np.ndarray:
-    """Seconds of candidate and reference, and the number of the load: [rounds, 3], as ``profile`` keeps them."""
-    pairs = [times[:, [places["network"], places["reference"]]] for times in timing.loads]
-    numbers = [np.full((len(times), 1), number) for number, times in enumerate(pairs)]
-    return np.hstack([np.concatenate(pairs), np.concatenate(numbers)])
+def _beside(timing: Timing, candidate: int, reference: int) -> Latency:
+    """The latency of one of the files that were timed, beside another of them, by their places."""
+    return summarize([times[:, [candidate, reference]] for times in timing.loads])
 
 
 def _compared(work: Work, board: Board, file: File, cores: tuple[int, ...]) -> dict[str, float]:
@@ -127,8 +104,8 @@ def _compared(work: Work, board: Board, file: File, cores: tuple[int, ...]) -> d
         raise StageError(f"{board.device.name}: outputs of other shapes than here")
     if not all(np.isfinite(one).all() for one in there):
         raise StageError(f"{board.device.name}: its outputs are not finite numbers")
-    known = output_scales(load_prepared(work.inputs["simulated"])) if "simulated" in work.inputs else []
-    scales = known if len(known) == len(here) else [None] * len(here)
+    prepared = load_prepared(work.inputs["simulated"]) if "simulated" in work.inputs else None
+    scales = output_scales(prepared, len(here))
     differences = [
         np.abs(one - other) / (scale or max(float(np.ptp(one)), 1e-12) / _LEVELS)
         for one, other, scale in zip(here, there, scales, strict=True)
@@ -183,10 +160,8 @@ def _require_runtimes(device: Device, runtimes: dict[str, Any], files: Any) -> N
 
 
 def _file(folder: Path) -> File:
-    form = read_form(folder)
-    network = load_network(folder)
-    assert isinstance(network, ExportedNetwork)
-    return File(network.path, str(form.engine))
+    engine = str(read_form(folder).engine)
+    return File(folder / file_name(engine), engine)
 
 
 def _saved(work: Work, places: Any) -> Path:
