@@ -13,13 +13,13 @@ from quant.operator_times.operator_time import (
     CONVOLUTION,
     FLOAT,
     INT8,
+    WARMUP,
     OperatorTime,
     kind_of_convolution,
     kind_of_name,
     of_quieter_half,
 )
 
-WARMUP = 3
 _TIMED = "_kernel_time"
 _INTEGER = ("QLinear", "QGemm", "ConvInteger", "MatMulInteger", "QAttention")
 _BYTES = ("uint8", "int8")

@@ -17,6 +17,8 @@ KINDS = (
 Outside is what of a forward is in no operator: the framework's own work, and what the profiler costs.
 """
 
+WARMUP = 3
+"""Forwards that are run and not counted, on every engine."""
 _WORDS = (
     (CONVERSION, ("quantize", "convert", "cast")),
     ("resize", ("resize", "upsample", "interpolate")),

@@ -13,13 +13,13 @@ from quant.operator_times.operator_time import (
     CONVOLUTION,
     FLOAT,
     INT8,
+    WARMUP,
     OperatorTime,
     kind_of_convolution,
     kind_of_name,
     of_quieter_half,
 )
 
-WARMUP = 3
 _FORWARD, _LAYER = "forward of the network", "layer "
 _QUANTIZED = ("c10::quint8", "c10::qint8", "c10::qint32")
 

@@ -20,12 +20,12 @@ from quant.operator_times.operator_time import (
     FLOAT,
     INT8,
     LINEAR,
+    WARMUP,
     OperatorTime,
     kind_of_name,
     of_quieter_half,
 )
 
-WARMUP = 3
 _CALL, _RUN, _WHOLE = "OPERATOR_CALL", "Execute", "Method::execute"
 _FUSED = "Invalid Unary Op"
 """What XNNPACK calls a table of 256 values into which it has fused int8 operators."""
