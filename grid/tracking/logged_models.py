@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import re
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from quant.engines.catalog import runtime
 
 SERVING_FILE = Path(__file__).with_name("serving.py")
 CODE_PATHS = (ROOT / "model", ROOT / "quant")
+_NOT_RUN = ("quant/analysis", "quant/inspection", "quant/operator_times")
+"""Code that looks at networks, and that no network needs to run."""
 MODEL_PACKAGES = ("torch", "torchvision", "timm", "numpy", "safetensors", "h5py", "mlflow")
 MODEL_TAG, ALIAS = "grid.model_uri", "recommended"
 
@@ -81,6 +84,8 @@ def _new_model(client: MlflowClient, experiment_id: str, run_id: str, cell_name:
         )
         for example in folder.glob("*input_example.json"):  # indented, one pixel a line: 2 MB
             example.write_text(json.dumps(json.loads(example.read_text()), separators=(",", ":")))
+        for part in _NOT_RUN:
+            shutil.rmtree(folder / "code" / part)
         client.log_model_artifacts(logged.model_id, str(folder))
     client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
     return str(logged.model_id)

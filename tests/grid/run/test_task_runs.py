@@ -108,7 +108,7 @@ def test_an_own_tasks_card_lists_its_outputs_and_its_script_writes_them(heads, f
     ],
 )
 def test_an_export_wants_the_task_of_its_run(run, named, message, request, files, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("grid.run.export.missing", lambda engine: None)
+    monkeypatch.setattr("grid.run.export.cell.missing", lambda engine: None)
     monkeypatch.chdir(files)
     given = ["--task", named] if named else []
     out = tmp_path / "out"
