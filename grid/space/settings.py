@@ -2,13 +2,14 @@
 
 import dataclasses
 import functools
+import re
 import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from model.errors import require_one_of, require_range
+from model.errors import InputError, require_one_of, require_range
 from model.network.spec import NetworkSpec
 from model.training import TrainSpec
 from quant.engines.catalog import FLOAT_RUNTIMES, ON_DEVICES
@@ -99,6 +100,9 @@ class Settings:
         require_range("weight_bits", self.weight_bits, LEAST_BITS, MOST_BITS)
         require_one_of("engine", self.engine, ENGINES)
         require_one_of("float_runtime", self.float_runtime, FLOAT_RUNTIMES)
+        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", self.device):
+            expected = "local, or letters, digits, '.', '_' and '-', as --device names it"
+            raise InputError("device", "is no name of a device", expected, value=repr(self.device))
         require_one_of("device_reference", self.device_reference, ON_DEVICES)
         require_range("seed", self.seed, 0, 2**32 - 1)
 

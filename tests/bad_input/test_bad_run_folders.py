@@ -221,6 +221,7 @@ def test_the_arguments_that_a_run_saves_are_read(tmp_path):
     (tmp_path / "run.json").write_text(json.dumps(saved(options, "x")))
     found = read_arguments(tmp_path / "run.json", DEFAULTS)
     assert (found.pop("set"), found.pop("margin")) == (list(options.set), list(options.margin))
+    assert found.pop("device") == list(options.device)
     assert found.items() <= vars(options).items()
 
 

@@ -41,7 +41,9 @@ def desk(tmp_path, tmp_path_factory, monkeypatch) -> list[str]:
     here = world(tmp_path_factory)
     space_file(tmp_path / "tiny.yaml", AXES)
     shutil.copytree(here.pack.parent, tmp_path / "storage" / "packs")
-    monkeypatch.setattr("grid.scheduling.tune.cluster", lambda resources: contextlib.nullcontext(Dashboard("", None)))
+    monkeypatch.setattr(
+        "grid.scheduling.tune.cluster", lambda resources, devices: contextlib.nullcontext(Dashboard("", None))
+    )
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     settings = ["--set", "equalize=false", "--set", "rounding=false", "--storage", str(tmp_path / "storage")]

@@ -69,7 +69,9 @@ def desk(tmp_path_factory) -> Path:
     shutil.copytree(here.pack.parent, folder / "storage" / "packs")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("grid.scheduling.tune.run_plan", run_plan_here)
-        patch.setattr("grid.scheduling.tune.cluster", lambda resources: contextlib.nullcontext(Dashboard("", None)))
+        patch.setattr(
+            "grid.scheduling.tune.cluster", lambda resources, devices: contextlib.nullcontext(Dashboard("", None))
+        )
         status, text = quietly(asked(folder, "alone"))
     assert status == 0, text
     return folder

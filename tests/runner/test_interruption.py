@@ -72,7 +72,9 @@ def test_a_damaged_result_is_computed_again_by_the_next_run(story, tmp_path):
 
 
 def test_a_failed_cell_is_a_row_with_its_reason_and_exit_status_1(story, monkeypatch):
-    monkeypatch.setattr("grid.scheduling.tune.cluster", lambda resources: contextlib.nullcontext(Dashboard("", None)))
+    monkeypatch.setattr(
+        "grid.scheduling.tune.cluster", lambda resources, devices: contextlib.nullcontext(Dashboard("", None))
+    )
     monkeypatch.setattr("grid.scheduling.tune.run_plan", run_plan_here)
     monkeypatch.setattr("grid.stages.quantize.finetune", breaks)
     status, text = quietly(story.at.arguments(*SET, "--set", "qat.epochs=2", run_name="failing"))
@@ -100,7 +102,9 @@ def test_an_interrupted_run_says_how_to_go_on_and_is_not_called_finished(story, 
             raise KeyboardInterrupt
         return RunOutcome({})  # Tune takes the first Ctrl-C as the end of its work
 
-    monkeypatch.setattr("grid.scheduling.tune.cluster", lambda resources: contextlib.nullcontext(Dashboard("", None)))
+    monkeypatch.setattr(
+        "grid.scheduling.tune.cluster", lambda resources, devices: contextlib.nullcontext(Dashboard("", None))
+    )
     monkeypatch.setattr("grid.scheduling.tune.run_plan", interrupt)
     status, text = quietly(story.at.arguments(*SET, "--set", "qat.epochs=7", run_name="cut"))
     assert status == 130
