@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from model.errors import InputError
 from quant.calibrate import calibrate
 from quant.engines.decomposed import ConstantScaledSiLU, decompose
-from quant.engines.xnnpack import _int8_gates, _Slope
+from quant.engines.int8_forms import _Slope, int8_gates
+from quant.engines.xnnpack import GATE
 from quant.equalization.channel_classes import channel_classes
 from quant.equalization.equalize import equalize, noise_model
 from quant.equalization.plain_silus import elements, left_out
@@ -99,7 +100,7 @@ def test_with_enough_allowed_no_silu_carries_scales_and_xnnpack_multiplies_by_no
         assert scaled(found) == [loss_db == 0.0] * 2
         plain = decompose(calibrate(found, "per_tensor", CalibrateSpec(), images), signed=True)
         assert sum(isinstance(module, ConstantScaledSiLU) for module in plain.modules()) == 2
-        slopes.append(sum(isinstance(module, _Slope) for module in _int8_gates(plain).modules()))
+        slopes.append(sum(isinstance(module, _Slope) for module in int8_gates(plain, GATE).modules()))
     assert slopes == [2, 0]
 
 
