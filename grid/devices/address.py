@@ -44,7 +44,7 @@ class Device:
     @property
     def label(self) -> str:
         """What settings and rows call it: the name, and the cores where they are given."""
-        return f"{self.name}-cores{_written(self.cores)}" if self.cores else self.name
+        return f"{self.name}-cores{written(self.cores)}" if self.cores else self.name
 
 
 def read_devices(texts: Iterable[str]) -> tuple[Device, ...]:
@@ -166,8 +166,8 @@ def _cores(where: str, text: str) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
-def _written(cores: tuple[int, ...]) -> str:
-    """``4-7``, or the cores one by one where there are gaps."""
+def written(cores: tuple[int, ...]) -> str:
+    """``4-7``, or the cores one by one (``0.2``) where there are gaps."""
     if cores == tuple(range(cores[0], cores[-1] + 1)) and len(cores) > 1:
         return f"{cores[0]}-{cores[-1]}"
     return ".".join(map(str, cores))

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from grid.devices.address import Device
+from grid.devices.address import Device, written
 from grid.devices.board import Board
 from grid.devices.measure import cores_of
 from grid.devices.transport import DeviceError
@@ -26,4 +26,4 @@ def _who(device: Device) -> str:
     except DeviceError as error:
         return f"{error} Its rows will fail unless that is mended by then."
     there = ", ".join(f"{name} {version}" for name, version in runtimes.items()) or "no runtime"
-    return f"{found}{f' on cores {cores[0]} to {cores[-1]}' if cores else ''}{degrees}; {there}"
+    return f"{found}{f' (cores {written(cores)})' if cores else ''}{degrees}; {there}"

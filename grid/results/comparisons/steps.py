@@ -74,7 +74,7 @@ def pairs_disagree(subjects: Subjects, pairs: np.ndarray, margin: float) -> bool
     moved = np.where(parts.same[:, None], 0.0, subjects.deviations[to] - subjects.deviations[start])
     estimates = np.where(parts.same, 0.0, subjects.figures[to] - subjects.figures[start])
     moved, estimates = moved - moved.mean(axis=0), estimates - estimates.mean()
-    by_scene = np.einsum("pb,pb->p", moved, moved) / (moved.shape[1] - 1)
+    by_scene = np.einsum("pb,pb->p", moved, moved) / max(moved.shape[1] - 1, 1)
     by_redraw = np.where(parts.known, parts.by_redraw, 0.0)
     by_redraw = by_redraw * (1 - 2 / count) + by_redraw.mean() / count
     variances = by_scene + by_redraw
