@@ -50,6 +50,13 @@ def finish(graph_module: fx.GraphModule) -> fx.GraphModule:
     return graph_module
 
 
+def note_names_(graph_module: fx.GraphModule) -> fx.GraphModule:
+    """Have ``torch.export`` note in ``from_node`` what became of each node, as it does where nodes have notes."""
+    for node in graph_module.graph.nodes:
+        node.meta.setdefault("name", node.name)
+    return graph_module
+
+
 def module_of(graph_module: fx.GraphModule, node: fx.Node | None) -> nn.Module | None:
     """The module that a ``call_module`` node calls, else None."""
     if node is None or node.op != "call_module":

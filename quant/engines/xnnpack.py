@@ -11,7 +11,7 @@ from model.tasks.nested import Nested
 from quant.engines.decomposed import ROUNDING
 from quant.engines.int8_forms import int8_gates, requantized_concatenations
 from quant.engines.outputs import KEY, Outputs
-from quant.graph import finish
+from quant.graph import finish, note_names_
 
 FILE = "network.pte"
 SIGNED = True  # XNNPACK's quantized operators take int8 activations
@@ -31,9 +31,7 @@ def lower(network: nn.Module, example: Tensor, outputs: Outputs | None = None) -
     from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower
 
     if isinstance(network, fx.GraphModule):
-        network = _contiguous_attention(requantized_concatenations(int8_gates(network, GATE)))
-        for node in network.graph.nodes:  # torch.export notes what became of a node only where it has notes already
-            node.meta.setdefault("name", node.name)
+        network = note_names_(_contiguous_attention(requantized_concatenations(int8_gates(network, GATE))))
     program = torch.export.export(network, (example,))
     theirs = torch.ops.quantized_decomposed  # made known by ExecuTorch, which was imported above
     named = {ours: getattr(theirs, ours.name().partition("::")[2]).default for ours in ROUNDING}

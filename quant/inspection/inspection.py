@@ -13,6 +13,7 @@ from quant.engines.catalog import missing
 from quant.graph import UnsupportedNetworkError
 from quant.inspection.cautions import activation_cautions, depthwise_cautions, island_cautions, range_cautions
 from quant.inspection.memory import Peak, peak_activations
+from quant.inspection.on_litert import on_litert
 from quant.inspection.on_onnxruntime import on_onnxruntime
 from quant.inspection.on_qnnpack import int8_form, on_qnnpack
 from quant.inspection.on_xnnpack import on_xnnpack
@@ -27,6 +28,7 @@ ENGINES: dict[str, Callable[[fx.GraphModule, Tensor], Placement]] = {
     "qnnpack": on_qnnpack,
     "onnxruntime": on_onnxruntime,
     "xnnpack": on_xnnpack,
+    "litert": on_litert,
 }
 
 

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, fx
 
 from quant.engines import xnnpack as engine
-from quant.engines.decomposed import DEQUANTIZE, QUANTIZE, decompose
-from quant.inspection.operators import OPERATOR, first_tensor, marked, moves, operator_nodes
+from quant.engines.decomposed import decompose
+from quant.inspection.operators import first_tensor, marked, moves, operator_nodes
+from quant.inspection.origins import operator_names, origin, rounded_by
 from quant.inspection.placement import FLOAT, FOLDED, INT8, Placement
 
 _ROUNDING = "XNNConvert"
@@ -28,9 +29,9 @@ def on_xnnpack(prepared: fx.GraphModule, image: Tensor) -> Placement:
     computes and is not rounded at all; and folded if nothing is left of it.
     """
     plain = decompose(marked(prepared), engine.SIGNED)
-    rounded = _rounded(plain)
+    rounded = rounded_by(plain)
     program = engine.lower(plain, image).exported_program().graph_module
-    names = _operator_names(plain, rounded)
+    names = operator_names(plain, rounded)
     types: dict[str, set[str]] = defaultdict(set)
     conversions = 0
     for node in program.graph.nodes:  # outside of XNNPACK: ExecuTorch's own kernels
@@ -38,9 +39,9 @@ def on_xnnpack(prepared: fx.GraphModule, image: Tensor) -> Placement:
             continue
         if "quantize_per_tensor" in str(node.target):
             conversions += 1
-            if operator := rounded.get(_origin(node)):
+            if operator := rounded.get(origin(node)):
                 types[operator].add(FLOAT)
-        elif (name := names.get(_origin(node))) and (value := first_tensor(node.meta.get("val"))) is not None:
+        elif (name := names.get(origin(node))) and (value := first_tensor(node.meta.get("val"))) is not None:
             types[name].add(INT8 if value.dtype in (torch.int8, torch.uint8) else FLOAT)
     for lowered in (module for module in program.children() if hasattr(module, "original_module")):
         handles = _handles(lowered.original_module.graph_module, names)
@@ -65,41 +66,16 @@ def on_xnnpack(prepared: fx.GraphModule, image: Tensor) -> Placement:
     return Placement("xnnpack", where, conversions)
 
 
-def _rounded(plain: fx.GraphModule) -> dict[str, str]:
-    """By the name of a rounding: the operator whose result it rounds."""
-    roundings = (node for node in plain.graph.nodes if node.target is QUANTIZE)
-    return {node.name: node.args[0].meta[OPERATOR] for node in roundings if OPERATOR in node.args[0].meta}
-
-
-def _operator_names(plain: fx.GraphModule, rounded: dict[str, str]) -> dict[str, str]:
-    """By the name of a node in the graph that was lowered: its operator, or the one that it was made a part of."""
-    names: dict[str, str] = dict(rounded)
-    for node in reversed(plain.graph.nodes):
-        if node.op.startswith("call_") and node.name not in names:
-            ahead = (found for user in node.users if (found := names.get(user.name)))
-            names[node.name] = node.meta.get(OPERATOR) or next(ahead, "")
-    roundings = {node.name for node in plain.graph.nodes if node.target in (QUANTIZE, DEQUANTIZE)}
-    return {name: operator for name, operator in names.items() if operator and name not in roundings}
-
-
 def _is_call(node: fx.Node) -> bool:
     calls = any(source.op == "get_attr" and "lowered_module" in str(source.target) for source in node.all_input_nodes)
     return calls or any("executorch_call_delegate" in source.name for source in node.all_input_nodes)
-
-
-def _origin(node: fx.Node) -> str:
-    """The name of the node, in the graph that was lowered, from which ExecuTorch made this one; else an empty text."""
-    source = (node.meta.get("from_node") or [None])[-1]
-    while source is not None and source.from_node:
-        source = source.from_node[-1]
-    return str(source.name) if source is not None and source.pass_name.startswith("Interpreter_Interp") else ""
 
 
 def _handles(delegated: fx.GraphModule, names: dict[str, str]) -> dict[int, set[str]]:
     """The operators by the number that ExecuTorch gives to what belongs together."""
     found: dict[int, set[str]] = defaultdict(set)
     for node in delegated.graph.nodes:
-        handle, name = node.meta.get("debug_handle"), names.get(_origin(node))
+        handle, name = node.meta.get("debug_handle"), names.get(origin(node))
         if node.op == "call_function" and handle is not None and name:
             found[handle].add(name)
     return found

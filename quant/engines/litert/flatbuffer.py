@@ -38,6 +38,16 @@ class Levels:
         return other is not None and (float(self.scale), self.zero_point) == (float(other.scale), other.zero_point)
 
 
+@dataclass(frozen=True, eq=False)
+class Made:
+    """An operator of the file: its name in the format, whether it reads int8 values and gives them, and its table."""
+
+    code: str
+    from_int8: bool
+    int8: bool
+    table: Any
+
+
 class _Builder(flatbuffers.Builder):  # type: ignore[misc]  # flatbuffers has no types
     """Writes equal vectors once, such as the zero points of weights, and aligns all of them for any kernel."""
 
@@ -62,6 +72,7 @@ class Model:
         self.buffers = [schema.BufferT()]  # the first is that of tensors without constant values
         self.tensors: list[Any] = []
         self.operators: list[Any] = []
+        self.made: list[Made] = []
         self.codes: dict[tuple[str, int], int] = {}
         self.constants: dict[Any, int] = {}
 
@@ -108,15 +119,16 @@ class Model:
         version = self._version(code, inputs, output)
         opcode = self.codes.setdefault((code, version), len(self.codes))
         kind = type(options).__name__.removesuffix("T") if options is not None else "NONE"
-        self.operators.append(
-            schema.OperatorT(
-                opcodeIndex=opcode,
-                inputs=np.array(inputs, np.int32),
-                outputs=np.array([output], np.int32),
-                builtinOptionsType=getattr(schema.BuiltinOptions, kind),
-                builtinOptions=options,
-            )
+        table = schema.OperatorT(
+            opcodeIndex=opcode,
+            inputs=np.array(inputs, np.int32),
+            outputs=np.array([output], np.int32),
+            builtinOptionsType=getattr(schema.BuiltinOptions, kind),
+            builtinOptions=options,
         )
+        self.operators.append(table)
+        from_int8, int8 = (self.tensors[one].type == schema.TensorType.INT8 for one in (inputs[0], output))
+        self.made.append(Made(code, from_int8, int8, table))
 
     def _version(self, code: str, inputs: Sequence[int], output: int) -> int:
         """The version of an operator that first had what it is used for here."""
@@ -155,6 +167,11 @@ class Model:
         builder = _Builder()
         builder.Finish(model.Pack(builder), IDENTIFIER)
         path.write_bytes(bytes(builder.Output()))
+
+    def left(self, made: Sequence[Made]) -> list[Made]:
+        """Those of the operators that the file has once it is saved."""
+        kept = {id(table) for table in self.operators}
+        return [one for one in made if id(one.table) in kept]
 
     def _drop_unread_(self, outputs: Sequence[int]) -> None:
         """Forget the operators whose results nothing reads."""

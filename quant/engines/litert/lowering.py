@@ -9,9 +9,11 @@ from torch import Tensor, fx, nn
 from quant.engines.decomposed import DEQUANTIZE, QUANTIZE
 from quant.engines.int8_forms import int8_gates, requantized_concatenations
 from quant.engines.litert import convolutions, elementwise, moves, pictures, tokens
+from quant.engines.litert.flatbuffer import Made
 from quant.engines.litert.reading import Reader, array_of, levels_of, refuse
 from quant.engines.litert.values import IMAGE, Value, constant
 from quant.engines.outputs import KEY, Outputs
+from quant.graph import note_names_
 
 _GATE = (1 / 256, -128)
 """Scale and zero point that the int8 sigmoid gives."""
@@ -33,18 +35,21 @@ _FILLED = {
 """Constants that take their shape from a value."""
 
 
-def lower(network: nn.Module, example: Tensor, path: Path, outputs: Outputs) -> None:
+def lower(network: nn.Module, example: Tensor, path: Path, outputs: Outputs) -> dict[fx.Node, list[Made]]:
     """Write ``network``, a graph being changed, for inputs like ``example`` (1xCxHxW) to ``path``.
 
-    Raises UnsupportedNetworkError where one of its operators has no form in the format.
+    Returns the file's operators by the node of the exported network for which they were written. Raises
+    UnsupportedNetworkError where one of its operators has no form in the format.
     """
     if isinstance(network, fx.GraphModule):
-        network = requantized_concatenations(int8_gates(network, _GATE))
+        network = note_names_(requantized_concatenations(int8_gates(network, _GATE)))
     program = torch.export.export(network, (example,))
     reader = Reader()
     given = _inputs(program)
     image = None
+    model, first = reader.writer.model, dict[fx.Node, int]()
     for node in program.graph.nodes:
+        first[node] = len(model.made)
         if node.op == "placeholder":
             if node.name in given:
                 reader.values[node] = constant(array_of(given[node.name]))
@@ -55,11 +60,12 @@ def lower(network: nn.Module, example: Tensor, path: Path, outputs: Outputs) -> 
         elif node.op == "output":
             results = [_given(reader, reader.value(one)) for one in node.args[0]]
     assert image is not None
-    model = reader.writer.model
     model.name(image.tensor, "image")
     for tensor, name in zip(results, outputs.names, strict=True):
         model.name(tensor, name)
     model.save(path, [image.tensor], results, {KEY: outputs.text} if outputs.text else {})
+    ends = [*list(first.values())[1:], len(model.made)]
+    return {node: model.left(model.made[start:end]) for (node, start), end in zip(first.items(), ends, strict=True)}
 
 
 def _inputs(program: Any) -> dict[str, Tensor]:

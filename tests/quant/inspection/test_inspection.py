@@ -65,7 +65,7 @@ def test_an_engine_that_is_missing_or_fails_leaves_the_others_their_answers(monk
 
     monkeypatch.setattr(inspection, "missing", lambda name: "xnnpack needs x: pip" if name == "xnnpack" else None)
     monkeypatch.setitem(inspection.ENGINES, "onnxruntime", failing)
-    found = inspect_network(Between(nn.ReLU()), noise(), passes=1)
+    found = inspect_network(Between(nn.ReLU()), noise(), ("qnnpack", "onnxruntime", "xnnpack"), passes=1)
     assert [placement.engine for placement in found.placements] == ["qnnpack"]
     assert found.absent == {
         "onnxruntime": "it does not take the network: no such operator",

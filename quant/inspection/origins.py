@@ -1,0 +1,31 @@
+"""From which operator of a prepared network a node of its exported form was made."""
+
+from torch import fx
+
+from quant.engines.decomposed import DEQUANTIZE, QUANTIZE
+from quant.inspection.operators import OPERATOR
+
+
+def rounded_by(plain: fx.GraphModule) -> dict[str, str]:
+    """By the name of a rounding: the operator whose result it rounds."""
+    roundings = (node for node in plain.graph.nodes if node.target is QUANTIZE)
+    return {node.name: node.args[0].meta[OPERATOR] for node in roundings if OPERATOR in node.args[0].meta}
+
+
+def operator_names(plain: fx.GraphModule, rounded: dict[str, str]) -> dict[str, str]:
+    """By the name of a node in the graph that is exported: its operator, or the one that it was made a part of."""
+    names: dict[str, str] = dict(rounded)
+    for node in reversed(plain.graph.nodes):
+        if node.op.startswith("call_") and node.name not in names:
+            ahead = (found for user in node.users if (found := names.get(user.name)))
+            names[node.name] = node.meta.get(OPERATOR) or next(ahead, "")
+    roundings = {node.name for node in plain.graph.nodes if node.target in (QUANTIZE, DEQUANTIZE)}
+    return {name: operator for name, operator in names.items() if operator and name not in roundings}
+
+
+def origin(node: fx.Node) -> str:
+    """The name of the node, in the graph that was exported, from which this one was made; else an empty text."""
+    source = (node.meta.get("from_node") or [None])[-1]
+    while source is not None and source.from_node:
+        source = source.from_node[-1]
+    return str(source.name) if source is not None and source.pass_name.startswith("Interpreter_Interp") else ""
