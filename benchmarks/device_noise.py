@@ -1,0 +1,104 @@
+"""Does the runner of devices give the figures of the profiling actor? Both time the same files on one core, in turns.
+
+Subject: the int8 ONNX file of the default network beside its own float file, in one repetition after the other by the
+actor's fresh loads (grid/stages/fresh_loads.py) and by what runs on devices (quant/engines/run_on_device.py, in
+processes of this machine, with the same seconds and loads). Prints both pooled ratios, the ratio between them with its
+95 % interval over repetitions, how wide the intervals of single measurements are, and how often they hold the value
+pooled over both.
+"""
+
+import argparse
+import math
+import sys
+import tempfile
+from pathlib import Path
+from statistics import fmean, stdev
+
+import numpy as np
+import torch
+from scipy.stats import t
+
+from benchmarks.line import say
+from benchmarks.subject import float_network, pictures
+from grid.devices.address import PROCESS, Device
+from grid.devices.board import Board, File
+from grid.devices.measure import Plan, measure
+from grid.scheduling.cores import own_cores, pinned
+from grid.space.settings import LatencySpec
+from grid.stages.fresh_loads import measure_fresh
+from grid.stages.latency import Latency, summarize
+from model.network.spec import NetworkSpec
+from quant.artifact import Form, save_network
+from quant.calibrate import calibrate
+from quant.engines.exported import ExportedNetwork, export, file_name
+from quant.recipe import CalibrateSpec
+from quant.tracing.trace import fuse_bn
+
+REPETITIONS = 12
+ENGINE = "onnxruntime"
+SPEC = LatencySpec()
+
+
+def main(repetitions: int) -> None:
+    """Measure in turns, and print what both show."""
+    with pinned(own_cores()[:1]), tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        example = _write(folder)
+        cores = tuple(own_cores()[:1])
+        device = Device("runner", PROCESS, "", cores=cores, python=sys.executable, folder=str(folder / "there"))
+        found: dict[str, list[Latency]] = {"actor": [], "runner": []}
+        for number in range(repetitions):
+            for who in ("actor", "runner") if number % 2 else ("runner", "actor"):
+                found[who].append(_by_actor(folder, example) if who == "actor" else _by_runner(device, folder))
+    _print(found)
+
+
+@torch.no_grad()
+def _write(folder: Path) -> np.ndarray:
+    """Both files, each in a folder of its own; returns an input."""
+    images, _ = pictures(folder / "rooms", 4, 1)
+    fused = fuse_bn(float_network())
+    int8 = calibrate(fused, "per_channel", CalibrateSpec(activation_range="minmax"), images)
+    for name, network in {"float": fused, "int8": int8}.items():
+        (folder / name).mkdir()
+        file = folder / name / file_name(ENGINE)
+        export(network, ENGINE, images[:1], file)
+        form = Form(NetworkSpec(), fused=True, form=name, granularity="per_channel", engine=ENGINE)
+        save_network(folder / name, ExportedNetwork(ENGINE, file), form)
+    example = images[:1].numpy()
+    np.save(folder / "image.npy", example)
+    return example
+
+
+def _by_actor(folder: Path, example: np.ndarray) -> Latency:
+    with tempfile.TemporaryDirectory() as scratch:
+        return measure_fresh(folder / "int8", folder / "float", example, SPEC, Path(scratch)).latency
+
+
+def _by_runner(device: Device, folder: Path) -> Latency:
+    files = [File(folder / name / file_name(ENGINE), ENGINE) for name in ("int8", "float")]
+    plan = Plan(SPEC.seconds, SPEC.loads, SPEC.warmup, SPEC.threads)
+    return summarize(measure(Board(device), files, folder / "image.npy", plan).loads)
+
+
+def _print(found: dict[str, list[Latency]]) -> None:
+    logs = {who: np.array([math.log(one.ratio) for one in measured]) for who, measured in found.items()}
+    pooled = math.exp(fmean(value for one in logs.values() for value in one))
+    for who, measured in found.items():
+        held = [one.ratio_low <= pooled <= one.ratio_high for one in measured]
+        widths = [50 * (one.ratio_high - one.ratio_low) / one.ratio for one in measured]
+        what = f"{len(measured)} measurements of {SPEC.loads} loads, int8 by its own float file"
+        say(f"ratio by the {who}", math.exp(logs[who].mean()), "ratio", what)
+        say(f"spread by the {who}", 100 * stdev(logs[who]), "%", "standard deviation of measurements")
+        say(f"half width by the {who}", fmean(widths), "%", "mean half of the interval of one measurement")
+        say(f"coverage by the {who}", 100 * fmean(held), "%", f"{sum(held)} of {len(held)} hold {pooled:.4f}")
+    moved = logs["runner"] - logs["actor"]
+    half = float(t.ppf(0.975, len(moved) - 1)) * stdev(moved) / math.sqrt(len(moved))
+    low, high = (math.exp(moved.mean() + side * half) for side in (-1, 1))
+    say("runner by actor", math.exp(moved.mean()), "ratio", f"95 % interval {low:.4f} to {high:.4f}; goal: holds 1")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repetitions", type=int, default=REPETITIONS, metavar="N")
+    main(parser.parse_args().repetitions)
