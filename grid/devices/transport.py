@@ -160,9 +160,9 @@ class Transport:
         lower = complaints.lower()
         if self.device.kind == SSH and status == _SSH_FAILED:
             raise self._ssh_failure(complaints, text)
-        if self.device.kind == ADB and text.startswith(("error:", "adb:")) and any(one in lower for one in _LOST_ADB):
-            hint = "Allow this computer on its screen" if "unauthorized" in lower else "`adb devices` lists those there"
-            raise DeviceLost(f"{name}: adb does not reach it ({text}). {hint}.")
+        if self.device.kind == ADB and (own := _complaint_of_adb(complaints)):
+            hint = "Allow this computer on its screen" if "unauthorized" in own else "`adb devices` lists those there"
+            raise DeviceLost(f"{name}: adb does not reach it ({own}). {hint}.")
         if any(one in lower for one in _FULL):
             raise DeviceError(f"{name}: its disk is full ({text}). Make room, or remove {self.device.folder} there.")
         raise DeviceError(f"{name}: a command ended with status {status}" + (f" ({text})" if text else ""), status)
@@ -180,6 +180,13 @@ class Transport:
         if "permission denied" in lower:
             return DeviceError(f"{name}: ssh is not let in ({text}). A key helps: ssh-copy-id {port}{device.host}")
         return DeviceLost(f"{name}: ssh does not reach it ({text or 'the connection ended'}).")
+
+
+def _complaint_of_adb(text: str) -> str:
+    """The line in which adb itself says that there is no device; hints of several lines may follow it."""
+    lines = (line.strip().rstrip(".") for line in text.splitlines())
+    of_adb = (line for line in lines if line.startswith(("error:", "adb:")))
+    return next((line[:200] for line in of_adb if any(one in line.lower() for one in _LOST_ADB)), "")
 
 
 def _last_line(text: str) -> str:

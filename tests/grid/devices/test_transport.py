@@ -77,11 +77,24 @@ def test_what_ssh_complains_about_becomes_one_line(tool, complaint, kind, messag
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("complaint", ["error: device 'R58M123' not found", "error: device offline"])
-def test_a_phone_that_adb_does_not_reach_is_lost(tool, complaint):
+UNAUTHORIZED = """error: device unauthorized.
+This adb server's \\$ADB_VENDOR_KEYS is not set
+Otherwise check for a confirmation dialog on your device."""
+
+
+@pytest.mark.parametrize(
+    ("complaint", "message"),
+    [
+        ("error: device 'R58M123' not found", "(error: device 'R58M123' not found). `adb devices` lists those there."),
+        ("error: device offline", "(error: device offline). `adb devices` lists those there."),
+        (UNAUTHORIZED, "(error: device unauthorized). Allow this computer on its screen."),
+    ],
+)
+def test_a_phone_that_adb_does_not_reach_is_lost(tool, complaint, message):
     tool(f'echo "{complaint}" >&2; exit 1')
-    with pytest.raises(DeviceLost, match="adb does not reach it"):
+    with pytest.raises(DeviceLost) as caught:
         wire("adb:R58M123").run("true")
+    assert str(caught.value) == f"R58M123: adb does not reach it {message}"
 
 
 def test_a_full_disk_is_told_with_the_folder_to_remove(tool):
