@@ -18,7 +18,7 @@ SSH, ADB, PROCESS = "ssh", "adb", "process"
 FOLDERS = {SSH: ".cache/quantization-grid", ADB: "/data/local/tmp/quantization-grid"}
 """Where files go there; over ssh below the home folder."""
 _EXAMPLES = "ssh://user@host[:port][?cores=4-7], adb:SERIAL[?cores=4-7], or a .yaml file that lists devices"
-_OPTIONS = ("cores", "python", "folder", "cool_below_c")
+_OPTIONS = ("cores", "python", "benchmark", "folder", "cool_below_c")
 _NAME, _HOST, _USER = r"[A-Za-z0-9][\w.-]{0,59}", r"[A-Za-z0-9][A-Za-z0-9._-]*|[0-9a-fA-F:]+", r"[A-Za-z_][\w.-]*"
 _SERIAL = r"[A-Za-z0-9][A-Za-z0-9._:-]*"
 
@@ -28,8 +28,8 @@ class Device:
     """How a device is reached and used.
 
     ``host`` is ``[user@]host`` or a serial number. ``cores`` are those that networks run on; none are given: the
-    fastest cluster. ``python`` is the interpreter there, ``folder`` where files go, and measurements begin below
-    ``cool_below_c`` degrees Celsius.
+    fastest cluster. ``python`` is the interpreter there, or ``benchmark`` LiteRT's ``benchmark_model`` where there is
+    none; ``folder`` is where files go, and measurements begin below ``cool_below_c`` degrees Celsius.
     """
 
     name: str
@@ -38,6 +38,7 @@ class Device:
     port: int | None = None
     cores: tuple[int, ...] = ()
     python: str = "python3"
+    benchmark: str = ""
     folder: str = ""
     cool_below_c: float = 60.0
 
@@ -140,7 +141,7 @@ def _with_options(where: str, device: Device, options: Mapping[str, str]) -> Dev
     for key, text in options.items():
         if key == "cores":
             device = replace(device, cores=_cores(where, text))
-        elif key in ("python", "folder"):
+        elif key in ("python", "benchmark", "folder"):
             if not text or "\n" in text or text.startswith("-"):
                 raise InputError(f"{where}: {key}", "is no path", "a path on the device", value=repr(text))
             device = replace(device, **{key: text})  # type: ignore[arg-type]  # text both

@@ -3,7 +3,7 @@
 import io
 import json
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,8 +68,13 @@ class Board:
         answer = self.ask({**request, "cores": list(cores), "threads": threads, **plan})
         return np.array(answer["times"]), float(answer["ready_s"])
 
-    def outputs(self, file: File, inputs: Path, cores: tuple[int, ...], threads: int) -> tuple[list[np.ndarray], float]:
-        """What a network gives for inputs [N, C, H, W] (.npy), in the file's order, and the memory in MB it takes."""
+    def outputs(
+        self, file: File, inputs: Path, cores: tuple[int, ...], threads: int, shapes: Sequence[Sequence[int]] = ()
+    ) -> tuple[list[np.ndarray], float]:
+        """What a network gives for inputs [N, C, H, W] (.npy), in the file's order, and the memory in MB it takes.
+
+        ``shapes`` are those of its outputs for one input, for devices that do not tell them.
+        """
         out = f"outputs-{file_sha256(file.path)[:16]}-{file_sha256(inputs)[:16]}.npz"
         request = {"do": "outputs", "file": self._file(file), "inputs": self.push(inputs), "out": out}
         answer = self.ask({**request, "cores": list(cores), "threads": threads})

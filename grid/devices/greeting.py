@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from grid.devices.address import Device, written
-from grid.devices.board import Board
+from grid.devices.command_line import board_of
 from grid.devices.measure import cores_of
 from grid.devices.transport import DeviceError
 
@@ -17,7 +17,7 @@ def who_is_there(devices: Sequence[Device]) -> list[str]:
 
 def _who(device: Device) -> str:
     try:
-        board = Board(device)
+        board = board_of(device)
         facts = board.probe()
         cores = cores_of(device, facts)
         degrees = f", {facts.temperature_c:.0f} degrees" if facts.temperature_c is not None else ""

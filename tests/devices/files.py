@@ -26,6 +26,8 @@ def commands(folder: Path, place: Path) -> None:
     )
     script(folder / "bin/uname", emulated % "/bin/uname")
     script(folder / "python/python3", emulated % "/usr/bin/python3.11")
+    benchmark = f'"{parts.ROOT}/tests/devices/benchmark_model.py"'
+    script(folder / "benchmark_model", (emulated % "/usr/bin/python3.11").replace('"$@"', f'{benchmark} "$@"'))
     script(
         folder / "login",
         f"""board="{folder}"

@@ -21,10 +21,11 @@ from model.files import file_sha256
 from tests.devices import board as boards
 from tests.grid.tiny import ROOT, written
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 pytest.importorskip("onnxruntime")
 GRID, TASK = Path(__file__).with_name("digits.yaml"), ROOT / "tests" / "runner" / "digits.py"
 WIRES = ("ssh", "adb")
+PATIENCE_S = 900
 ROWS = 3
 """Of a device: the float file, and an int8 network per channel and per tensor."""
 
@@ -78,7 +79,7 @@ def computed(board, tmp_path_factory) -> Path:
     """A storage in which all but the latency on devices is known."""
     storage = Storage(tmp_path_factory.mktemp("computed"), board)
     driver = storage.started("local", "--grid", str(GRID), "--task", str(TASK), "--run-name", "local")
-    assert driver.wait(600) == 0, storage.text("local")
+    assert driver.wait(PATIENCE_S) == 0, storage.text("local")
     return storage.folder
 
 
@@ -144,7 +145,7 @@ def test_a_killed_grid_is_resumed_and_measures_only_what_is_missing(storage, wir
     driver.wait()
     before = storage.measured()
     assert 0 < len(before) < ROWS
-    assert storage.driver("killed", ()).wait(600) == 0, storage.text("killed")
+    assert storage.driver("killed", ()).wait(PATIENCE_S) == 0, storage.text("killed")
     after = storage.measured()
     assert {node: after[node] for node in before} == before
     assert len(after) == ROWS
@@ -157,7 +158,7 @@ def test_a_board_without_power_fails_its_rows_over_both_wires_and_resume_measure
     until(storage.measured, driver)
     until(runners, driver)
     with storage.board.fault("power"):
-        assert driver.wait(600) == 1, storage.text("power")
+        assert driver.wait(PATIENCE_S) == 1, storage.text("power")
     before, rows = storage.measured(), storage.rows("power")
     failed = [row for wire in WIRES for row in rows[wire] if row["status"] != "ok"]
     assert len(failed) == 2 * ROWS - len(before) > 0
@@ -166,7 +167,7 @@ def test_a_board_without_power_fails_its_rows_over_both_wires_and_resume_measure
         assert row["status"] == "failed"
         assert row["reason"].startswith(f"profile_on_device: {row['device']}: "), row["reason"]
         assert len(row["reason"].splitlines()) == 1
-    assert storage.driver("power", ()).wait(600) == 0, storage.text("power")
+    assert storage.driver("power", ()).wait(PATIENCE_S) == 0, storage.text("power")
     assert before.items() <= storage.measured().items()
     assert_whole(storage, "power", WIRES)
 
@@ -186,7 +187,7 @@ def test_a_board_that_cannot_measure_is_told_first_and_in_each_of_its_rows(stora
     wires = WIRES if messages[1] else WIRES[:1]
     storage.board.ssh("rm -rf .cache/quantization-grid /data/local/tmp/quantization-grid")
     with storage.board.fault(fault, "1024" if fault == "disk-full" else ""):
-        assert storage.driver("fault", wires).wait(600) == 1, storage.text("fault")
+        assert storage.driver("fault", wires).wait(PATIENCE_S) == 1, storage.text("fault")
     rows, told = storage.rows("fault"), storage.text("fault")
     assert {row["status"] for row in rows["local"]} == {"ok"}
     for wire, message in zip(wires, messages, strict=False):
@@ -196,7 +197,7 @@ def test_a_board_that_cannot_measure_is_told_first_and_in_each_of_its_rows(stora
             assert row["reason"].startswith(f"profile_on_device: {wire}: ")
             assert message in row["reason"]
             assert len(row["reason"].splitlines()) == 1
-    assert storage.driver("fault", ()).wait(600) == 0, storage.text("fault")
+    assert storage.driver("fault", ()).wait(PATIENCE_S) == 0, storage.text("fault")
     assert_whole(storage, "fault", wires)
 
 
@@ -205,7 +206,7 @@ def test_two_grids_at_once_measure_one_after_the_other(storage, tmp_path_factory
     subprocess.run(["cp", "-a", f"{storage.folder}/.", other.folder], check=True)
     with counted() as counts:
         drivers = [one.driver("at-once", ("ssh",)) for one in (storage, other)]
-        statuses = [driver.wait(600) for driver in drivers]
+        statuses = [driver.wait(PATIENCE_S) for driver in drivers]
     assert statuses == [0, 0], storage.text("at-once") + other.text("at-once")
     assert max(counts) == 1
     for one in (storage, other):
@@ -219,5 +220,5 @@ def test_ctrl_c_ends_what_runs_on_the_board(storage):
     os.killpg(driver.pid, signal.SIGINT)
     assert driver.wait(120) == 130, storage.text("stopped")
     boards.until(lambda: not runners(), "a runner is left on the board")
-    assert storage.driver("stopped", ()).wait(600) == 0, storage.text("stopped")
+    assert storage.driver("stopped", ()).wait(PATIENCE_S) == 0, storage.text("stopped")
     assert_whole(storage, "stopped", ("ssh",))

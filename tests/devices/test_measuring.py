@@ -1,6 +1,7 @@
 """The product on the emulated board, over ssh and over adb: networks are measured, and each fault has one message."""
 
 import os
+import sys
 import threading
 from pathlib import Path
 
@@ -8,8 +9,9 @@ import numpy as np
 import pytest
 
 from grid.devices import board as boards
-from grid.devices.address import Device, read_devices
+from grid.devices.address import PROCESS, Device, read_devices
 from grid.devices.board import Board, File
+from grid.devices.command_line import board_of
 from grid.devices.measure import Plan, measure
 from grid.devices.transport import SSH_CONFIG, DeviceError, DeviceLost
 from tests.devices.test_board import int8_convolution
@@ -96,6 +98,32 @@ def test_a_hot_board_is_told(host, network):
     with host.fact("/sys/class/thermal/thermal_zone0/temp", "85000\n"):
         found = measure(board, [file], images.with_name("image.npy"), Plan(0.05, 3, 1, 1), sleep=lambda seconds: None)
     assert "stayed at 85 degrees" in found.throttled
+
+
+def test_a_phone_without_python_runs_networks_by_the_benchmark_of_litert(host, tmp_path):
+    pytest.importorskip("ai_edge_litert")
+    import torch
+    from torch import nn
+
+    from quant.engines.exported import export
+
+    torch.manual_seed(0)
+    file = File(tmp_path / "network.tflite", "litert")
+    export(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), "litert", torch.zeros(1, 3, 9, 7), file.path)
+    images = np.random.default_rng(0).normal(size=(2, 3, 9, 7)).astype(np.float32)
+    np.save(tmp_path / "images.npy", images)
+    np.save(tmp_path / "image.npy", images[:1])
+    here = Board(Device("host", PROCESS, "", python=sys.executable, folder=str(tmp_path / "here")))
+    (expected,), _ = here.outputs(file, tmp_path / "images.npy", (), 1)
+    with host.fault("no-python"):
+        phone = board_of(device_of(host, ADB, benchmark=host.folder / "benchmark_model"))
+        assert phone.runtimes()["runtimes"].keys() == {"litert"}
+        (found,), memory_mb = phone.outputs(file, tmp_path / "images.npy", (), 1, [expected.shape[1:]])
+        timing = measure(phone, [file], tmp_path / "image.npy", Plan(0.05, 1, 1, 1))
+    assert np.allclose(found, expected, atol=1e-5)
+    assert memory_mb > 0
+    assert timing.cores == timing.facts.fastest().cores
+    assert (timing.loads[0] > 0).all()
 
 
 @pytest.mark.parametrize(

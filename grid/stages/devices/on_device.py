@@ -14,6 +14,7 @@ import torch
 
 from grid.devices.address import PROCESS, Device
 from grid.devices.board import Board, File
+from grid.devices.command_line import board_of
 from grid.devices.lock import locked_device
 from grid.devices.measure import Plan, Timing, measure
 from grid.planning.output_files import LATENCIES
@@ -47,8 +48,10 @@ def profile_on_device(work: Work) -> Outcome:
 def _measure(work: Work, out: Path) -> Outcome:
     device, spec = work.context.device_called(str(work.node.settings["device"])), work.group("latency")
     files = {role: _file(work.inputs[role]) for role in ("network", "float", "reference")}
-    board = Board(device, work.progress)
+    board = board_of(device, work.progress)
     example = _saved(work, [0])
+    inputs, here = _on_host(work, files["network"])
+    shapes = [one.shape[1:] for one in here]
     with locked_device(device, work.progress):
         runtimes = board.runtimes()
         _require_runtimes(device, runtimes, files.values())
@@ -56,10 +59,10 @@ def _measure(work: Work, out: Path) -> Outcome:
         timed = [*others, files["reference"]]  # the last one is the canary
         places = {role: timed.index(file) for role, file in files.items()}
         timing = measure(board, timed, example, Plan(spec.seconds, spec.loads, spec.warmup, spec.threads))
-        compared = _compared(work, board, files["network"], timing.cores)
+        there, memory_mb = board.outputs(files["network"], inputs, timing.cores, spec.threads, shapes)
         accuracy = {}
         if work.node.settings["device_accuracy"]:
-            accuracy = _accuracy(work, board, files["network"], timing.cores)
+            accuracy = _accuracy(work, board, files["network"], timing.cores, shapes)
     latency, own = (_beside(timing, places["network"], places[role]) for role in ("reference", "float"))
     np.save(out / LATENCIES, latency.times)
     network = load_network(work.inputs["network"])
@@ -85,7 +88,8 @@ def _measure(work: Work, out: Path) -> Outcome:
         "engine_ratio_low": own.ratio_low,
         "engine_ratio_high": own.ratio_high,
     }
-    return Outcome({**metrics, **compared, **accuracy}, asserted)
+    compared = _compared(work, device.name, here, there)
+    return Outcome({**metrics, **compared, "device_memory_mb": memory_mb, **accuracy}, asserted)
 
 
 def _beside(timing: Timing, candidate: int, reference: int) -> Latency:
@@ -93,17 +97,20 @@ def _beside(timing: Timing, candidate: int, reference: int) -> Latency:
     return summarize([times[:, [candidate, reference]] for times in timing.loads])
 
 
-def _compared(work: Work, board: Board, file: File, cores: tuple[int, ...]) -> dict[str, float]:
-    """How the device's outputs differ from the host's on some test images, in levels; and the memory it takes there."""
+def _on_host(work: Work, file: File) -> tuple[Path, list[np.ndarray]]:
+    """Some test images in a file, and what a network gives for them on this machine."""
     inputs = _saved(work, range(min(COMPARED, work.pack.size("test"))))
-    there, memory_mb = board.outputs(file, inputs, cores, work.group("latency").threads)
     with tempfile.TemporaryDirectory(dir=work.scratch) as folder:
         host = Board(Device("host", PROCESS, "", python=sys.executable, folder=folder))
-        here, _ = host.outputs(file, inputs, (), work.group("latency").threads)
+        return inputs, host.outputs(file, inputs, (), work.group("latency").threads)[0]
+
+
+def _compared(work: Work, name: str, here: Sequence[np.ndarray], there: Sequence[np.ndarray]) -> dict[str, float]:
+    """How the device's outputs differ from the host's, in levels."""
     if [one.shape for one in there] != [one.shape for one in here]:
-        raise StageError(f"{board.device.name}: outputs of other shapes than here")
+        raise StageError(f"{name}: outputs of other shapes than here")
     if not all(np.isfinite(one).all() for one in there):
-        raise StageError(f"{board.device.name}: its outputs are not finite numbers")
+        raise StageError(f"{name}: its outputs are not finite numbers")
     prepared = load_prepared(work.inputs["simulated"]) if "simulated" in work.inputs else None
     scales = output_scales(prepared, len(here))
     differences = [
@@ -113,17 +120,18 @@ def _compared(work: Work, board: Board, file: File, cores: tuple[int, ...]) -> d
     return {
         "device_levels_max": max(float(one.max()) for one in differences),
         "device_levels_mean": float(np.mean([float(one.mean()) for one in differences])),
-        "device_memory_mb": memory_mb,
     }
 
 
-def _accuracy(work: Work, board: Board, file: File, cores: tuple[int, ...]) -> dict[str, float]:
+def _accuracy(
+    work: Work, board: Board, file: File, cores: tuple[int, ...], shapes: Sequence[tuple[int, ...]]
+) -> dict[str, float]:
     """The task's metrics of the device's own outputs on the whole test set."""
     parts: list[list[np.ndarray]] = []
     size = work.pack.size("test")
     for start in range(0, size, _AT_A_TIME):
         inputs = _saved(work, range(start, min(start + _AT_A_TIME, size)))
-        parts.append(board.outputs(file, inputs, cores, work.group("latency").threads)[0])
+        parts.append(board.outputs(file, inputs, cores, work.group("latency").threads, shapes)[0])
         work.progress({"step": start, "steps": size})
     outputs = [np.concatenate(some) for some in zip(*parts, strict=True)]
     with torch.inference_mode():
@@ -152,6 +160,9 @@ def like(pattern: Nested, outputs: Sequence[np.ndarray]) -> Nested:
 def _require_runtimes(device: Device, runtimes: dict[str, Any], files: Any) -> None:
     """Raise StageError where the device lacks what a file needs."""
     lacking = sorted({file.engine for file in files} - set(runtimes["runtimes"]))
+    if lacking and device.benchmark:
+        problem = f"{device.name}: its {device.benchmark} runs litert only, not {' and '.join(lacking)}"
+        raise StageError(f"{problem}. Choose --set engine=litert --set device_reference=litert.")
     if lacking:
         packages = " ".join({"litert": "ai-edge-litert"}.get(name, name) for name in lacking)
         problem = f"{device.name}: its {device.python} has no {' and no '.join(lacking)}"
