@@ -48,6 +48,7 @@ MAY_PRINT = (
     "grid/report/",
     "grid/run/",
     "model/__main__.py",
+    "quant/engines/executorch_runner/__main__.py",
     "quant/engines/run_file.py",  # the script beside an exported network
     "quant/engines/run_on_device.py",  # the script that answers from a device
 )

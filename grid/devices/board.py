@@ -24,10 +24,11 @@ _NO_PYTHON = (127, 126)
 
 @dataclass(frozen=True)
 class File:
-    """A file of the host that a device gets, and the engine that runs it there (empty: it is data)."""
+    """A network's file of the host, the engine that runs it on a device, and the libraries that the device lacks."""
 
     path: Path
-    engine: str = ""
+    engine: str
+    libraries: tuple[Path, ...] = ()
 
 
 class Board:
@@ -124,8 +125,9 @@ class Board:
             return DeviceError(f"{name}: its {self.device.python} lacks a package of {packages} ({text})")
         return DeviceError(f"{name}: {text}")
 
-    def _file(self, file: File) -> dict[str, str]:
-        return {"path": self.push(file.path), "engine": file.engine}
+    def _file(self, file: File) -> dict[str, Any]:
+        libraries = [self.push(library) for library in file.libraries]
+        return {"path": self.push(file.path), "engine": file.engine, "libraries": libraries}
 
     def _hash(self, path: str) -> str:
         """The SHA-256 of a file there; empty where it is not there."""

@@ -17,7 +17,7 @@ PACKAGES = {
     "litert": ("ai_edge_litert",),
 }
 """Engines that run a file of their own, and the packages that write it; the first of them runs it."""
-ON_DEVICES = ("onnxruntime", "litert")
+ON_DEVICES = ("onnxruntime", "litert", "xnnpack")
 """Engines whose files run on a device without PyTorch."""
 FLOAT_RUNTIMES = ("eager", "channels_last", "compiled")
 """How PyTorch runs a float network: as it is, with channels innermost in memory, or through ``torch.compile``."""

@@ -1,8 +1,8 @@
 """What runs on a device: one request as JSON on standard input, its answer as the last JSON line on standard output.
 
 The host copies this file to the device as it is. It needs Python 3.8, numpy, and ``onnxruntime`` or ``ai_edge_litert``
-(``tflite_runtime`` does as well); no torch, nothing of this project. Lines before the last one are signs of life, and
-where nobody reads them any more the process ends.
+(``tflite_runtime`` does as well), or the libraries that the host sends along for ``.pte`` files; no torch, nothing of
+this project. Lines before the last one are signs of life, and where nobody reads them any more the process ends.
 
 Requests: ``{"do": "probe"}``; ``time``: the networks of ``files`` in turns on ``example``; ``outputs``: what the
 network of ``file`` gives for each of ``inputs``, into ``out``. Times are seconds; paths are relative to this file.
@@ -71,8 +71,12 @@ def probe() -> dict[str, Any]:
     return {"python": platform.python_version(), "numpy": np.__version__, "runtimes": runtimes, "cores": cores}
 
 
-def load(engine: str, file: Path, threads: int) -> Callable[[np.ndarray], list[np.ndarray]]:
+def load(
+    engine: str, file: Path, threads: int, libraries: list[Path] | None = None
+) -> Callable[[np.ndarray], list[np.ndarray]]:
     """The network of a file on its engine: an input of 1 x C x H x W to its outputs, in the file's order."""
+    if engine == "xnnpack":
+        return _executorch(_libraries(libraries or []), file, threads)
     if engine == "onnxruntime":
         import onnxruntime
 
@@ -101,6 +105,42 @@ def load(engine: str, file: Path, threads: int) -> Callable[[np.ndarray], list[n
     raise ValueError(f"no engine {engine!r} here")
 
 
+def _libraries(paths: list[Path]) -> Any:
+    """The last one of some libraries; each needs those before it, which are found by their own names once loaded."""
+    return [ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL) for path in paths][-1]
+
+
+def _executorch(runner: Any, file: Path, threads: int) -> Callable[[np.ndarray], list[np.ndarray]]:
+    """A ``.pte`` file on ExecuTorch, by the functions of ``executorch_runner/runner.cpp``."""
+
+    def call(name: str, *arguments: Any) -> None:
+        status = getattr(runner, f"executorch_{name}")(*arguments)
+        if status:
+            raise RuntimeError(f"ExecuTorch's error {status:#x} ({name})")
+
+    network = ctypes.c_void_p()
+    call("load", str(file).encode(), threads, ctypes.byref(network))
+
+    def output(place: int) -> np.ndarray:
+        sizes, rank, values = (ctypes.c_int32 * 16)(), ctypes.c_int(), ctypes.POINTER(ctypes.c_float)()
+        call("output", network, place, ctypes.byref(values), sizes, ctypes.byref(rank))
+        return np.ctypeslib.as_array(values, tuple(sizes[: rank.value])).copy()
+
+    def run(image: np.ndarray) -> list[np.ndarray]:
+        image, count = np.ascontiguousarray(image, np.float32), ctypes.c_int()
+        sizes = (ctypes.c_int32 * image.ndim)(*image.shape)
+        values = image.ctypes.data_as(ctypes.c_void_p)
+        call("run", network, values, sizes, image.ndim, ctypes.byref(count))
+        return [output(place) for place in range(count.value)]
+
+    return run
+
+
+def _loaded(one: dict[str, Any], threads: int) -> Callable[[np.ndarray], list[np.ndarray]]:
+    """The network of a request."""
+    return load(one["engine"], _HERE / one["path"], threads, [_HERE / path for path in one.get("libraries", [])])
+
+
 def keep_memory() -> None:
     """Let glibc keep what is freed: whether it gives memory back is drawn anew with each process, and costs time."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
@@ -117,7 +157,7 @@ def timed(request: dict[str, Any]) -> dict[str, Any]:
     started = time.monotonic()
     networks = []
     for one in request["files"]:
-        networks.append(load(one["engine"], _HERE / one["path"], request["threads"]))
+        networks.append(_loaded(one, request["threads"]))
         beat(loaded=len(networks))
     networks[0](example)
     ready_s = time.monotonic() - started
@@ -145,12 +185,15 @@ def outputs(request: dict[str, Any]) -> dict[str, Any]:
     ``memory_mb`` is by how much loading and running the network raised what this process holds at most.
     """
     inputs = np.load(_HERE / request["inputs"], mmap_mode="r")
-    if request["file"]["engine"] == "onnxruntime":
+    one = request["file"]
+    if one["engine"] == "onnxruntime":
         import onnxruntime  # noqa: F401  # not part of the network's memory
+    elif one["engine"] == "xnnpack":
+        _libraries([_HERE / path for path in one["libraries"]])
     else:
         _litert()
     before = _peak_mb()
-    network = load(request["file"]["engine"], _HERE / request["file"]["path"], request["threads"])
+    network = _loaded(one, request["threads"])
     found: list[list[np.ndarray]] = []
     memory_mb = 0.0
     for place in range(len(inputs)):

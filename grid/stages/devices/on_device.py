@@ -5,7 +5,7 @@ import math
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +15,26 @@ import torch
 from grid.devices.address import PROCESS, Device
 from grid.devices.board import Board, File
 from grid.devices.command_line import board_of
+from grid.devices.facts import Facts
 from grid.devices.lock import locked_device
 from grid.devices.measure import Plan, Timing, measure
 from grid.planning.output_files import LATENCIES
 from grid.stages.latency import Latency, summarize
 from grid.stages.shared_measurement import graph_hash_of, shared_measurement
 from grid.stages.work import Outcome, StageError, Work
+from model.errors import InputError
 from model.images import to_network
 from model.tasks.nested import Nested, each, leaves
 from model.tasks.task import metric_means
 from quant.artifact import load_network, load_prepared, read_form
 from quant.engines.card import output_scales
+from quant.engines.executorch_runner.build import libraries
 from quant.engines.exported import ExportedNetwork, file_name
 from quant.timing_class import timing_class
 
 COMPARED = 8
 """Test images whose outputs are compared, in levels."""
+EXECUTORCH = "xnnpack"
 _AT_A_TIME = 16
 _LEVELS = 255
 
@@ -47,13 +51,13 @@ def profile_on_device(work: Work) -> Outcome:
 
 def _measure(work: Work, out: Path) -> Outcome:
     device, spec = work.context.device_called(str(work.node.settings["device"])), work.group("latency")
-    files = {role: _file(work.inputs[role]) for role in ("network", "float", "reference")}
     board = board_of(device, work.progress)
     example = _saved(work, [0])
-    inputs, here = _on_host(work, files["network"])
+    inputs, here = _on_host(work)
     shapes = [one.shape[1:] for one in here]
     with locked_device(device, work.progress):
-        runtimes = board.runtimes()
+        runtimes, facts = board.runtimes(), board.probe()
+        files = {role: _file(work.inputs[role], device, facts) for role in ("network", "float", "reference")}
         _require_runtimes(device, runtimes, files.values())
         others = dict.fromkeys(file for file in files.values() if file != files["reference"])
         timed = [*others, files["reference"]]  # the last one is the canary
@@ -97,9 +101,13 @@ def _beside(timing: Timing, candidate: int, reference: int) -> Latency:
     return summarize([times[:, [candidate, reference]] for times in timing.loads])
 
 
-def _on_host(work: Work, file: File) -> tuple[Path, list[np.ndarray]]:
-    """Some test images in a file, and what a network gives for them on this machine."""
-    inputs = _saved(work, range(min(COMPARED, work.pack.size("test"))))
+def _on_host(work: Work) -> tuple[Path, list[np.ndarray]]:
+    """Some test images in a file, and what the network gives for them on this machine, in the order of its file."""
+    inputs, file = _saved(work, range(min(COMPARED, work.pack.size("test")))), _file(work.inputs["network"])
+    if file.engine == EXECUTORCH:
+        network = ExportedNetwork(file.engine, file.path)
+        with torch.inference_mode():
+            return inputs, [one.numpy() for one in leaves(network(torch.from_numpy(np.load(inputs)))).values()]
     with tempfile.TemporaryDirectory(dir=work.scratch) as folder:
         host = Board(Device("host", PROCESS, "", python=sys.executable, folder=folder))
         return inputs, host.outputs(file, inputs, (), work.group("latency").threads)[0]
@@ -157,9 +165,9 @@ def like(pattern: Nested, outputs: Sequence[np.ndarray]) -> Nested:
     return each(placed, pattern)
 
 
-def _require_runtimes(device: Device, runtimes: dict[str, Any], files: Any) -> None:
+def _require_runtimes(device: Device, runtimes: dict[str, Any], files: Iterable[File]) -> None:
     """Raise StageError where the device lacks what a file needs."""
-    lacking = sorted({file.engine for file in files} - set(runtimes["runtimes"]))
+    lacking = sorted({file.engine for file in files if not file.libraries} - set(runtimes["runtimes"]))
     if lacking and device.benchmark:
         problem = f"{device.name}: its {device.benchmark} runs litert only, not {' and '.join(lacking)}"
         raise StageError(f"{problem}. Choose --set engine=litert --set device_reference=litert.")
@@ -170,9 +178,18 @@ def _require_runtimes(device: Device, runtimes: dict[str, Any], files: Any) -> N
         raise StageError(f"{problem}. {hint}.")
 
 
-def _file(folder: Path) -> File:
+def _file(folder: Path, device: Device | None = None, facts: Facts | None = None) -> File:
+    """A network's file, with the libraries that go with it to a device; raises StageError where there are none."""
     engine = str(read_form(folder).engine)
-    return File(folder / file_name(engine), engine)
+    needed: tuple[Path, ...] = ()
+    if engine == EXECUTORCH and device is not None and facts is not None and not device.benchmark:
+        if facts.system.startswith("Android"):
+            raise StageError(f"{device.name}: PyPI's ExecuTorch is for Linux with glibc, and that is Android")
+        try:
+            needed = libraries(facts.machine)
+        except InputError as error:
+            raise StageError(f"{device.name}: {error}") from error
+    return File(folder / file_name(engine), engine, needed)
 
 
 def _saved(work: Work, places: Any) -> Path:

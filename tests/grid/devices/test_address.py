@@ -44,7 +44,7 @@ def test_local_is_the_machine_itself_and_has_no_address():
         ("adb:-s", "is no serial number"),
         ("ssh://host?cores=7-4", "are no cores; expected such as 4-7"),
         ("ssh://host?cores=all", "are no cores"),
-        ("ssh://host?speed=9", "speed: is unknown; expected one of cores, python, folder, cool_below_c"),
+        ("ssh://host?speed=9", "speed: is unknown; expected one of cores, python, benchmark, folder, cool_below_c"),
         ("ssh://host?python=-c", "python: '-c' is no path"),
         ("missing.yaml", "cannot be read"),
     ],

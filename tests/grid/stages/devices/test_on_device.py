@@ -56,7 +56,7 @@ def test_a_row_has_its_device_and_its_ratio_to_the_engines_float_file(computed):
 def test_engines_of_pytorch_are_excluded_on_a_device_with_the_reason(computed):
     plan, _, _, _ = computed
     (excluded,) = plan.excluded
-    assert excluded.excluded == "qnnpack does not run on board: devices have onnxruntime or litert"
+    assert excluded.excluded == "qnnpack does not run on board: devices have onnxruntime or litert or xnnpack"
 
 
 def test_a_device_without_an_address_is_refused(computed):

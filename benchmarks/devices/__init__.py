@@ -1,0 +1,1 @@
+"""The runner of devices beside the profiling actor."""
