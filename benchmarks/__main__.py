@@ -1,7 +1,7 @@
 """All benchmarks, each in a process of its own: JSON lines, then all of them as a Markdown table.
 
-``devices``, ``engines``, ``lite0``, ``packing``, all of ``thousands``, ``verdicts`` and ``zoo`` run by their names only: they want
-packages or pictures of their own, or many minutes. ``made_up_nyu`` writes data, and measures nothing.
+``devices``, ``engines``, ``lite0``, ``packing``, all of ``thousands``, ``verdicts`` and ``zoo`` run by their names
+only: they want packages or pictures of their own, or many minutes. ``made_up_nyu`` writes data, and measures nothing.
 """
 
 import json

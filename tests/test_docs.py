@@ -28,6 +28,8 @@ ELSEWHERE = {
     "make bench": "benchmarks/, by hand: a benchmark is no test",
     "make checkpoint": "70 minutes; tests/model/test_training.py trains",
     "python -m benchmarks NAME": "by hand, as make bench",
+    "python -m benchmarks.devices": "by hand, as make bench",
+    "python -m quant.engines.executorch_runner aarch64": "tests/grid/stages/devices/test_executorch.py",
     "python -m benchmarks engines": "by hand, as make bench",
     "python -m benchmarks packing": "by hand, as make bench",
     "python -m benchmarks.packing --data nyu_data --packs FOLDER": "by hand, as make bench",
