@@ -7,13 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from quant.engines.exported import ExportedNetwork
-from quant.operator_times import onnxruntime, torch_kernels, xnnpack
+from quant.operator_times import litert, onnxruntime, torch_kernels, xnnpack
 from quant.operator_times.operator_time import OperatorTime
 
 FORWARDS = 15
 FILES: dict[str, Callable[[Path, Tensor, int, int], list[OperatorTime]]] = {
     "onnxruntime": onnxruntime.operator_times,
     "xnnpack": xnnpack.operator_times,
+    "litert": litert.operator_times,
 }
 """By engines that run a file of their own."""
 

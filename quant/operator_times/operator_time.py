@@ -28,7 +28,10 @@ _WORDS = (
     (LINEAR, ("gemm", "matmul", "matrix", "linear", "fullyconnected", "attention", "addmm", "bmm")),
     ("pool", ("pool", "mean")),
     ("elementwise", ("add", "mul", "sub", "div", "square", "sqrt", "abs", "pow")),
-    ("activation", ("sigmoid", "silu", "swish", "relu", "elu", "hardtanh", "tanh", "clamp", "clip", "softmax")),
+    (
+        "activation",
+        ("sigmoid", "logistic", "silu", "swish", "relu", "elu", "hardtanh", "tanh", "clamp", "clip", "softmax"),
+    ),
     (
         MOVEMENT,
         (

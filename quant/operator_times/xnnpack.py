@@ -16,21 +16,16 @@ from quant.engines.xnnpack import use_threads
 from quant.inspection.on_xnnpack import BYTES, delegated
 from quant.operator_times.operator_time import (
     CONVERSION,
-    CONVOLUTION,
     FLOAT,
     INT8,
-    LINEAR,
     WARMUP,
     OperatorTime,
     kind_of_name,
     of_quieter_half,
 )
+from quant.operator_times.xnnpack_kernels import found_kernel
 
 _CALL, _RUN, _WHOLE = "OPERATOR_CALL", "Execute", "Method::execute"
-_FUSED = "Invalid Unary Op"
-"""What XNNPACK calls a table of 256 values into which it has fused int8 operators."""
-_AHEAD = 6
-"""So many operators of a program may be fused into others in a row."""
 
 
 def operator_times(path: Path, image: Tensor, threads: int, forwards: int) -> list[OperatorTime]:
@@ -94,36 +89,8 @@ class _Program:
                 yield OperatorTime(name, kind, CONVERSION if kind == CONVERSION else FLOAT, "", us)
             elif event.delegate_debug_id_str:
                 operator, _, number = event.delegate_debug_id_str.rpartition(" #")
-                place, found = self._found(operator, place)
+                place, found = found_kernel(self.nodes, operator, place)
                 yield replace(found, layer=f"#{number}", us=us)
-
-    def _found(self, operator: str, place: int) -> tuple[int, OperatorTime]:
-        """The operator, and the place behind its node in the programs.
-
-        The programs' order is kept. A fused operator stands for the node at its place and some of those behind it.
-        """
-        ahead = self.nodes[place : place + _AHEAD]
-        kinds = [kind_of_name(kind) for kind, _ in ahead]
-        if operator.startswith(_FUSED) and ahead:
-            number_format = CONVERSION if kinds[0] == CONVERSION else INT8
-            return place + 1, OperatorTime(operator, kinds[0], number_format, "", 0.0)
-        kind = _kind(operator)
-        fitting = [index for index, one in enumerate(kinds) if _alike(one, kind)]
-        if not fitting:  # XNNPACK's own addition: what it moves is what was there before
-            before = self.nodes[place - 1][1] if place else FLOAT
-            return place, OperatorTime(operator, kind, CONVERSION if kind == CONVERSION else before, "", 0.0)
-        number_format = CONVERSION if kind == CONVERSION else ahead[fitting[0]][1]
-        return place + fitting[0] + 1, OperatorTime(operator, kind, number_format, "", 0.0)
-
-
-def _kind(operator: str) -> str:
-    """A convolution by matrix product alone is one of 1x1; all others gather their pixels (IGEMM)."""
-    return LINEAR if operator.startswith("Convolution") and operator.endswith(" GEMM") else kind_of_name(operator)
-
-
-def _alike(of_node: str, of_operator: str) -> bool:
-    """Whether XNNPACK may run a node of one kind as an operator of the other: 1x1 convolutions are fully connected."""
-    return of_node == of_operator or (of_node == CONVOLUTION and of_operator == LINEAR)
 
 
 def _format(node: dict[str, Any], types: dict[int, str]) -> str:

@@ -102,11 +102,11 @@ def test_an_engine_tells_what_of_its_file_is_int8_float_and_conversion(prepared,
     assert counted(times) == CONVOLUTIONS
     assert all(formats(times, kind) == {INT8} for kind in (*CONVOLUTIONS, "activation"))
     assert formats(times, "conversion") == {CONVERSION}
-    assert formats(times, "resize") == {FLOAT}, "neither engine has it in int8 here"
+    assert formats(times, "resize") == {INT8 if engine == "litert" else FLOAT}, "only one engine has it in int8 here"
     assert list(tmp_path.iterdir()) == [path], "nothing is left behind"
 
 
-@pytest.mark.parametrize("engine", [installed("onnxruntime")])
+@pytest.mark.parametrize("engine", [installed("onnxruntime"), installed("litert")])
 def test_a_float_file_has_nothing_in_int8(float_network, pictures, engine, tmp_path):
     path = tmp_path / file_name(engine)
     export(float_network, engine, pictures[:1], path)
@@ -131,6 +131,23 @@ def test_a_float_file_of_xnnpack_has_nothing_in_int8_and_operators_outside_of_it
     assert outside.us > 0
     assert {one.number_format for one in times if one.kind != OUTSIDE} == {FLOAT}
     assert counted(times) == CONVOLUTIONS
+
+
+@pytest.mark.skipif(catalog.missing("litert") is not None, reason=str(catalog.missing("litert")))
+def test_operators_of_litert_outside_of_xnnpack_are_told_by_their_names(pictures, tmp_path):
+    class Gelu(Known):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gate = nn.GELU()
+
+    path = tmp_path / file_name("litert")
+    export(
+        calibrate(fuse_bn(Gelu().eval(), pictures[:1]), "per_channel", MINMAX, pictures), "litert", pictures[:1], path
+    )
+    times = operator_times(ExportedNetwork("litert", path), pictures[:1], forwards=3)
+    assert counted(times) == CONVOLUTIONS
+    assert [(one.number_format, one.us > 0) for one in times if one.operator == "GELU"] == [(INT8, True)]
+    assert formats(times, "elementwise") == {INT8}, "what is behind it is found again"
 
 
 def test_operators_add_up_to_no_more_than_what_their_forwards_take(float_network):
