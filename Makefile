@@ -7,7 +7,7 @@ ARGS ?=
 # Two processes; tests that share what takes long to make run in one of them (tests/conftest.py).
 PYTEST := $(BIN)/python -m pytest -n 2 --no-loadscope-reorder
 
-.PHONY: grid test test-all faults bench lint pins audit engines checkpoint clean
+.PHONY: grid test test-all faults bench lint pins audit engines vela checkpoint clean
 
 grid: $(VENV)/.installed
 	$(BIN)/python runner.py --grid full $(ARGS)
@@ -44,6 +44,9 @@ audit: $(VENV)/.installed $(VENV)/audit/.installed
 engines: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-engines.txt
 
+# Estimates for Arm's Ethos-U: docs/devices.md.
+vela: $(VENV)/vela/.installed
+
 # How the float networks that ship were trained: 70 and 50 minutes on one core, the last one 14 minutes on two.
 checkpoint: $(VENV)/.installed
 	$(BIN)/python -m model --data rooms --rooms-train 4000 --init lite0 --epochs 22 --freeze-bn-after 0.68 \
@@ -63,6 +66,11 @@ $(VENV)/.installed: requirements.txt
 $(VENV)/audit/.installed: requirements-audit.txt $(VENV)/.installed
 	$(PYTHON) -m venv $(VENV)/audit
 	$(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-audit.txt
+	touch $@
+
+$(VENV)/vela/.installed: requirements-vela.txt $(VENV)/.installed
+	$(PYTHON) -m venv $(VENV)/vela
+	$(VENV)/vela/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-vela.txt
 	touch $@
 
 $(VENV)/servers/.installed: requirements-faults.txt $(VENV)/.installed

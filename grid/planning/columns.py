@@ -111,3 +111,8 @@ def on_device(record: Mapping[str, Any]) -> dict[str, Any]:
         "throttled": throttled or None,
         **({"note": f"throttled: {throttled}"} if throttled else {}),
     }
+
+
+def npu(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What an NPU's compiler estimates, and for which one."""
+    return {**record["asserted"], **record["metrics"]}

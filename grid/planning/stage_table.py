@@ -4,7 +4,7 @@ To add a stage, add a row here and write the function that the row names (in ``g
 estimates, progress, metrics and result rows all read this table.
 """
 
-from grid.planning import columns
+from grid.planning import belongs, columns
 from grid.planning.output_files import (
     ANALYSIS_CSV,
     ANALYSIS_ERRORS,
@@ -18,44 +18,14 @@ from grid.planning.output_files import (
     SAMPLES,
 )
 from grid.planning.stage import DEVICE, GPU, PROFILER, Stage
-from grid.space.settings import LOCAL, Flat
+from grid.space.settings import LOCAL
 from quant.engines.catalog import is_exported
-from quant.recipe import FINETUNED, FLOAT_METHODS, MOST_BITS
-
-
-def _loaded(settings: Flat, given: bool) -> bool:
-    return given or settings["train.init"] == "checkpoint"
-
-
-def _trained(settings: Flat, given: bool) -> bool:
-    return not given or settings["train.init"] == "checkpoint"
-
-
-def _quantized(settings: Flat, given: bool) -> bool:
-    return settings["method"] not in FLOAT_METHODS
-
-
-def _narrow(settings: Flat, given: bool) -> bool:
-    return _quantized(settings, given) and int(settings["weight_bits"] or 8) < MOST_BITS
-
-
-def _calibrated(settings: Flat, given: bool) -> bool:
-    return settings["method"] in ("ptq", "ptq+qat")
-
-
-def _fine_tuned(settings: Flat, given: bool) -> bool:
-    return settings["method"] in ("qat", "ptq+qat")
-
-
-def _is_control(settings: Flat, given: bool) -> bool:
-    return settings["method"] == FINETUNED
-
 
 STAGES: tuple[Stage, ...] = (
     Stage(
         "load",
         "grid.stages.float_network:load_float",
-        belongs=_loaded,
+        belongs=belongs.loaded,
         settings=("network",),
         inputs=lambda chain: {},
         reads_data=False,
@@ -66,7 +36,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "train",
         "grid.stages.float_network:train_float",
-        belongs=_trained,
+        belongs=belongs.trained,
         settings=("network", "train", "seed"),
         inputs=lambda chain: {"network": chain.network},
         version=3,
@@ -92,7 +62,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "widths",
         "grid.stages.float_network:choose_weight_widths",
-        belongs=_narrow,
+        belongs=belongs.narrow,
         # All later stages learn the widths from its network. It equalizes itself where it looks for the worst layers.
         settings=(
             "weight_bits",
@@ -111,7 +81,7 @@ STAGES: tuple[Stage, ...] = (
         "equalize",
         "grid.stages.float_network:equalize_channels",
         # The control of QAT trains the network that QAT trains.
-        belongs=lambda settings, given: _quantized(settings, given) or _is_control(settings, given),
+        belongs=lambda settings, given: belongs.quantized(settings, given) or belongs.is_control(settings, given),
         switch="equalize",
         # The objective ``weights`` needs neither images nor granularity; one list for all objectives is simpler.
         settings=("granularity", "equalize", "calibrate.images", "calibrate.outlier_ratio", "seed"),
@@ -123,7 +93,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "calibrate",
         "grid.stages.quantize:calibrate_ranges",
-        belongs=_calibrated,
+        belongs=belongs.calibrated,
         settings=("granularity", "calibrate", "seed"),
         inputs=lambda chain: {"network": chain.network},
         version=4,
@@ -135,7 +105,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "round",
         "grid.stages.quantize:round_weights",
-        belongs=_calibrated,
+        belongs=belongs.calibrated,
         switch="rounding",
         settings=("rounding", "seed"),
         inputs=lambda chain: {"network": chain.network, "calibrated": chain.nodes["calibrate"]},
@@ -148,7 +118,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "correct_bias",
         "grid.stages.quantize:correct_biases",
-        belongs=_calibrated,
+        belongs=belongs.calibrated,
         switch="bias_correction",
         settings=("bias_correction",),
         inputs=lambda chain: {
@@ -164,7 +134,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "mix",
         "grid.stages.quantize:choose_float_sites",
-        belongs=_calibrated,
+        belongs=belongs.calibrated,
         switch="mixed_precision",
         settings=("mixed_precision", "seed"),
         inputs=lambda chain: {"network": chain.network, "original": chain.nodes["calibrate"]},
@@ -176,7 +146,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "finetune",
         "grid.stages.quantize:finetune_quantized",
-        belongs=_fine_tuned,
+        belongs=belongs.fine_tuned,
         # A cold start (method qat) initializes its ranges by the rules of calibrate as well.
         settings=("granularity", "calibrate", "qat", "seed"),
         # Fine-tuning also learns from the float network's predictions.
@@ -197,7 +167,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "finetune_float",
         "grid.stages.float_network:finetune_float",
-        belongs=_is_control,
+        belongs=belongs.is_control,
         settings=("granularity", "calibrate", "qat", "seed"),
         inputs=lambda chain: {"network": chain.network, "teacher": chain.root},
         version=2,
@@ -209,7 +179,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "convert",
         "grid.stages.quantize:convert_network",
-        belongs=lambda settings, given: _quantized(settings, given) or is_exported(str(settings["engine"])),
+        belongs=lambda settings, given: belongs.quantized(settings, given) or is_exported(str(settings["engine"])),
         settings=("engine",),
         inputs=lambda chain: {"network": chain.network},
         seconds=4.0,
@@ -236,7 +206,7 @@ STAGES: tuple[Stage, ...] = (
         "profile",
         "grid.stages.measure:profile",
         # The control has the operators of the folded float network.
-        belongs=lambda settings, given: settings["device"] == LOCAL and not _is_control(settings, given),
+        belongs=lambda settings, given: settings["device"] == LOCAL and not belongs.is_control(settings, given),
         settings=("latency", "float_runtime"),
         inputs=lambda chain: {"network": chain.network, "reference": chain.root},
         version=3,
@@ -249,7 +219,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "profile_on_device",
         "grid.stages.devices.on_device:profile_on_device",
-        belongs=lambda settings, given: settings["device"] != LOCAL and not _is_control(settings, given),
+        belongs=lambda settings, given: settings["device"] != LOCAL and not belongs.is_control(settings, given),
         settings=("device", "device_accuracy", "device_reference", "latency"),
         inputs=lambda chain: {"network": chain.network, "simulated": chain.simulated(), **chain.floats},
         implied=("simulated",),
@@ -260,9 +230,19 @@ STAGES: tuple[Stage, ...] = (
         artifacts=(LATENCIES,),
     ),
     Stage(
+        "estimate_npu",
+        "grid.stages.devices.npu:estimate_npu",
+        belongs=belongs.has_npu,
+        settings=("npu",),
+        inputs=lambda chain: {"network": chain.network},
+        gives_network=False,
+        seconds=15.0,
+        columns=columns.npu,
+    ),
+    Stage(
         "analyze",
         "grid.stages.quantize:analyze_sites",
-        belongs=_quantized,
+        belongs=belongs.quantized,
         switch="analyze",
         settings=("analyze", "seed"),
         # Fine-tuning trains the weights: behind it no other network has the original ones.

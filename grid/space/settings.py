@@ -12,7 +12,7 @@ from typing import Any
 from model.errors import InputError, require_one_of, require_range
 from model.network.spec import NetworkSpec
 from model.training import TrainSpec
-from quant.engines.catalog import FLOAT_RUNTIMES, ON_DEVICES
+from quant.engines.catalog import FLOAT_RUNTIMES, NPUS, ON_DEVICES
 from quant.recipe import (
     ENGINES,
     GRANULARITIES,
@@ -68,7 +68,8 @@ class Settings:
     ``merge_branches`` makes one convolution of branches that a network was trained with, where it has any.
     ``float_runtime`` is how PyTorch runs a float network that is timed: int8 networks and files ignore it.
     ``device`` is where latency is measured, ``device_reference`` the engine whose float file others are compared with
-    there, and ``device_accuracy`` says whether the whole test set runs there, too.
+    there, and ``device_accuracy`` says whether the whole test set runs there, too. ``npu`` is an accelerator for which
+    its compiler estimates what files of ``litert`` would take.
     """
 
     fuse_bn: bool = False
@@ -80,6 +81,7 @@ class Settings:
     device: str = LOCAL
     device_reference: str = ON_DEVICES[0]
     device_accuracy: bool = False
+    npu: str = ""
     merge_branches: bool = True
     seed: int = 0
     network: NetworkSpec = field(default_factory=NetworkSpec)
@@ -104,6 +106,8 @@ class Settings:
             expected = "local, or letters, digits, '.', '_' and '-', as --device names it"
             raise InputError("device", "is no name of a device", expected, value=repr(self.device))
         require_one_of("device_reference", self.device_reference, ON_DEVICES)
+        if self.npu:
+            require_one_of("npu", self.npu, NPUS)
         require_range("seed", self.seed, 0, 2**32 - 1)
 
 

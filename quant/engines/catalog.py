@@ -21,6 +21,16 @@ ON_DEVICES = ("onnxruntime", "litert", "xnnpack")
 """Engines whose files run on a device without PyTorch."""
 FLOAT_RUNTIMES = ("eager", "channels_last", "compiled")
 """How PyTorch runs a float network: as it is, with channels innermost in memory, or through ``torch.compile``."""
+NPUS = tuple(
+    f"ethos-{name}"
+    for name in (
+        "u55-32", "u55-64", "u55-128", "u55-256", "u65-256", "u65-512",
+        "u85-128", "u85-256", "u85-512", "u85-1024", "u85-2048",
+    )
+)  # fmt: skip
+"""Accelerators whose compiler estimates what a file of litert would take."""
+VELA = Path(sys.prefix) / "vela" / "bin" / "vela"
+"""That compiler, in an environment of its own."""
 INSTALL = "pip install -r requirements-engines.txt"
 
 
@@ -56,6 +66,12 @@ def _missing_kernels(engine: str) -> str | None:
         listed = ", ".join(offered) or "no int8 kernels at all"
         return f"PyTorch {torch.__version__} has no {engine} here, but {listed}: {hint}"
     return None
+
+
+def missing_npu(accelerator: str) -> str | None:
+    """Why nothing can be estimated for an accelerator here (empty: none is asked for), or None."""
+    there = not accelerator or os.access(VELA, os.X_OK)
+    return None if there else f"{accelerator} needs ethos-u-vela in an environment of its own: make vela"
 
 
 def missing_runtime(float_runtime: str) -> str | None:

@@ -19,7 +19,7 @@ from grid.space.search_space import load_space
 from grid.space.settings import groups, setting_types
 from model.errors import InputError
 from model.network.spec import NetworkSpec
-from quant.engines.catalog import FLOAT_RUNTIMES, ON_DEVICES, REVISIONS
+from quant.engines.catalog import FLOAT_RUNTIMES, NPUS, ON_DEVICES, REVISIONS
 from quant.recipe import BIAS_CORRECTIONS, GRANULARITIES, METHODS, SCHEDULES
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -52,6 +52,7 @@ EVERYTHING = set(stage_names()) - {
     "mix",
     "analyze",
     "profile_on_device",
+    "estimate_npu",
 }  # these are off
 
 
@@ -156,7 +157,12 @@ def test_every_setting_is_read_by_a_stage_or_decides_which_stages_there_are():
 def test_a_node_holds_the_settings_that_it_reads_and_no_others():
     optional = {name for name, (_, optional) in groups().items() if optional}
     plan = full("weight_bits=4", *(f"{name}=true" for name in optional))
-    assert {node.stage for node in plan.nodes} == set(stage_names()) - {"train", "merge", "profile_on_device"}
+    assert {node.stage for node in plan.nodes} == set(stage_names()) - {
+        "train",
+        "merge",
+        "profile_on_device",
+        "estimate_npu",
+    }
     for node in plan.nodes:
         told = {f"network.{name}" for name in NetworkSpec.TOLD_BY_DATA}
         own = {key for key in node.settings if key != "checkpoint_sha256"} - told
@@ -181,6 +187,7 @@ def two_values(key: str) -> str | None:
     tried += ["[weights, activations]", f"[{', '.join(GRANULARITIES)}]", f"[{', '.join(METHODS)}]"]
     tried += [f"[{', '.join(FLOAT_RUNTIMES[:2])}]"]
     tried += [f"[{', '.join(ON_DEVICES)}]", "[local, board]"] if key.startswith("device") else []
+    tried += [f"[{', '.join(NPUS[:2])}]"]
     tried += [f"[{', '.join(BIAS_CORRECTIONS)}]", f"[{', '.join(SCHEDULES)}]"]
     for values in tried:
         with contextlib.suppress(InputError):
