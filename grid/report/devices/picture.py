@@ -22,6 +22,7 @@ def draw_devices(networks: Mapping[str, Mapping[str, Row]], devices: Sequence[st
     figure, axes = pyplot.subplots(figsize=(11, 1.6 + 0.22 * len(names) * (1 + len(devices) / 2)), layout="constrained")
     colours = pyplot.get_cmap(_COLOURS)
     step = 0.7 / max(len(devices), 1)
+    hot: list[list[float]] = []
     for number, device in enumerate(devices):
         lines = [(line, networks[name][device]) for line, name in enumerate(names) if device in networks[name]]
         lines = [(line, row) for line, row in lines if value(row, "engine_ratio") is not None]
@@ -42,13 +43,9 @@ def draw_devices(networks: Mapping[str, Mapping[str, Row]], devices: Sequence[st
             capsize=2,
             label=device,
         )
-        hot = [
-            (ratio, height)
-            for ratio, height, (_, row) in zip(ratios, heights, lines, strict=True)
-            if row.get("throttled")
-        ]
-        if hot:
-            axes.plot(*zip(*hot, strict=True), "o", markersize=13, fillstyle="none", color="#d95f02", label="throttled")
+        hot += [place for *place, (_, row) in zip(ratios, heights, lines, strict=True) if row.get("throttled")]
+    if hot:
+        axes.plot(*zip(*hot, strict=True), "o", markersize=13, fillstyle="none", color="#d95f02", label="throttled")
     axes.axvline(1.0, color="#555555", linewidth=1.0)
     axes.set_yticks(range(len(names)), names, fontsize=9)
     axes.set_ylim(len(names) - 0.4, -0.6)
