@@ -60,7 +60,7 @@ def test_kernels_that_this_pytorch_was_built_without_are_missing_too(monkeypatch
     assert "has no qnnpack here, but onednn: use another engine" in str(missing("qnnpack"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_grid_of_another_engine_gives_all_its_cells(at, tmp_path, engine):
     chosen = (f"engine=[qnnpack,{engine}]", "fuse_bn=true", "granularity=per_channel", "method=ptq+qat")

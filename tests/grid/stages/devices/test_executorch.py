@@ -35,7 +35,7 @@ def prepared(tmp_path_factory):
         yield plan, context, next(cell for cell in plan.cells if "ptq" in cell.name)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_libraries_must_be_built_and_then_outputs_there_are_those_of_the_host(prepared):
     plan, context, cell = prepared
     with pytest.raises(StageError, match=rf"board: .* are not built\. Run: .*executorch_runner {platform.machine()}"):
