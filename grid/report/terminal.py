@@ -36,7 +36,8 @@ def summary(rows: Sequence[Row], answer: Recommendation, folder: Path, headline:
             "–".rjust(wide) if row.get(key) is None else f"{row[key]:{wide}.{digits}f}"
             for key, wide, digits in ((headline.column, max(7, len(headline.title)), 4), *_FIGURES)
         ]
-        note = f"same as {row['same_as']}" if row.get("same_as") else row["reason"] or row.get("note") or ""
+        same = f"same as {row['same_as']}" if row.get("same_as") else ""
+        note = row["reason"] or "; ".join(filter(None, (same, row.get("note"))))
         if len(names) > 1:
             note = f"{processor_of(row) or '–':{wide_name}}  {note}"
         lines.append(f"{row['cell']:{width}} {row['status']:9} {' '.join(figures)}  {note}".rstrip())

@@ -137,6 +137,16 @@ def test_of_many_cells_the_terminal_names_the_best_and_how_many_more_there_are(t
     assert "further cells" not in summary(grid_rows(), ReportInputs(grid_rows(), context()).answer, tmp_path)
 
 
+def test_the_terminal_tells_why_a_cell_failed_even_where_another_has_the_same_network(tmp_path):
+    rows = grid_rows()
+    rows[2] |= {"status": "failed", "reason": "pi: its disk is full", "same_as": rows[3]["cell"]}
+    rows[4] |= {"note": "throttled: hot", "same_as": rows[3]["cell"]}
+    lines = summary(rows, ReportInputs(rows, context()).answer, tmp_path).splitlines()
+    failed, hot = (next(line for line in lines if line.startswith(f"{rows[place]['cell']} ")) for place in (2, 4))
+    assert failed.endswith("  pi: its disk is full")
+    assert hot.endswith(f"same as {rows[3]['cell']}; throttled: hot")
+
+
 def test_of_many_analyzed_cells_those_of_the_shortlist_have_a_section(tmp_path):
     rows = many_rows(60)
     (tmp_path / ANALYSIS_CSV).write_text("rank\n")
