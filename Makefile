@@ -15,9 +15,9 @@ grid: $(VENV)/.installed
 test: $(VENV)/.installed
 	$(PYTEST) $(ARGS)
 
-# And all others but those of make faults; Hypothesis generates ten times as many inputs.
-test-all: test
-	$(PYTEST) -m "(slow or hypothesis) and not long" --hypothesis-profile all
+# These and all others but those of make faults; Hypothesis generates ten times as many inputs.
+test-all:
+	$(MAKE) test ARGS='-m "not long" --hypothesis-profile all'
 
 # An hour of faults: 50 kills, a cluster that loses a node, several drivers, servers that hang and die, an emulated Arm
 # board that vanishes, hangs and is full.
