@@ -52,7 +52,7 @@ def ill_grid(ray_cluster, tmp_path_factory) -> Ran:
     plan = unmeasured(here.plan(space_of(folder, AXES, overrides=("fuse_bn=true", "equalize=false", "rounding=false"))))
     cells = {cell.settings["seed"]: cell for cell in plan.cells if cell.settings["method"] == "ptq"}
     ill = {cells[seed].nodes["calibrate"]: ailment for seed, ailment in ILL.items()}
-    context, resources = dataclasses.replace(here.context(folder), stall_s=20.0), Resources(retries=1)
+    context, resources = dataclasses.replace(here.context(folder), stall_s=30.0), Resources(retries=1)
     full = tmp_path_factory.mktemp("full")
 
     def rows(store: StageStore, ended: RunOutcome) -> dict[int, dict[str, Any]]:
