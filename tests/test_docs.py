@@ -22,7 +22,7 @@ ELSEWHERE = {
     "make grid": "the grid itself, tests/runner/test_story.py on a tiny one",
     'make grid ARGS="--seeds 0,1,2"': "options are passed on: tests/grid/run/test_options.py",
     "make test": ".ci/run",
-    "make test-all": ".ci/run",
+    "make test-all": "by hand, before a release",
     "make lint": ".ci/run",
     'make test ARGS="tests/quant/test_ranges.py"': ".ci/run, with other folders",
     "make bench": "benchmarks/, by hand: a benchmark is no test",
