@@ -1,6 +1,7 @@
 """When a cell has a stage, by its settings and whether a checkpoint is given."""
 
 from grid.space.settings import Flat
+from quant.engines.catalog import NO_NPU
 from quant.recipe import FINETUNED, FLOAT_METHODS, MOST_BITS
 
 
@@ -41,4 +42,4 @@ def is_control(settings: Flat, given: bool) -> bool:
 
 def has_npu(settings: Flat, given: bool) -> bool:
     """Int8 files of LiteRT, where an accelerator is named."""
-    return quantized(settings, given) and settings["engine"] == "litert" and bool(settings["npu"])
+    return quantized(settings, given) and settings["engine"] == "litert" and settings["npu"] != NO_NPU

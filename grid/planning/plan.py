@@ -16,7 +16,7 @@ from grid.space.settings import LOCAL, Flat, Scalar
 from model.errors import InputError
 from model.network.spec import NetworkSpec
 from model.network.user_network import OWN, own_network
-from quant.engines.catalog import FLOAT_RUNTIMES, ON_DEVICES, REVISIONS, missing, missing_npu, missing_runtime
+from quant.engines.catalog import FLOAT_RUNTIMES, NO_NPU, ON_DEVICES, REVISIONS, missing, missing_npu, missing_runtime
 from quant.recipe import FLOAT_METHODS
 
 
@@ -108,7 +108,7 @@ def make_plan(
             del relevant["merge_branches"]
         reason = _reason(space.exclude, relevant) or missing(str(relevant.get("engine", "")))
         reason = reason or missing_runtime(str(relevant.get("float_runtime", ""))) or _off_device(settings)
-        reason = reason or missing_npu(str(relevant.get("npu", "")))
+        reason = reason or missing_npu(str(relevant.get("npu", NO_NPU)))
         nodes = {} if reason else draft.add_(key, parts, _float_files(draft, settings, given))
         name = cell_name(relevant, varied)
         if name in names:

@@ -12,7 +12,7 @@ from typing import Any
 from model.errors import InputError, require_one_of, require_range
 from model.network.spec import NetworkSpec
 from model.training import TrainSpec
-from quant.engines.catalog import FLOAT_RUNTIMES, NPUS, ON_DEVICES
+from quant.engines.catalog import FLOAT_RUNTIMES, NO_NPU, NPUS, ON_DEVICES
 from quant.recipe import (
     ENGINES,
     GRANULARITIES,
@@ -81,7 +81,7 @@ class Settings:
     device: str = LOCAL
     device_reference: str = ON_DEVICES[0]
     device_accuracy: bool = False
-    npu: str = ""
+    npu: str = NO_NPU
     merge_branches: bool = True
     seed: int = 0
     network: NetworkSpec = field(default_factory=NetworkSpec)
@@ -106,8 +106,7 @@ class Settings:
             expected = "local, or letters, digits, '.', '_' and '-', as --device names it"
             raise InputError("device", "is no name of a device", expected, value=repr(self.device))
         require_one_of("device_reference", self.device_reference, ON_DEVICES)
-        if self.npu:
-            require_one_of("npu", self.npu, NPUS)
+        require_one_of("npu", self.npu, (NO_NPU, *NPUS))
         require_range("seed", self.seed, 0, 2**32 - 1)
 
 

@@ -29,6 +29,7 @@ NPUS = tuple(
     )
 )  # fmt: skip
 """Accelerators whose compiler estimates what a file of litert would take."""
+NO_NPU = "none"
 VELA = Path(sys.prefix) / "vela" / "bin" / "vela"
 """That compiler, in an environment of its own."""
 INSTALL = "pip install -r requirements-engines.txt"
@@ -69,8 +70,8 @@ def _missing_kernels(engine: str) -> str | None:
 
 
 def missing_npu(accelerator: str) -> str | None:
-    """Why nothing can be estimated for an accelerator here (empty: none is asked for), or None."""
-    there = not accelerator or os.access(VELA, os.X_OK)
+    """Why nothing can be estimated for an accelerator here, or None."""
+    there = accelerator == NO_NPU or os.access(VELA, os.X_OK)
     return None if there else f"{accelerator} needs ethos-u-vela in an environment of its own: make vela"
 
 
