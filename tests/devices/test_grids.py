@@ -99,25 +99,26 @@ def until(happened: Callable[[], object], driver: subprocess.Popen[bytes]) -> No
         time.sleep(0.1)
 
 
-def runners() -> list[int]:
-    """Processes on the board that run a network: python with the script, below qemu."""
+def runners(board: boards.Board) -> list[int]:
+    """Processes on the board that run a network, or say what there is: python with the script, below qemu."""
     script, found = f"{file_sha256(DEVICE_SCRIPT)}{DEVICE_SCRIPT.suffix}".encode(), []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             line = (process / "cmdline").read_bytes().split(b"\0")
-            if script in line and b"qemu" in line[0]:
+            here = os.readlink(process / "cwd").startswith(str(board.folder))
+            if script in line and b"qemu" in line[0] and here:
                 found.append(int(process.name))
     return found
 
 
 @contextmanager
-def counted() -> Iterator[list[int]]:
+def counted(board: boards.Board) -> Iterator[list[int]]:
     """How many processes ran networks on the board at once, looked at while the body runs."""
     counts, over = [0], threading.Event()
 
     def look() -> None:
         while not over.wait(0.05):
-            counts.append(len(runners()))
+            counts.append(len(runners(board)))
 
     watching = threading.Thread(target=look)
     watching.start()
@@ -141,7 +142,7 @@ def assert_whole(storage: Storage, run: str, devices: tuple[str, ...]) -> None:
 def test_a_killed_grid_is_resumed_and_measures_only_what_is_missing(storage, wire):
     driver = storage.driver("killed", (wire,))
     until(storage.measured, driver)
-    until(runners, driver)
+    until(lambda: runners(storage.board), driver)
     driver.kill()  # in the middle of a network; the driver alone
     driver.wait()
     before = storage.measured()
@@ -151,13 +152,13 @@ def test_a_killed_grid_is_resumed_and_measures_only_what_is_missing(storage, wir
     assert {node: after[node] for node in before} == before
     assert len(after) == ROWS
     assert_whole(storage, "killed", (wire,))
-    boards.until(lambda: not runners(), "a runner is left on the board")
+    boards.until(lambda: not runners(storage.board), "a runner is left on the board")
 
 
 def test_a_board_without_power_fails_its_rows_over_both_wires_and_resume_measures_them(storage):
     driver = storage.driver("power", WIRES)
     until(storage.measured, driver)
-    until(runners, driver)
+    until(lambda: runners(storage.board), driver)
     with storage.board.fault("power"):
         assert driver.wait(PATIENCE_S) == 1, storage.text("power")
     before, rows = storage.measured(), storage.rows("power")
@@ -205,8 +206,10 @@ def test_a_board_that_cannot_measure_is_told_first_and_in_each_of_its_rows(stora
 def test_two_grids_at_once_measure_one_after_the_other(storage, tmp_path_factory):
     other = Storage(tmp_path_factory.mktemp("other"), storage.board)
     subprocess.run(["cp", "-a", f"{storage.folder}/.", other.folder], check=True)
-    with counted() as counts:
-        drivers = [one.driver("at-once", ("ssh",)) for one in (storage, other)]
+    drivers = [one.driver("at-once", ("ssh",)) for one in (storage, other)]
+    for one, driver in zip((storage, other), drivers, strict=True):  # which ask first who is there
+        until(lambda one=one: "device     ssh: Emulated" in one.text("at-once"), driver)
+    with counted(storage.board) as counts:
         statuses = [driver.wait(PATIENCE_S) for driver in drivers]
     assert statuses == [0, 0], storage.text("at-once") + other.text("at-once")
     assert max(counts) == 1
@@ -217,9 +220,9 @@ def test_two_grids_at_once_measure_one_after_the_other(storage, tmp_path_factory
 def test_ctrl_c_ends_what_runs_on_the_board(storage):
     driver = storage.driver("stopped", ("ssh",))
     until(storage.measured, driver)
-    until(runners, driver)
+    until(lambda: runners(storage.board), driver)
     os.killpg(driver.pid, signal.SIGINT)
     assert driver.wait(120) == 130, storage.text("stopped")
-    boards.until(lambda: not runners(), "a runner is left on the board")
+    boards.until(lambda: not runners(storage.board), "a runner is left on the board")
     assert storage.driver("stopped", ()).wait(PATIENCE_S) == 0, storage.text("stopped")
     assert_whole(storage, "stopped", ("ssh",))
