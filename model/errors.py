@@ -76,3 +76,8 @@ def require_range(where: str, value: float, low: float, high: float = math.inf) 
     if not low <= value <= high:
         limit = f"between {low} and {high}" if high != math.inf else f"at least {low}"
         raise InputError(where, "is out of range", limit, value=repr(value))
+
+
+def last_line(text: str, most: int = 200) -> str:
+    """The last line of what a command wrote that is not empty, so many characters of it at most; empty if none is."""
+    return next((line.strip()[:most] for line in reversed(text.splitlines()) if line.strip()), "")

@@ -17,6 +17,7 @@ import numpy as np
 from grid.devices.address import Device
 from grid.devices.board import SILENCE_S, Board, File
 from grid.devices.transport import DeviceError
+from model.errors import last_line
 from model.files import file_sha256
 from model.progress import Progress, ignore_progress
 
@@ -26,6 +27,7 @@ TURNS = 2
 """Processes of each network in a load."""
 _TIMES = re.compile(r"Init: ([\d.e+]+), First inference: ([\d.e+]+),.*Inference \(avg\): ([\d.e+]+)")
 _MEMORY = re.compile(r"Memory footprint delta.*overall=([\d.e+-]+)")
+_NOTHING = "it printed nothing"
 _INPUT = "image"
 """The name that the engine litert gives to the input of its files."""
 
@@ -61,7 +63,9 @@ class CommandLineBoard(Board):
                 said = self._run(files[place], image, cores, threads, flags)
                 found = _TIMES.search(said)
                 if found is None:
-                    raise DeviceError(f"{self.device.name}: its benchmark told no times ({_end(said)})")
+                    raise DeviceError(
+                        f"{self.device.name}: its benchmark told no times ({last_line(said) or _NOTHING})"
+                    )
                 init_us, first_us, mean_us = map(float, found.groups())
                 turn[place] = 1e-6 * mean_us
                 ready_s = ready_s or 1e-6 * (init_us + first_us)
@@ -129,7 +133,7 @@ class CommandLineBoard(Board):
         except DeviceError as error:
             if not error.status:
                 raise
-            said = _end(b"".join(lines).decode(errors="replace"))
+            said = last_line(b"".join(lines).decode(errors="replace")) or _NOTHING
             raise DeviceError(f"{self.device.name}: its benchmark failed ({said})", error.status) from None
         return b"".join(lines).decode(errors="replace")
 
@@ -137,8 +141,3 @@ class CommandLineBoard(Board):
 def board_of(device: Device, progress: Progress = ignore_progress) -> Board:
     """The device at work, by Python or by LiteRT's command line benchmark."""
     return CommandLineBoard(device, progress) if device.benchmark else Board(device, progress)
-
-
-def _end(text: str) -> str:
-    lines = text.split("\n")
-    return next((line.strip()[:200] for line in reversed(lines) if line.strip()), "it printed nothing")

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from grid.devices.address import ADB, SSH, Device
+from model.errors import last_line
 
 CONNECT_S = 15
 """How long a connection may take, and how long a device may be silent on one before it is given up."""
@@ -156,7 +157,7 @@ class Transport:
         """Raise what a status other than 0 means."""
         if status == 0:
             return
-        name, text = self.device.name, _last_line(complaints)
+        name, text = self.device.name, last_line(complaints)
         lower = complaints.lower()
         if self.device.kind == SSH and status == _SSH_FAILED:
             raise self._ssh_failure(complaints, text)
@@ -187,11 +188,6 @@ def _complaint_of_adb(text: str) -> str:
     lines = (line.strip().rstrip(".") for line in text.splitlines())
     of_adb = (line for line in lines if line.startswith(("error:", "adb:")))
     return next((line[:200] for line in of_adb if any(one in line.lower() for one in _LOST_ADB)), "")
-
-
-def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1][:200] if lines else ""
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:

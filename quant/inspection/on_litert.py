@@ -10,9 +10,9 @@ from torch import Tensor, fx
 from quant.engines import litert as engine
 from quant.engines.decomposed import decompose
 from quant.engines.outputs import flatten_outputs_
-from quant.inspection.operators import marked, moves, operator_nodes
-from quant.inspection.origins import operator_names, origin, rounded_by
-from quant.inspection.placement import FLOAT, FOLDED, INT8, Placement
+from quant.inspection.operators import marked
+from quant.inspection.origins import operator_names, origin, places, rounded_by
+from quant.inspection.placement import FLOAT, INT8, Placement
 
 _ROUNDINGS = ("QUANTIZE", "DEQUANTIZE")
 
@@ -21,8 +21,7 @@ _ROUNDINGS = ("QUANTIZE", "DEQUANTIZE")
 def on_litert(prepared: fx.GraphModule, image: Tensor) -> Placement:
     """Write a prepared network for an image like ``image`` (1xCxHxW), and read what its operators give.
 
-    An operator is float if one of its parts is, if its result is rounded by a step of its own, or if it computes and is
-    not rounded at all; and folded if nothing is left of it.
+    An operator whose result is rounded by a step of its own is in float; ``places`` says the rest.
     """
     from quant.engines.litert.lowering import lower  # as the package may be missing
 
@@ -42,10 +41,4 @@ def on_litert(prepared: fx.GraphModule, image: Tensor) -> Placement:
                     types[name].add(FLOAT)
             elif name:
                 types[name].add(INT8 if one.int8 else FLOAT)
-    where = {}
-    for node in operator_nodes(prepared):
-        found = types.get(node.name, set())
-        if not found and node.name not in rounded.values() and not moves(prepared, node):
-            found = {FLOAT}
-        where[node.name] = FLOAT if FLOAT in found else INT8 if found else FOLDED
-    return Placement("litert", where, conversions)
+    return Placement("litert", places(prepared, rounded, types), conversions)

@@ -12,9 +12,9 @@ from torch import Tensor, fx
 
 from quant.engines import xnnpack as engine
 from quant.engines.decomposed import decompose
-from quant.inspection.operators import first_tensor, marked, moves, operator_nodes
-from quant.inspection.origins import operator_names, origin, rounded_by
-from quant.inspection.placement import FLOAT, FOLDED, INT8, Placement
+from quant.inspection.operators import first_tensor, marked
+from quant.inspection.origins import operator_names, origin, places, rounded_by
+from quant.inspection.placement import FLOAT, INT8, Placement
 
 _ROUNDING = "XNNConvert"
 BYTES = ("xnn_datatype_qint8", "xnn_datatype_quint8")
@@ -57,13 +57,7 @@ def on_xnnpack(prepared: fx.GraphModule, image: Tensor) -> Placement:
             else:
                 for name in handles.get(handle, ()):
                     types[name].add(result)
-    where = {}
-    for node in operator_nodes(prepared):
-        found = types.get(node.name, set())
-        if not found and node.name not in rounded.values() and not moves(prepared, node):
-            found = {FLOAT}
-        where[node.name] = FLOAT if FLOAT in found else INT8 if found else FOLDED
-    return Placement("xnnpack", where, conversions)
+    return Placement("xnnpack", places(prepared, rounded, types), conversions)
 
 
 def _is_call(node: fx.Node) -> bool:

@@ -1,9 +1,12 @@
 """From which operator of a prepared network a node of its exported form was made."""
 
+from collections.abc import Mapping
+
 from torch import fx
 
 from quant.engines.decomposed import DEQUANTIZE, QUANTIZE
-from quant.inspection.operators import OPERATOR
+from quant.inspection.operators import OPERATOR, moves, operator_nodes
+from quant.inspection.placement import FLOAT, FOLDED, INT8
 
 
 def rounded_by(plain: fx.GraphModule) -> dict[str, str]:
@@ -29,3 +32,17 @@ def origin(node: fx.Node) -> str:
     while source is not None and source.from_node:
         source = source.from_node[-1]
     return str(source.name) if source is not None and source.pass_name.startswith("Interpreter_Interp") else ""
+
+
+def places(prepared: fx.GraphModule, rounded: Mapping[str, str], types: Mapping[str, set[str]]) -> dict[str, str]:
+    """Where each operator runs, by the ``types`` (float, int8) of what became of it.
+
+    It is float if one of its parts is, or if it computes and is not rounded at all; and folded if nothing is left of it.
+    """
+    where = {}
+    for node in operator_nodes(prepared):
+        found = types.get(node.name, set())
+        if not found and node.name not in rounded.values() and not moves(prepared, node):
+            found = {FLOAT}
+        where[node.name] = FLOAT if FLOAT in found else INT8 if found else FOLDED
+    return where

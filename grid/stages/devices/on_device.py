@@ -6,6 +6,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,8 @@ def _measure(work: Work, out: Path) -> Outcome:
     shapes = [one.shape[1:] for one in here]
     with locked_device(device, work.progress):
         runtimes, facts = board.runtimes(), board.probe()
-        files = {role: _file(work.inputs[role], device, facts) for role in ("network", "float", "reference")}
+        roles = {role: _file(work.inputs[role]) for role in ("network", "float", "reference")}
+        files = {role: _with_libraries(file, device, facts) for role, file in roles.items()}
         _require_runtimes(device, runtimes, files.values())
         others = dict.fromkeys(file for file in files.values() if file != files["reference"])
         timed = [*others, files["reference"]]  # the last one is the canary
@@ -178,18 +180,21 @@ def _require_runtimes(device: Device, runtimes: dict[str, Any], files: Iterable[
         raise StageError(f"{problem}. {hint}.")
 
 
-def _file(folder: Path, device: Device | None = None, facts: Facts | None = None) -> File:
-    """A network's file, with the libraries that go with it to a device; raises StageError where there are none."""
+def _file(folder: Path) -> File:
     engine = str(read_form(folder).engine)
-    needed: tuple[Path, ...] = ()
-    if engine == EXECUTORCH and device is not None and facts is not None and not device.benchmark:
-        if facts.system.startswith("Android"):
-            raise StageError(f"{device.name}: PyPI's ExecuTorch is for Linux with glibc, and that is Android")
-        try:
-            needed = libraries(facts.machine)
-        except InputError as error:
-            raise StageError(f"{device.name}: {error}") from error
-    return File(folder / file_name(engine), engine, needed)
+    return File(folder / file_name(engine), engine)
+
+
+def _with_libraries(file: File, device: Device, facts: Facts) -> File:
+    """The file with the libraries that go with it to a device; raises StageError where there are none."""
+    if file.engine != EXECUTORCH or device.benchmark:
+        return file
+    if facts.system.startswith("Android"):
+        raise StageError(f"{device.name}: PyPI's ExecuTorch is for Linux with glibc, and that is Android")
+    try:
+        return replace(file, libraries=libraries(facts.machine))
+    except InputError as error:
+        raise StageError(f"{device.name}: {error}") from error
 
 
 def _saved(work: Work, places: Any) -> Path:

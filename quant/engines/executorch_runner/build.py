@@ -14,7 +14,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from model.errors import InputError
+from model.errors import InputError, last_line
 
 LIBRARIES = (
     "libexecutorch.so",
@@ -93,5 +93,4 @@ def _compiler(machine: str) -> str:
 def _run(command: list[str], what: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        last = [line.strip() for line in done.stderr.splitlines() if line.strip()][-1:] or ["it said nothing"]
-        raise InputError(what, f"failed ({last[0][:300]})")
+        raise InputError(what, f"failed ({last_line(done.stderr, 300) or 'it said nothing'})")

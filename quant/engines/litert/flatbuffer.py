@@ -71,8 +71,7 @@ class Model:
     def __init__(self) -> None:
         self.buffers = [schema.BufferT()]  # the first is that of tensors without constant values
         self.tensors: list[Any] = []
-        self.operators: list[Any] = []
-        self.made: list[Made] = []
+        self.operators: list[Made] = []
         self.codes: dict[tuple[str, int], int] = {}
         self.constants: dict[Any, int] = {}
 
@@ -126,9 +125,8 @@ class Model:
             builtinOptionsType=getattr(schema.BuiltinOptions, kind),
             builtinOptions=options,
         )
-        self.operators.append(table)
         from_int8, int8 = (self.tensors[one].type == schema.TensorType.INT8 for one in (inputs[0], output))
-        self.made.append(Made(code, from_int8, int8, table))
+        self.operators.append(Made(code, from_int8, int8, table))
 
     def _version(self, code: str, inputs: Sequence[int], output: int) -> int:
         """The version of an operator that first had what it is used for here."""
@@ -159,7 +157,7 @@ class Model:
             tensors=[self.tensors[tensor] for tensor in tensors],
             inputs=np.array([tensors[tensor] for tensor in inputs], np.int32),
             outputs=np.array([tensors[tensor] for tensor in outputs], np.int32),
-            operators=self.operators,
+            operators=[operator.table for operator in self.operators],
         )
         model = schema.ModelT(
             version=_VERSION, operatorCodes=codes, subgraphs=[graph], buffers=self.buffers, metadata=metadata
@@ -168,17 +166,12 @@ class Model:
         builder.Finish(model.Pack(builder), IDENTIFIER)
         path.write_bytes(bytes(builder.Output()))
 
-    def left(self, made: Sequence[Made]) -> list[Made]:
-        """Those of the operators that the file has once it is saved."""
-        kept = {id(table) for table in self.operators}
-        return [one for one in made if id(one.table) in kept]
-
     def _drop_unread_(self, outputs: Sequence[int]) -> None:
         """Forget the operators whose results nothing reads."""
         read, kept = set(outputs), []
         for operator in reversed(self.operators):
-            if int(operator.outputs[0]) in read:
-                read.update(int(tensor) for tensor in operator.inputs)
+            if int(operator.table.outputs[0]) in read:
+                read.update(int(tensor) for tensor in operator.table.inputs)
                 kept.append(operator)
         self.operators = kept[::-1]
 
@@ -186,6 +179,6 @@ class Model:
         """Number the tensors that are left anew in the operators; returns new numbers by old ones."""
         numbers: dict[int, int] = {tensor: place for place, tensor in enumerate(dict.fromkeys((*inputs, *outputs)))}
         for operator in self.operators:
-            for ends in (operator.inputs, operator.outputs):
+            for ends in (operator.table.inputs, operator.table.outputs):
                 ends[:] = [-1 if old < 0 else numbers.setdefault(int(old), len(numbers)) for old in ends]
         return numbers

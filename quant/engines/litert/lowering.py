@@ -49,7 +49,7 @@ def lower(network: nn.Module, example: Tensor, path: Path, outputs: Outputs) -> 
     image = None
     model, first = reader.writer.model, dict[fx.Node, int]()
     for node in program.graph.nodes:
-        first[node] = len(model.made)
+        first[node] = len(model.operators)
         if node.op == "placeholder":
             if node.name in given:
                 reader.values[node] = constant(array_of(given[node.name]))
@@ -63,9 +63,13 @@ def lower(network: nn.Module, example: Tensor, path: Path, outputs: Outputs) -> 
     model.name(image.tensor, "image")
     for tensor, name in zip(results, outputs.names, strict=True):
         model.name(tensor, name)
+    written = list(model.operators)
     model.save(path, [image.tensor], results, {KEY: outputs.text} if outputs.text else {})
-    ends = [*list(first.values())[1:], len(model.made)]
-    return {node: model.left(model.made[start:end]) for (node, start), end in zip(first.items(), ends, strict=True)}
+    left, ends = set(model.operators), [*list(first.values())[1:], len(written)]
+    return {
+        node: [operator for operator in written[start:end] if operator in left]
+        for (node, start), end in zip(first.items(), ends, strict=True)
+    }
 
 
 def _inputs(program: Any) -> dict[str, Tensor]:

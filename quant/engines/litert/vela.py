@@ -11,6 +11,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from model.errors import last_line
 from quant.engines.catalog import VELA, missing_npu
 
 _TIMEOUT_S = 600.0
@@ -39,8 +40,8 @@ def estimate(path: Path, accelerator: str) -> Estimate:
         tables = list(Path(folder).glob("*_summary_*.csv"))
         share = _ON_NPU.search(said)
         if done.returncode or not tables or share is None:
-            lines = [line.strip() for line in said.splitlines() if line.strip()] or ["it said nothing"]
-            raise RuntimeError(f"vela failed with status {done.returncode}: {lines[-1][:300]}")
+            last = last_line(said, 300) or "it said nothing"
+            raise RuntimeError(f"vela failed with status {done.returncode}: {last}")
         with tables[0].open(newline="") as file:
             row = next(csv.DictReader(file))
     kib = 1024 / 1e6
