@@ -63,9 +63,8 @@ class CommandLineBoard(Board):
                 said = self._run(files[place], image, cores, threads, flags)
                 found = _TIMES.search(said)
                 if found is None:
-                    raise DeviceError(
-                        f"{self.device.name}: its benchmark told no times ({last_line(said) or _NOTHING})"
-                    )
+                    last = last_line(said) or _NOTHING
+                    raise DeviceError(f"{self.device.name}: its benchmark told no times ({last})")
                 init_us, first_us, mean_us = map(float, found.groups())
                 turn[place] = 1e-6 * mean_us
                 ready_s = ready_s or 1e-6 * (init_us + first_us)

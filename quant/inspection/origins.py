@@ -37,7 +37,7 @@ def origin(node: fx.Node) -> str:
 def places(prepared: fx.GraphModule, rounded: Mapping[str, str], types: Mapping[str, set[str]]) -> dict[str, str]:
     """Where each operator runs, by the ``types`` (float, int8) of what became of it.
 
-    It is float if one of its parts is, or if it computes and is not rounded at all; and folded if nothing is left of it.
+    It is float if one of its parts is, or if it computes and is not rounded at all; folded if nothing is left of it.
     """
     where = {}
     for node in operator_nodes(prepared):
