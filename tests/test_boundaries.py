@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "grid/space": ("grid", "model", "quant"),
     "grid/planning": ("grid", "grid/space", "model", "quant"),
     "grid/storage": (*PLANNED, "model", "quant"),
-    "grid/devices": ("grid", "grid/storage", "model"),
+    "grid/devices": ("grid", "grid/space", "grid/storage", "model"),
     "grid/stages": (*PLANNED, "grid/storage", "grid/devices", "model", "quant"),
     "grid/scheduling": (*COMPUTED, "model", "quant"),
     "grid/results": (*COMPUTED, "model", "quant"),

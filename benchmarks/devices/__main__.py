@@ -22,7 +22,7 @@ from benchmarks.line import say
 from benchmarks.subject import float_network, pictures
 from grid.devices.address import PROCESS, Device
 from grid.devices.board import Board, File
-from grid.devices.measure import Plan, measure
+from grid.devices.measure import measure
 from grid.scheduling.cores import own_cores, pinned
 from grid.space.settings import LatencySpec
 from grid.stages.fresh_loads import measure_fresh
@@ -77,8 +77,7 @@ def _by_actor(folder: Path, example: np.ndarray) -> Latency:
 
 def _by_runner(device: Device, folder: Path) -> Latency:
     files = [File(folder / name / file_name(ENGINE), ENGINE) for name in ("int8", "float")]
-    plan = Plan(SPEC.seconds, SPEC.loads, SPEC.warmup, SPEC.threads)
-    return summarize(measure(Board(device), files, folder / "image.npy", plan).loads)
+    return summarize(measure(Board(device), files, folder / "image.npy", SPEC).loads)
 
 
 def _print(found: dict[str, list[Latency]]) -> None:

@@ -9,10 +9,9 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import yaml
 
+from grid.space.settings import LOCAL
 from model.errors import InputError
 
-LOCAL = "local"
-"""The machine that the grid runs on, whose profiling actor measures."""
 SSH, ADB, PROCESS = "ssh", "adb", "process"
 """How a device is reached; ``process``: as a process of this machine."""
 FOLDERS = {SSH: ".cache/quantization-grid", ADB: "/data/local/tmp/quantization-grid"}

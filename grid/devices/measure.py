@@ -11,6 +11,7 @@ from grid.devices.address import Device
 from grid.devices.board import Board, File
 from grid.devices.facts import Facts
 from grid.devices.transport import DeviceError
+from grid.space.settings import LatencySpec
 
 DRIFT = 1.03
 """A load in which the float reference takes this much longer than in the fastest load is repeated once it is cooler."""
@@ -18,16 +19,6 @@ FEWEST, MOST = 5, 1000
 """Rounds of a load."""
 COOL_S, LOOK_EVERY_S = 180.0, 5.0
 """How long a device may take to cool down before a load, and how often it is asked."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How long and how often: as ``latency`` of a search space, seconds in all, over fresh loads."""
-
-    seconds: float
-    loads: int
-    warmup: int
-    threads: int
 
 
 @dataclass(frozen=True)
@@ -59,7 +50,7 @@ def measure(
     board: Board,
     files: Sequence[File],
     example: Path,
-    plan: Plan,
+    spec: LatencySpec,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Timing:
     """Time ``files`` in turns on an input (1xCxHxW, .npy); the last one is the canary.
@@ -69,16 +60,16 @@ def measure(
     """
     facts = board.probe()
     cores = cores_of(board.device, facts)
-    if cores and plan.threads > len(cores):
-        problem = f"{plan.threads} threads on {len(cores)} cores; latency.threads is too large"
+    if cores and spec.threads > len(cores):
+        problem = f"{spec.threads} threads on {len(cores)} cores; latency.threads is too large"
         raise DeviceError(f"{board.device.name}: {problem}")
-    steps = {"warmup": plan.warmup, "seconds": plan.seconds / plan.loads, "fewest": FEWEST, "most": MOST}
+    steps = {"warmup": spec.warmup, "seconds": spec.seconds / spec.loads, "fewest": FEWEST, "most": MOST}
     kept: list[tuple[float, np.ndarray, float]] = []
     temperatures: list[float] = []
     hot = ""
-    spare = plan.loads
+    spare = spec.loads
     while True:
-        wanted = _to_repeat(kept, plan.loads)
+        wanted = _to_repeat(kept, spec.loads)
         if wanted is None or (wanted < len(kept) and not spare):
             break
         if wanted < len(kept):
@@ -86,10 +77,10 @@ def measure(
             spare -= 1
         hot = _cooled(board, sleep) or hot
         number = len(temperatures)
-        times, ready_s = board.time(list(files), example, cores, plan.threads, {**steps, "number": number})
+        times, ready_s = board.time(list(files), example, cores, spec.threads, {**steps, "number": number})
         kept.append((float(np.median(times[:, -1])), times, ready_s))
         temperatures.append(board.probe().temperature_c or float("nan"))
-        board.progress({"step": len(kept), "steps": plan.loads})
+        board.progress({"step": len(kept), "steps": spec.loads})
     canary = tuple(one[0] for one in kept)
     return Timing(
         tuple(one[1] for one in kept),
@@ -97,7 +88,7 @@ def measure(
         cores,
         canary,
         tuple(temperatures),
-        plan.loads - spare,
+        spec.loads - spare,
         hot or _drifted(canary),
         facts,
     )

@@ -12,13 +12,15 @@ from grid.devices import board as boards
 from grid.devices.address import PROCESS, Device, read_devices
 from grid.devices.board import Board, File
 from grid.devices.command_line import board_of
-from grid.devices.measure import Plan, measure
+from grid.devices.measure import measure
 from grid.devices.transport import SSH_CONFIG, DeviceError, DeviceLost
+from grid.space.settings import LatencySpec
 from tests.devices.test_board import int8_convolution
 
 pytestmark = pytest.mark.long
 pytest.importorskip("onnxruntime")
 SSH, ADB = "ssh", "adb"
+SPEC = LatencySpec(seconds=0.05, loads=3, warmup=1, threads=1)
 
 
 @pytest.fixture
@@ -87,7 +89,7 @@ def test_outputs_there_are_those_of_this_machine_within_a_level_and_files_are_se
 
 def test_networks_are_timed_on_the_fast_cluster_in_fresh_processes(host, network):
     file, images = network
-    found = measure(Board(device_of(host, SSH)), [file], images.with_name("image.npy"), Plan(0.05, 3, 1, 1))
+    found = measure(Board(device_of(host, SSH)), [file], images.with_name("image.npy"), SPEC)
     assert [times.shape[1] for times in found.loads] == [1, 1, 1]
     assert set(found.cores) == set(found.facts.fastest().cores)
 
@@ -96,7 +98,7 @@ def test_a_hot_board_is_told(host, network):
     file, images = network
     board = Board(device_of(host, SSH))
     with host.fact("/sys/class/thermal/thermal_zone0/temp", "85000\n"):
-        found = measure(board, [file], images.with_name("image.npy"), Plan(0.05, 3, 1, 1), sleep=lambda seconds: None)
+        found = measure(board, [file], images.with_name("image.npy"), SPEC, sleep=lambda seconds: None)
     assert "stayed at 85 degrees" in found.throttled
 
 
@@ -119,7 +121,7 @@ def test_a_phone_without_python_runs_networks_by_the_benchmark_of_litert(host, t
         phone = board_of(device_of(host, ADB, benchmark=host.folder / "benchmark_model"))
         assert phone.runtimes()["runtimes"].keys() == {"litert"}
         (found,), memory_mb = phone.outputs(file, tmp_path / "images.npy", (), 1, [expected.shape[1:]])
-        timing = measure(phone, [file], tmp_path / "image.npy", Plan(0.05, 1, 1, 1))
+        timing = measure(phone, [file], tmp_path / "image.npy", SPEC)
     assert np.allclose(found, expected, atol=1e-5)
     assert memory_mb > 0
     assert timing.cores == timing.facts.fastest().cores

@@ -18,7 +18,7 @@ from grid.devices.board import Board, File
 from grid.devices.command_line import board_of
 from grid.devices.facts import Facts
 from grid.devices.lock import locked_device
-from grid.devices.measure import Plan, Timing, measure
+from grid.devices.measure import Timing, measure
 from grid.planning.output_files import LATENCIES
 from grid.stages.latency import Latency, summarize
 from grid.stages.shared_measurement import graph_hash_of, shared_measurement
@@ -64,7 +64,7 @@ def _measure(work: Work, out: Path) -> Outcome:
         others = dict.fromkeys(file for file in files.values() if file != files["reference"])
         timed = [*others, files["reference"]]  # the last one is the canary
         places = {role: timed.index(file) for role, file in files.items()}
-        timing = measure(board, timed, example, Plan(spec.seconds, spec.loads, spec.warmup, spec.threads))
+        timing = measure(board, timed, example, spec)
         there, memory_mb = board.outputs(files["network"], inputs, timing.cores, spec.threads, shapes)
         accuracy = {}
         if work.node.settings["device_accuracy"]:

@@ -10,8 +10,9 @@ from torch import nn
 from grid.devices.address import PROCESS, Device, read_devices
 from grid.devices.board import Board, File
 from grid.devices.command_line import CommandLineBoard, board_of
-from grid.devices.measure import Plan, measure
+from grid.devices.measure import measure
 from grid.devices.transport import DeviceError
+from grid.space.settings import LatencySpec
 from model.errors import InputError
 from quant.engines.exported import export
 from tests.grid.tiny import ROOT
@@ -67,8 +68,8 @@ def test_networks_take_turns_process_by_process(device, files):
     file, _, example = files
     other = File(file.path.with_name("other.tflite"), "litert")
     other.path.write_bytes(file.path.read_bytes() + bytes(16))
-    found = measure(board_of(device), [file, other], example, Plan(0.1, 1, 1, 1))
-    assert [times.shape for times in found.loads] == [(2, 2)]
+    found = measure(board_of(device), [file, other], example, LatencySpec(0.3, 3, 1, 1))
+    assert [times.shape for times in found.loads] == [(2, 2)] * 3
     assert all((times > 0).all() and (times < 1).all() for times in found.loads)
     assert all(0 < ready_s < 60 for ready_s in found.ready_s)
 

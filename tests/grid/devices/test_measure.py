@@ -9,10 +9,11 @@ import pytest
 from grid.devices.address import Device
 from grid.devices.board import File
 from grid.devices.facts import Cluster, Facts
-from grid.devices.measure import Plan, measure
+from grid.devices.measure import measure
 from grid.devices.transport import DeviceError
+from grid.space.settings import LatencySpec
 
-PLAN = Plan(seconds=1.0, loads=3, warmup=1, threads=1)
+PLAN = LatencySpec(seconds=1.0, loads=3, warmup=1, threads=1)
 FILES = [File(Path("a"), "onnxruntime"), File(Path("b"), "onnxruntime")]
 BIG, LITTLE = Cluster((4, 5), "Cortex-A78", 2400, ""), Cluster((0, 1, 2, 3), "Cortex-A55", 1800, "")
 
