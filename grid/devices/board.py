@@ -119,6 +119,8 @@ class Board:
 
     def _complaint(self, answer: dict[str, Any], request: dict[str, Any]) -> DeviceError:
         text, name = str(answer["error"]), self.device.name
+        if full := self.wire.disk_full(text):
+            return full
         if "No module named" in text or "has no attribute 'Interpreter'" in text:
             engines = {one["engine"] for one in request.get("files", [request.get("file", {})]) if one.get("engine")}
             packages = "numpy" if "numpy" in text else " and ".join(sorted(engines)) or "numpy"

@@ -158,15 +158,21 @@ class Transport:
         if status == 0:
             return
         name, text = self.device.name, last_line(complaints)
-        lower = complaints.lower()
         if self.device.kind == SSH and status == _SSH_FAILED:
             raise self._ssh_failure(complaints, text)
         if self.device.kind == ADB and (own := _complaint_of_adb(complaints)):
             hint = "Allow this computer on its screen" if "unauthorized" in own else "`adb devices` lists those there"
             raise DeviceLost(f"{name}: adb does not reach it ({own}). {hint}.")
-        if any(one in lower for one in _FULL):
-            raise DeviceError(f"{name}: its disk is full ({text}). Make room, or remove {self.device.folder} there.")
+        if full := self.disk_full(complaints):
+            raise full
         raise DeviceError(f"{name}: a command ended with status {status}" + (f" ({text})" if text else ""), status)
+
+    def disk_full(self, complaints: str) -> DeviceError | None:
+        """The error that says so where complaints are about a full disk."""
+        if not any(one in complaints.lower() for one in _FULL):
+            return None
+        text, folder = last_line(complaints), self.device.folder
+        return DeviceError(f"{self.device.name}: its disk is full ({text}). Make room, or remove {folder} there.")
 
     def _ssh_failure(self, complaints: str, text: str) -> DeviceError:
         name, device = self.device.name, self.device

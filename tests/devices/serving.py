@@ -136,16 +136,18 @@ def apply(servers: Servers, faults: dict[str, str]) -> None:
 
 
 def fill(home: Path, left_bytes: int | None) -> None:
-    """Fill the board's disk but for so many bytes, once; None: give the room back."""
+    """Fill the board's disk but for so many bytes, also what is freed meanwhile; None: give the room back."""
     filler = home / ".filler"
     if left_bytes is None:
         filler.unlink(missing_ok=True)
     elif not os.path.ismount(home):
         raise RuntimeError(f"{home} is no file system of its own; filling it would fill this machine's disk")
-    elif not filler.exists():
+    else:
         disk = os.statvfs(home)
-        with filler.open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, max(disk.f_bavail * disk.f_frsize - left_bytes, 1))
+        more = disk.f_bavail * disk.f_frsize - left_bytes
+        if more > 0:
+            with filler.open("ab") as file, suppress(OSError):  # another one was faster: it is full
+                os.posix_fallocate(file.fileno(), file.tell(), more)
 
 
 def processes() -> dict[int, str]:

@@ -12,6 +12,7 @@ from grid.devices.address import PROCESS, Device
 from grid.devices.board import Board, File
 from grid.devices.transport import DeviceError
 from grid.paths import DEVICE_SCRIPT
+from model.files import file_sha256
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -78,6 +79,14 @@ def test_what_the_runner_complains_about_is_passed_on(tmp_path, images):
     (tmp_path / "broken.onnx").write_bytes(b"no network")
     with pytest.raises(DeviceError, match=r"host: .*(broken|Protobuf)"):
         board_in(tmp_path / "there").outputs(File(tmp_path / "broken.onnx", "onnxruntime"), images, (), 1)
+
+
+def test_a_disk_that_has_no_room_for_the_outputs_is_told_as_any_full_disk(tmp_path, doubler, images):
+    there = tmp_path / "there"
+    there.mkdir()
+    (there / f"outputs-{file_sha256(doubler.path)[:16]}-{file_sha256(images)[:16]}.npz").symlink_to("/dev/full")
+    with pytest.raises(DeviceError, match=r"^host: its disk is full \(OSError: .*\)\. Make room, or remove"):
+        board_in(there).outputs(doubler, images, (), 1)
 
 
 def test_two_measurements_on_one_device_wait_for_each_other(tmp_path, doubler, images):
