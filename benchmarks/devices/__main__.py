@@ -17,7 +17,6 @@ from statistics import fmean, stdev
 
 import numpy as np
 import torch
-from scipy.stats import t
 
 from benchmarks.line import say
 from benchmarks.subject import float_network, pictures
@@ -27,7 +26,7 @@ from grid.devices.measure import DRIFT, measure
 from grid.scheduling.cores import own_cores, pinned
 from grid.space.settings import LatencySpec
 from grid.stages.fresh_loads import measure_fresh
-from grid.stages.latency import Latency, summarize
+from grid.stages.latency import Latency, ratio_interval, summarize
 from model.network.spec import NetworkSpec
 from quant.artifact import Form, save_network
 from quant.calibrate import calibrate
@@ -88,33 +87,29 @@ def _steady(measured: Latency) -> Latency:
 
 
 def _print(found: dict[str, list[Latency]]) -> None:
+    steady = {who: [_steady(one) for one in measured] for who, measured in found.items()}
     for who, measured in found.items():
         logs = np.log([one.ratio for one in measured])
         middle = math.exp(float(np.median(logs)))
         held = [one.ratio_low <= middle <= one.ratio_high for one in measured]
         widths = [50 * (one.ratio_high - one.ratio_low) / one.ratio for one in measured]
-        loads, kept = (sum(len(one.loads) for one in some) for some in (measured, map(_steady, measured)))
+        loads = sum(len(one.loads) for one in measured)
+        drifting = loads - sum(len(one.loads) for one in steady[who])
         what = f"{len(measured)} measurements of {SPEC.loads} loads, int8 by its own float file"
+        holding = f"{sum(held)} of {len(held)} hold {middle:.4f}, their median"
         say(f"ratio by the {who}", math.exp(logs.mean()), "ratio", what)
         say(f"spread by the {who}", 100 * stdev(logs), "%", "standard deviation of measurements")
         say(f"half width by the {who}", fmean(widths), "%", "mean half of the interval of one measurement")
-        say(
-            f"coverage by the {who}",
-            100 * fmean(held),
-            "%",
-            f"{sum(held)} of {len(held)} hold {middle:.4f}, their median",
-        )
-        say(f"drifting loads by the {who}", 100 * (1 - kept / loads), "%", f"{loads - kept} of {loads} loads")
+        say(f"coverage by the {who}", 100 * fmean(held), "%", holding)
+        say(f"drifting loads by the {who}", 100 * drifting / loads, "%", f"{drifting} of {loads} loads")
     _compare("runner by actor", found)
-    _compare("runner by actor, steady loads", {who: list(map(_steady, measured)) for who, measured in found.items()})
+    _compare("runner by actor, steady loads", steady)
 
 
 def _compare(name: str, found: dict[str, list[Latency]]) -> None:
-    logs = {who: np.log([one.ratio for one in measured]) for who, measured in found.items()}
-    moved = logs["runner"] - logs["actor"]
-    half = float(t.ppf(0.975, len(moved) - 1)) * stdev(moved) / math.sqrt(len(moved))
-    low, high = (math.exp(moved.mean() + side * half) for side in (-1, 1))
-    say(name, math.exp(moved.mean()), "ratio", f"95 % interval {low:.4f} to {high:.4f}")
+    pairs = zip(found["runner"], found["actor"], strict=True)
+    ratio, low, high = ratio_interval([runner.ratio / actor.ratio for runner, actor in pairs])
+    say(name, ratio, "ratio", f"95 % interval {low:.4f} to {high:.4f}")
 
 
 if __name__ == "__main__":

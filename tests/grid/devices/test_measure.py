@@ -13,7 +13,7 @@ from grid.devices.measure import measure
 from grid.devices.transport import DeviceError
 from grid.space.settings import LatencySpec
 
-PLAN = LatencySpec(seconds=1.0, loads=3, warmup=1, threads=1)
+SPEC = LatencySpec(seconds=1.0, loads=3, warmup=1, threads=1)
 FILES = [File(Path("a"), "onnxruntime"), File(Path("b"), "onnxruntime")]
 BIG, LITTLE = Cluster((4, 5), "Cortex-A78", 2400, ""), Cluster((0, 1, 2, 3), "Cortex-A55", 1800, "")
 
@@ -37,7 +37,7 @@ class Played:
         return np.array([[0.5 * canary, canary]] * 5), 0.1
 
 
-def timed(board, plan=PLAN, slept=None):
+def timed(board, plan=SPEC, slept=None):
     return measure(board, FILES, Path("image.npy"), plan, (slept if slept is not None else []).append)
 
 
@@ -49,7 +49,7 @@ def test_networks_run_on_the_fastest_cluster_unless_cores_are_named():
 
 def test_more_threads_than_cores_are_refused():
     with pytest.raises(DeviceError, match="3 threads on 2 cores"):
-        timed(Played([1.0]), replace(PLAN, threads=3))
+        timed(Played([1.0]), replace(SPEC, threads=3))
 
 
 def test_a_load_in_which_the_canary_drifts_is_measured_again():
